@@ -1,0 +1,40 @@
+# Needs Python 3.11 or newer with venv, git and make; `make env` brings the rest, into .venv.
+
+PORT ?= 5000
+ACTIVATE := . .venv/bin/activate &&
+
+.PHONY: help env repro ui test check lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+env: ## bring .venv up to requirements.lock; the others do it too (PYTHON=... to choose one)
+	@sh scripts/env.sh
+
+repro: env ## run what has to run: fetch, preprocess, train, evaluate
+	@$(ACTIVATE) dvc repro
+
+ui: env ## look at the runs in a browser, with MLflow (PORT=5000)
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http://* | https://*) \
+	    echo "make ui: MLFLOW_TRACKING_URI is set, so the runs are at $$MLFLOW_TRACKING_URI" ;; \
+	*) \
+	    echo "make ui: the runs are at http://127.0.0.1:$(PORT); Ctrl-C ends it"; \
+	    $(ACTIVATE) exec mlflow ui --host 127.0.0.1 --port $(PORT) \
+	        --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
+	esac
+
+test: env ## run the tests
+	@$(ACTIVATE) pytest
+
+check: env ## lint, formatting and types: what pre-commit and CI call
+	@$(ACTIVATE) ruff check
+	@$(ACTIVATE) ruff format --check
+	@$(ACTIVATE) mypy
+
+lock: env ## recompile requirements.lock after a change of dependencies
+	@$(ACTIVATE) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock >/dev/null
+
+clean: ## remove what the project made; asks before results and store
+	@sh scripts/clean.sh

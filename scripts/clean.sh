@@ -1,0 +1,35 @@
+#!/bin/sh
+# Remove what the project made; ask before results and store. Run: make clean
+#
+# What git tracks is never touched.
+set -eu
+cd "$(dirname "$0")/.."
+
+# agreed WHAT: ask at the terminal; anything but y keeps it, and so does having no terminal.
+agreed() {
+    if [ ! -t 0 ]; then
+        echo "make clean: kept $1: there is no terminal to ask at"
+        return 1
+    fi
+    printf 'make clean: remove %s too? [y/N] ' "$1"
+    read -r answer || answer=
+    [ "$answer" = y ] || [ "$answer" = Y ]
+}
+
+rm -rf .venv .checkpoints data/raw data/sequences
+rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+results=$(git clean -ndX results)
+if [ "$results" ] || [ -e .dvc/cache ]; then
+    if agreed "the results of all trainings (DVC's cache, and in results/ what git ignores)"; then
+        git clean -fdqX results
+        rm -rf .dvc/cache
+    fi
+fi
+
+if [ -e mlflow.db ] || [ -e mlruns ]; then
+    if agreed "MLflow's store (mlflow.db, mlruns/)"; then
+        rm -rf mlflow.db* mlruns
+    fi
+fi

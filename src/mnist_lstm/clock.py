@@ -1,0 +1,65 @@
+"""The clock of a training: a row of timing.csv, with time, memory and load, at each evaluation."""
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A row of timing.csv.
+
+    `time` is UTC in ISO 8601; `seconds` were spent on the training so far, before a kill included;
+    `memory_megabytes` is the process's peak; `processor_percent` counts a whole core as 100, since
+    the row before. The GPU's figures are None on a CPU.
+    """
+
+    step: int
+    time: str
+    seconds: float
+    memory_megabytes: float
+    processor_percent: float
+    gpu_memory_megabytes: float | None
+    gpu_percent: float | None
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Clock:
+    """Measures from its making on; `seconds` were spent before."""
+
+    def __init__(self, device: torch.device, seconds: float) -> None:
+        self.device = device
+        self.before = seconds
+        self.start = self.last_wall = time.perf_counter()
+        self.last_processor = time.process_time()
+
+    def read(self, step: int) -> Timing:
+        """The row of a step, now."""
+        wall, processor = time.perf_counter(), time.process_time()
+        load = (processor - self.last_processor) / (wall - self.last_wall)
+        self.last_wall, self.last_processor = wall, processor
+        on_gpu = self.device.type == "cuda"
+        return Timing(
+            step=step,
+            time=now(),
+            seconds=round(self.before + wall - self.start, 3),
+            memory_megabytes=round(_peak_memory_bytes() / 1e6, 1),
+            processor_percent=round(100 * load, 1),
+            gpu_memory_megabytes=(
+                round(torch.cuda.max_memory_allocated(self.device) / 1e6, 1) if on_gpu else None
+            ),
+            gpu_percent=float(torch.cuda.utilization(self.device)) if on_gpu else None,
+        )
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -1,0 +1,53 @@
+"""The device a stage computes on: chosen, named, and made deterministic."""
+
+import os
+
+import torch
+
+from mnist_lstm import UserError
+
+
+def choose(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA where there is a GPU, else the CPU.
+
+    Computation on it is made deterministic. Raises UserError where it is not there.
+    """
+    gpus = torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if gpus else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not gpus:
+            raise UserError(
+                f"params.yaml: train.device is {name}, but torch {torch.__version__} finds no "
+                "NVIDIA GPU here; write auto or cpu"
+            )
+        if (device.index or 0) >= gpus:
+            there = ", ".join(f"cuda:{index}" for index in range(gpus))
+            raise UserError(f"params.yaml: train.device is {name}, but there is only {there}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(
+            "params.yaml: train.device is mps, but this is no Mac with Apple silicon and macOS 14 "
+            "or newer; write auto or cpu"
+        )
+    _be_deterministic()
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """What kind of device it is, as far as it decides about bits: `cuda NVIDIA H200`."""
+    match device.type:
+        case "cuda":
+            return f"cuda {torch.cuda.get_device_name(device)}"
+        case "cpu":
+            return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+        case kind:
+            return kind
+
+
+def _be_deterministic() -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    # cuDNN's LSTM would otherwise round float32 to TF32's ten bits
+    torch.backends.cudnn.allow_tf32 = False

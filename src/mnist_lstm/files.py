@@ -1,0 +1,35 @@
+"""Files that are written whole or not at all, and their digests."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(
+    path: Path, content: bytes | Callable[[Path], object], *, scratch: Path | None = None
+) -> None:
+    """Put `content` at `path` whole, or leave what was there.
+
+    `content` is the bytes, or a function that writes them to the path it is given. The new file
+    takes shape in the folder `scratch` (that of `path` unless named, and on its file system).
+    Folders are made as needed. Raises OSError where the disk refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = (scratch or path.parent) / f".{path.name}.{os.getpid()}.draft"
+    try:
+        if isinstance(content, bytes):
+            draft.write_bytes(content)
+        else:
+            content(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

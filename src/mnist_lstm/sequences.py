@@ -1,0 +1,131 @@
+"""Images as row sequences: split, saved, loaded, and drawn in batches.
+
+N images, T rows as time steps, D pixels a row, B batch
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mnist_lstm import UserError
+from mnist_lstm.files import write_atomically
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Row sequences with their labels.
+
+    `pixels` (N, T, D) uint8, 0–255; `labels` (N,) uint8 below `num_classes`; `dataset` is the name
+    of the data set they come from, `preprocess` the parameters they were made with.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    num_classes: int
+    dataset: str
+    preprocess: Mapping[str, int | None]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Sequences":
+        """The same, with the tensors on a device."""
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file, whole or not at all."""
+        tensors = {"pixels": self.pixels.contiguous(), "labels": self.labels.contiguous()}
+        about = {
+            "num_classes": self.num_classes,
+            "dataset": self.dataset,
+            "preprocess": self.preprocess,
+        }
+        # one key: the order of several is not the same in each file that safetensors writes
+        write_atomically(path, save(tensors, {"sequences": json.dumps(about)}))
+
+    @staticmethod
+    def load(path: Path) -> "Sequences":
+        """Read what `save` wrote. Raises UserError where the file is anything else."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads(file.metadata()["sequences"])
+                found = Sequences(file.get_tensor("pixels"), file.get_tensor("labels"), **about)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; `dvc repro preprocess` makes it") from None
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            reason: str | None = " ".join(str(error).split())
+        else:
+            reason = found._mistake()
+            if reason is None:
+                return found
+        raise UserError(
+            f"{path}: not row sequences as preprocess writes them ({reason}); "
+            "`dvc repro --force preprocess` makes it anew"
+        )
+
+    def _mistake(self) -> str | None:
+        for name, tensor, rank in (("pixels", self.pixels, 3), ("labels", self.labels, 1)):
+            if tensor.dtype != torch.uint8 or tensor.dim() != rank or tensor.numel() == 0:
+                kind = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+                return f"{name} must be uint8 with {rank} dimensions and not empty, is {kind}"
+        if len(self.pixels) != len(self.labels):
+            return f"{len(self.pixels)} images but {len(self.labels)} labels"
+        if (highest := int(self.labels.max())) >= self.num_classes:
+            return f"label {highest} is beyond the {self.num_classes} classes"
+        return None
+
+
+def split(
+    images: np.ndarray, labels: np.ndarray, size: int, generator: torch.Generator | None
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Part `size` images with their labels from the rest: (rest, parted), each in its old order.
+
+    Without a generator the first ones are parted, as in the reference; with one they are drawn.
+    """
+    order = (
+        torch.arange(len(images))
+        if generator is None
+        else torch.randperm(len(images), generator=generator)
+    )
+    parted = np.zeros(len(images), dtype=bool)
+    parted[order[:size].numpy()] = True
+    return (images[~parted], labels[~parted]), (images[parted], labels[parted])
+
+
+class Batches(Iterator[Tensor]):
+    """Indices of one batch after another, without end: what is left of one shuffle, then the next.
+
+    Each is (B,) int64 on the CPU. As in the reference, a batch runs across an epoch's end.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, generator: torch.Generator) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.generator = generator
+        self.left = torch.empty(0, dtype=torch.int64)  # of the present shuffle
+
+    def __next__(self) -> Tensor:
+        while len(self.left) < self.batch_size:
+            shuffle = torch.randperm(self.num_images, generator=self.generator)
+            self.left = torch.cat([self.left, shuffle])
+        batch, self.left = self.left.split([self.batch_size, len(self.left) - self.batch_size])
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands; `load_state_dict` goes on from there."""
+        return {"left": self.left.clone(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another stream of the same sizes stood."""
+        self.left = state["left"]
+        self.generator.set_state(state["generator"])

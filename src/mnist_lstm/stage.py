@@ -1,0 +1,137 @@
+"""What every stage does around its work: its own code only, unchanged inputs, errors in one line.
+
+A stage is a file of src/ with one function of the same name, which takes the parameters and the
+paths that dvc.yaml gives it, and ends with `run(that_function)`.
+"""
+
+import argparse
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import mnist_lstm
+from mnist_lstm import UserError
+from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm.params import load, values_of
+
+
+def root() -> Path:
+    """The folder of the project: the main repository also for an experiment in a temporary copy.
+
+    Raises UserError where no folder from here upwards has a dvc.yaml.
+    """
+    if given := os.environ.get("DVC_ROOT"):
+        return Path(given)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise UserError(f"{here}: no dvc.yaml here or above; run this inside the project")
+
+
+def run(work: Callable[..., None]) -> None:
+    """Run a stage from the command line and exit: 0 done, 1 a user's mistake, said in one line.
+
+    Work is refused where the package would come from another workspace, and its results where
+    what dvc.yaml lists as the stage's inputs changed while it ran: DVC would record them as made
+    from the new values.
+    """
+    name = work.__name__
+    paths = _paths(work)
+    try:
+        _refuse_foreign_code(Path(inspect.getfile(work)).parent)
+        before = inputs(name)
+        work(load(Path("params.yaml")), *paths)
+        _refuse_changed_inputs(name, before)
+    except BaseException as error:
+        if "DVC_STAGE" in os.environ:
+            restore_outputs(name)
+        if not isinstance(error, UserError | OSError):
+            raise
+        sys.exit(f"{name}: {_one_line(error)}")
+
+
+def inputs(name: str) -> dict[str, object]:
+    """What a stage of dvc.yaml is made from: digests of its deps, values of its params."""
+    stage = _section(name)
+    found: dict[str, object] = {
+        dep: sha256(Path(dep)) if Path(dep).is_file() else "no such file" for dep in stage["deps"]
+    }
+    values = values_of(Path("params.yaml"), stage["params"])
+    return found | {f"params.yaml: {key}": value for key, value in values.items()}
+
+
+def code(name: str) -> list[Path]:
+    """The Python files among the deps of a stage of dvc.yaml."""
+    return [Path(dep) for dep in _section(name)["deps"] if dep.endswith(".py")]
+
+
+def restore_outputs(name: str) -> None:
+    """Put back the outputs that dvc.lock has for a stage, as far as DVC's cache holds them.
+
+    DVC deletes a stage's outputs before it starts the command, so a stage that refuses would
+    otherwise cost its user the earlier results.
+    """
+    lock = Path("dvc.lock")
+    recorded = (yaml.safe_load(lock.read_text()) or {}) if lock.is_file() else {}
+    outs = recorded.get("stages", {}).get(name, {}).get("outs", [])
+    if not outs:
+        return
+    from dvc.repo import Repo  # a second's import, so only here
+
+    with Repo(".") as repo:
+        for out in outs:
+            cached = Path(repo.cache.local.oid_to_path(out["md5"]))
+            if cached.is_file():
+                write_atomically(Path(out["path"]), cached.read_bytes())
+
+
+def _section(name: str) -> dict[str, list[str]]:
+    section: dict[str, list[str]] = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
+    return section
+
+
+def _paths(work: Callable[..., None]) -> list[Path]:
+    _, *names = inspect.signature(work).parameters
+    module: Any = sys.modules[work.__module__]
+    parser = argparse.ArgumentParser(description=module.__doc__)
+    for name in names:
+        parser.add_argument(name, type=Path, help="as dvc.yaml has it")
+    arguments = parser.parse_args()
+    return [getattr(arguments, name) for name in names]
+
+
+def _refuse_foreign_code(source: Path) -> None:
+    package = Path(mnist_lstm.__file__).resolve()
+    if not package.is_relative_to(source.resolve()):
+        raise UserError(
+            f"the package mnist_lstm comes from {package.parent}, not from {source.resolve()}: "
+            "results would not be those of this code; run `python src/…`, without PYTHONSAFEPATH"
+        )
+
+
+def _refuse_changed_inputs(name: str, before: dict[str, object]) -> None:
+    after = inputs(name)
+    changed = [
+        f"{key} ({before.get(key)} before, {after.get(key)} now)"
+        if key.startswith("params.yaml")
+        else key
+        for key in before | after
+        if before.get(key) != after.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"changed while the stage ran: {', '.join(changed)}; its results are not kept, since "
+            "DVC would record them as made from the new state; run again, or change it back first"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())

@@ -1,0 +1,46 @@
+"""Turn the four IDX files into row sequences: train, validation, test. Run: dvc repro preprocess"""
+
+from pathlib import Path
+
+import torch
+
+from mnist_lstm import idx, stage
+from mnist_lstm.mirrors import DATASETS
+from mnist_lstm.params import Params
+from mnist_lstm.sequences import Sequences, split
+
+
+def preprocess(params: Params, raw: Path, sequences: Path) -> None:
+    dataset, settings = DATASETS[params.fetch.dataset], params.preprocess
+    num_classes = len(dataset.classes)
+    pairs = {
+        name: idx.read_pair(
+            raw / f"{prefix}-images-idx3-ubyte.gz",
+            raw / f"{prefix}-labels-idx1-ubyte.gz",
+            num_classes,
+        )
+        for name, prefix in (("train", "train"), ("test", "t10k"))
+    }
+    generator = (
+        None if settings.split_seed is None else torch.Generator().manual_seed(settings.split_seed)
+    )
+    pairs["train"], pairs["validation"] = split(
+        *pairs["train"], settings.validation_size, generator
+    )
+    for name in ("train", "validation", "test"):
+        images, labels = pairs[name]
+        # an image's rows are its time steps already: (N, H, W) is (N, T, D)
+        found = Sequences(
+            torch.from_numpy(images),
+            torch.from_numpy(labels),
+            num_classes,
+            dataset.name,
+            settings.model_dump(),
+        )
+        found.save(sequences / f"{name}.safetensors")
+        _, rows, pixels = images.shape
+        print(f"{name:>10}: {len(found):>6,} images, {rows} rows of {pixels} pixels")
+
+
+if __name__ == "__main__":
+    stage.run(preprocess)

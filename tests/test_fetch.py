@@ -1,0 +1,87 @@
+"""The fetch stage, run as DVC runs it."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_lstm import mirrors, params
+from mnist_lstm.mirrors import FILES
+
+ROOT = Path(__file__).parents[1]
+QUICK = ROOT / "recipes" / "quick.yaml"
+DVC = """
+stages:
+  fetch:
+    deps: []
+    params: [fetch]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder like the project's, and a torchvision whose only mirror is a missing folder."""
+    folder = tmp_path / "project"
+    fake = folder / "fake" / "torchvision"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").touch()
+    (fake / "datasets.py").write_text("class MNIST:\n    mirrors = ['/nowhere/mnist']\n")
+    (folder / "dvc.yaml").write_text(DVC)
+    return folder
+
+
+def run(project: Path, mirror: str) -> subprocess.CompletedProcess[str]:
+    recipe = QUICK.read_text().replace("dataset: digits ", "dataset: mnist ")
+    (project / "params.yaml").write_text(recipe)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MNIST_MIRROR", "DVC_ROOT")
+    }
+    environment["PYTHONPATH"] = str(project / "fake")
+    environment["MNIST_MIRROR"] = mirror
+    command = [sys.executable, "-W", "error", str(ROOT / "src" / "fetch.py"), "data/raw"]
+    return subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_digits_need_no_mirror(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    fetch = runpy.run_path(str(ROOT / "src" / "fetch.py"))["fetch"]
+    fetch(params.load(QUICK), Path("data/raw"))
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == "digits: 1,437 training and 360 test images, into data/raw"
+    assert sorted(line.split()[0] for line in lines) == sorted(FILES)
+    assert names(project / "data" / "raw") == sorted(FILES)
+
+
+def test_a_relative_mirror_is_in_the_project_and_wrong_files_are_one_line(project):
+    mirror = project.parent / "wrong"
+    mirror.mkdir()
+    for name, file in mirrors.DATASETS["mnist"].files.items():
+        with (mirror / name).open("wb") as wrong:
+            wrong.truncate(file.size)
+    result = run(project, "../wrong")
+    assert result.returncode == 1
+    [error] = result.stderr.splitlines()
+    assert error.startswith("fetch: mnist: no mirror gave t10k-labels-idx1-ubyte.gz, ")
+    assert f"{mirror}: t10k-labels-idx1-ubyte.gz: SHA-256 is " in error
+    assert "; /nowhere/mnist: no such folder. Offline, set MNIST_MIRROR to " in error
+    assert names(project / "data" / "raw") == []
+
+
+@pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR is not set")
+def test_mnist_comes_from_the_mirror_that_is_set(project):
+    mirror = next(mirrors.mirror_list(os.environ["MNIST_MIRROR"], ROOT))
+    result = run(project, mirror)
+    assert (result.returncode, result.stderr) == (0, "")
+    title, *lines = result.stdout.splitlines()
+    assert title == "mnist: 60,000 training and 10,000 test images, into data/raw"
+    assert lines[-1] == f"{mirrors.TRAIN_IMAGES}    9,912.4 kB  from {mirror}"
+    assert names(project / "data" / "raw") == sorted(FILES)

@@ -1,0 +1,151 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import small_model
+
+from mnist_lstm import UserError
+from mnist_lstm import model as model_module
+from mnist_lstm.model import Classifier, RowLSTM, dropout, infer
+
+
+def reference_model(implementation: str = "fused") -> RowLSTM:
+    return small_model(implementation, input_size=28, num_classes=10, hidden_size=256)
+
+
+def pixels(batch: int, rows: int = 28, width: int = 28, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, rows, width), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "seed"), [(1, 1, 0), (3, 28, 1), (16, 28, 2), (7, 45, 3)]
+)
+@pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
+def test_fused_and_unrolled_agree(batch: int, rows: int, seed: int, training: bool) -> None:
+    fused, unrolled = reference_model("fused"), reference_model("unrolled")
+    unrolled.load_state_dict(fused.state_dict())
+    labels = torch.randint(0, 10, (batch,))
+    logits, gradients = [], []
+    for model in (fused.train(training), unrolled.train(training)):
+        torch.manual_seed(seed)  # of the dropout masks
+        logits.append(model(pixels(batch, rows, seed=seed)))
+        F.cross_entropy(logits[-1], labels).backward()
+        gradients.append([w.grad for w in model.parameters() if w.requires_grad])
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-4)
+    assert max(float(g.abs().max()) for g in gradients[0]) > 1e-3  # or the tolerance says nothing
+
+
+def test_initial_weights_have_the_reference_distributions() -> None:
+    model = reference_model()
+    for layer, inputs in zip(model.layers, (28, 256), strict=True):
+        bound = math.sqrt(6 / (inputs + 256 + 4 * 256))
+        for weights in (layer.weight_ih_l0, layer.weight_hh_l0):
+            assert weights.abs().max() <= bound
+            assert weights.abs().max() > 0.99 * bound
+            # a uniform distribution's standard deviation, and a mean within four of its errors
+            assert weights.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.01)
+            assert abs(weights.mean().item()) < 4 * bound / math.sqrt(3 * weights.numel())
+        i, f, g, o = layer.bias_ih_l0.chunk(4)
+        assert (f == 1).all()
+        assert all((bias == 0).all() for bias in (i, g, o, layer.bias_hh_l0))
+    head = model.head.weight
+    assert head.abs().max() <= 0.2
+    assert head.abs().max() > 0.19
+    # σ of a normal distribution cut at 2σ: 0.8796 of the whole one's
+    assert head.std().item() == pytest.approx(0.08796, rel=0.03)
+    assert abs(head.mean().item()) < 4 * 0.08796 / math.sqrt(head.numel())
+    assert (model.head.bias == 0.1).all()
+
+
+def test_gates_have_one_bias_that_learns() -> None:
+    model = small_model()
+    optimizer = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=0.1)
+    F.cross_entropy(model(pixels(4, 8, 8)), torch.tensor([0, 1, 0, 1])).backward()
+    optimizer.step()
+    for layer in model.layers:
+        assert (layer.bias_hh_l0 == 0).all()
+        assert (layer.bias_ih_l0 != 0).all()
+
+
+def test_dropout_masks_each_step_and_layer_and_never_the_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def watched(x: torch.Tensor, fraction: float) -> torch.Tensor:
+        y = dropout(x, fraction)
+        seen.append((x.detach(), y.detach()))
+        return y
+
+    monkeypatch.setattr(model_module, "dropout", watched)
+    model = small_model().train()
+    logits = model(pixels(5, 8, 8))
+
+    assert len(seen) == 2  # one a layer, the top one's included
+    for before, after in seen:
+        kept = after != 0
+        assert 0.4 < kept.float().mean() < 0.6
+        torch.testing.assert_close(after[kept], 2 * before[kept])
+        assert not (kept == kept[:, :1]).all()  # another mask at each time step
+    # what a layer hands itself from step to step is whole: its outputs are those without dropout
+    torch.testing.assert_close(seen[0][0], model.run_layer(model.layers[0], pixels(5, 8, 8) / 255))
+    torch.testing.assert_close(seen[1][0], model.run_layer(model.layers[1], seen[0][1]))
+    torch.testing.assert_close(logits, model.head(seen[1][1][:, -1]))
+
+
+def test_dropout_keeps_the_mean_and_its_mask_ignores_the_layout() -> None:
+    ones = torch.ones(100, 100, 10)
+    for fraction in (0.2, 0.5):
+        assert dropout(ones, fraction).mean().item() == pytest.approx(1, abs=0.02)
+    torch.manual_seed(3)
+    plain = dropout(ones, 0.5)
+    torch.manual_seed(3)
+    time_major = dropout(ones.transpose(0, 1).contiguous().transpose(0, 1), 0.5)
+    assert torch.equal(plain, time_major)
+
+
+def test_evaluation_keeps_all() -> None:
+    model = small_model().eval()
+    assert torch.equal(model(pixels(3, 8, 8)), model(pixels(3, 8, 8)))
+
+
+def test_the_order_of_rows_matters() -> None:
+    model = small_model().eval()
+    assert not torch.allclose(model(pixels(3, 8, 8)), model(pixels(3, 8, 8).flip(1)))
+
+
+def test_infer_is_the_same_in_parts_and_leaves_the_mode() -> None:
+    model = small_model().train()
+    whole = infer(model, pixels(10, 8, 8), 10)
+    torch.testing.assert_close(infer(model, pixels(10, 8, 8), 3), whole)
+    assert model.training
+    assert whole.shape == (10, 2)
+
+
+def test_classifier_answers_with_probabilities() -> None:
+    model = small_model().eval()
+    probabilities = Classifier(model)(pixels(3, 8, 8))
+    torch.testing.assert_close(probabilities, model(pixels(3, 8, 8)).softmax(1))
+
+
+def test_a_saved_model_comes_back(tmp_path) -> None:
+    model = small_model(num_layers=3).eval()
+    model.save(tmp_path / "model.safetensors")
+    again = RowLSTM.load(tmp_path / "model.safetensors").eval()
+    assert torch.equal(model(pixels(3, 8, 8)), again(pixels(3, 8, 8)))
+    again.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "model.safetensors").read_bytes() == (
+        tmp_path / "again.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 100, None])
+def test_a_file_that_is_no_model_is_refused(tmp_path, content: bytes | None) -> None:
+    path = tmp_path / "model.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors: .*dvc repro"):
+        RowLSTM.load(path)

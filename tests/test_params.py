@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+
+from mnist_lstm import UserError
+from mnist_lstm.params import load, values_of
+
+REFERENCE = (PROJECT / "params.yaml").read_text()
+
+
+def edited(tmp_path: Path, old: str, new: str) -> Path:
+    assert old in REFERENCE
+    path = tmp_path / "params.yaml"
+    path.write_text(REFERENCE.replace(old, new, 1))
+    return path
+
+
+def test_the_reference_recipe_is_the_reference() -> None:
+    params = load(PROJECT / "params.yaml")
+    assert (params.model.hidden_size, params.model.num_layers, params.model.dropout) == (256, 2, 0.5)
+    assert (params.train.steps, params.train.batch_size, params.train.eval_every) == (2000, 128, 50)
+    assert params.train.learning_rate == 0.001
+    assert params.preprocess.validation_size == 5000
+    assert params.preprocess.split_seed is None
+
+
+@pytest.mark.parametrize("recipe", sorted((PROJECT / "recipes").glob("*.yaml")), ids=str)
+def test_recipes_are_valid_and_whole(recipe: Path) -> None:
+    load(recipe)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch_size: 128", "batch_size: 0", "train.batch_size must be at least 1, is 0"),
+        ("steps: 2000", "steps: 2.5", "train.steps must be a whole number, is 2.5"),
+        ("steps: 2000", "steps: true", "train.steps must be a whole number, is true (true/false)"),
+        ("steps: 2000", "steps: [1]", "train.steps must be a whole number, is [1] (a list)"),
+        ("steps: 2000", "steps:", "train.steps must be a whole number, is nothing"),
+        ("steps: 2000", "stepz: 2000", "train.steps is missing (and 1 more)"),
+        (
+            "learning_rate: 0.001",
+            "learning_rate: 1e-3",
+            "train.learning_rate must be a number, is '1e-3' (text); write 0.001",
+        ),
+        (
+            "learning_rate: 0.001",
+            "learning_rate: true",
+            "train.learning_rate must be a number, is true (true/false)",
+        ),
+        ("learning_rate: 0.001", "learning_rate: -1", "train.learning_rate must be above 0, is -1"),
+        ("learning_rate: 0.001", "learning_rate: .nan", "train.learning_rate: "),
+        ("learning_rate: 0.001", "learning_rate: .inf", "train.learning_rate: "),
+        ("dropout: 0.5", "dropout: 1.0", "model.dropout must be below 1, is 1.0"),
+        ("dropout: 0.5", "dropout: 0.5\n  units: 3", "model.units is not a known key"),
+        (
+            "hidden_size: 256",
+            "hidden_size: 256\n  hidden_sise: 256",
+            "model.hidden_sise is not a known key; did you mean model.hidden_size?",
+        ),
+        ("seed: 0", "seed: -1", "seed must be at least 0, is -1"),
+        ("seed: 0", "sed: 0", "seed is missing"),
+        ("seed: 0", "seed: 0\nseed: 1", "line 4, column 1: the key 'seed' comes twice"),
+        (
+            "implementation: fused",
+            "implementation: fast",
+            "model.implementation must be 'fused' or 'unrolled', is 'fast' (text)",
+        ),
+        (
+            "device: auto",
+            "device: gpu",
+            "train.device must be auto, cpu, cuda, cuda:N or mps, is 'gpu' (text)",
+        ),
+        ("dataset: mnist", "dataset: imagenet", "fetch.dataset must be one of mnist, digits"),
+        (
+            "validation_size: 5000",
+            "validation_size: 60000",
+            "preprocess.validation_size must leave images to train on: it is 60000, and "
+            "fetch.dataset mnist has 60000 training images",
+        ),
+        (
+            "batch_size: 128",
+            "batch_size: 55001",
+            "train.batch_size must be at most the 55000 images that mnist has left to train on, "
+            "is 55001",
+        ),
+        ("fetch:\n  dataset: mnist", "fetch: 3", "fetch must be a section (keys and values), is 3"),
+        ("seed: 0", "seed: !!python/object/apply:os.getcwd []", "line 3, column 7: could not"),
+        ("seed: 0", "seed: [", "line "),
+        ("seed: 0", "? {a: 1}\n: 2\nseed: 0", "line "),
+    ],
+)
+def test_a_mistake_gets_one_line_that_names_the_key(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = edited(tmp_path, old, new)
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert f"{path}: {message}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must have sections, is nothing"),
+        (b"- 1\n", "must have sections, is [1] (a list)"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b"seed: \x00", "not readable as YAML"),
+        (None, "no such file; `git checkout"),
+    ],
+)
+def test_a_file_that_is_no_params_is_refused(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_values_of_keys_and_of_sections(tmp_path: Path) -> None:
+    path = edited(tmp_path, "steps: 2000", "steps: 1e-3")  # which is no valid number of steps
+    assert values_of(path, ["train.steps", "seed", "train.nothing", "seed.deeper"]) == {
+        "train.steps": "1e-3",
+        "seed": 0,
+        "train.nothing": None,
+        "seed.deeper": None,
+    }
+    assert values_of(path, ["fetch"]) == {"fetch": {"dataset": "mnist"}}

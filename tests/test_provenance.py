@@ -1,0 +1,63 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mnist_lstm.provenance import observe, versions
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for name in ("src/code.py", "params.yaml", "dvc.lock", "results/curve.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("first\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first")
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+    return done.stdout.decode()
+
+
+def test_params_and_results_do_not_make_code_dirty(repository: Path) -> None:
+    for name in ("params.yaml", "dvc.lock", "results/curve.csv"):
+        (repository / name).write_text("second\n")
+    found = observe(repository)
+    assert found.patch == ""
+    assert found.commit == git(repository, "rev-parse", "HEAD").strip()
+
+
+def test_the_patch_makes_the_code_that_ran(repository: Path) -> None:
+    (repository / "src" / "code.py").write_text("second\n")
+    (repository / "src" / "new.py").write_text("new\n")
+    git(repository, "add", "src/code.py")  # staged or not, it is not the commit's
+    patch = observe(repository).patch
+    (repository / "src" / "new.py").unlink()
+    git(repository, "reset", "-q", "--hard")
+    (repository / "code.patch").write_text(patch)
+    git(repository, "apply", "code.patch")
+    assert (repository / "src" / "code.py").read_text() == "second\n"
+    assert (repository / "src" / "new.py").read_text() == "new\n"
+
+
+def test_outside_of_git_and_before_a_commit_there_is_none(tmp_path: Path) -> None:
+    assert observe(tmp_path).commit is None
+    git(tmp_path, "init", "-q")
+    assert observe(tmp_path).commit is None
+
+
+def test_the_experiment_is_what_dvc_says(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert observe(repository).dvc_experiment is None
+    monkeypatch.setenv("DVC_EXP_NAME", "wide-oak")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc")
+    found = observe(repository)
+    assert (found.dvc_experiment, found.dvc_baseline) == ("wide-oak", "abc")
+
+
+def test_versions() -> None:
+    assert set(versions("torch", "numpy")) == {"python", "torch", "numpy"}
