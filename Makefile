@@ -19,8 +19,11 @@ ui: env ## look at the runs in a browser, with MLflow (PORT=5000)
 	http://* | https://*) \
 	    echo "make ui: MLFLOW_TRACKING_URI is set, so the runs are at $$MLFLOW_TRACKING_URI" ;; \
 	*) \
-	    echo "make ui: the runs are at http://127.0.0.1:$(PORT); Ctrl-C ends it"; \
-	    $(ACTIVATE) exec mlflow ui --host 127.0.0.1 --port $(PORT) \
+	    $(ACTIVATE) python -c 'import socket; socket.create_server(("127.0.0.1", int("$(PORT)")))' \
+	        2>/dev/null || \
+	        { echo "make ui: cannot use port $(PORT); take another: make ui PORT=5001" >&2; exit 1; }; \
+	    echo "make ui: the runs are at http://127.0.0.1:$(PORT) in some seconds; Ctrl-C ends it"; \
+	    exec mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 	        --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
 	esac
 

@@ -24,7 +24,7 @@ results=$(git clean -ndX results)
 if [ "$results" ] || [ -e .dvc/cache ]; then
     if agreed "the results of all trainings (DVC's cache, and in results/ what git ignores)"; then
         git clean -fdqX results
-        rm -rf .dvc/cache
+        rm -rf .dvc/cache .dvc/tmp
     fi
 fi
 

@@ -30,11 +30,10 @@ sync() {
 }
 
 here=$(pwd -P)
-lock=$(cksum requirements.lock) && project=$(cksum pyproject.toml) ||
-    fail "cannot read requirements.lock and pyproject.toml; git checkout brings them back"
+lock=$(cksum requirements.lock) || fail "git checkout requirements.lock brings it back"
+project=$(cksum pyproject.toml) || fail "git checkout pyproject.toml brings it back"
 
 was_here='' was_lock='' was_project=''
-# shellcheck disable=SC2162 # the backslashes of a folder's name are its own
 { IFS= read -r was_here && read -r was_lock && read -r was_project; } 2>/dev/null <.venv/made-from ||
     was_here=''
 .venv/bin/python -c 'import uv' 2>/dev/null || was_here='' # its Python may be gone by now

@@ -1,31 +1,9 @@
-"""What several test files share: a few drawn digits as row sequences, and a small model."""
-
-from pathlib import Path
+"""What holds for every test: a seed, few threads, and none of the user's own settings."""
 
 import pytest
 import torch
 
-from mnist_lstm.model import RowLSTM
-from mnist_lstm.sequences import Sequences
-
 torch.set_num_threads(1)  # for models this small, a second one costs more than it brings
-
-PROJECT = Path(__file__).parent.parent
-
-
-def drawn(images: int, seed: int, rows: int = 8, pixels: int = 8) -> Sequences:
-    """Two classes that differ in the order of their rows alone: a bar that moves down, or up."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 2, (images,), generator=generator, dtype=torch.uint8)
-    noise = torch.randint(0, 40, (images, rows, pixels), generator=generator, dtype=torch.uint8)
-    ramp = torch.linspace(0, 200, rows).to(torch.uint8)[None, :, None]  # dark to light
-    down = labels[:, None, None].bool()
-    return Sequences(noise + torch.where(down, ramp, ramp.flip(1)), labels, 2, "drawn", {})
-
-
-def small_model(implementation: str = "fused", dropout: float = 0.5, **sizes: int) -> RowLSTM:
-    settings = {"input_size": 8, "num_classes": 2, "hidden_size": 16, "num_layers": 2} | sizes
-    return RowLSTM(**settings, dropout=dropout, forget_bias=1.0, implementation=implementation)
 
 
 @pytest.fixture(autouse=True)

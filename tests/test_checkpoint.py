@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import drawn, small_model
+from samples import drawn, small_model
 
 from mnist_lstm.checkpoint import Checkpoint, capture, code_digest, fingerprint, restore
 from mnist_lstm.model import RowLSTM

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import small_model
+from samples import small_model
 
 from mnist_lstm import UserError
 from mnist_lstm import model as model_module

@@ -49,9 +49,7 @@ def test_outside_of_git_and_before_a_commit_there_is_none(tmp_path: Path) -> Non
     assert observe(tmp_path).commit is None
 
 
-def test_the_experiment_is_what_dvc_says(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_experiment_is_what_dvc_says(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert observe(repository).dvc_experiment is None
     monkeypatch.setenv("DVC_EXP_NAME", "wide-oak")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc")

@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import drawn
 from safetensors.torch import save_file
+from samples import drawn
 
 from mnist_lstm import UserError
 from mnist_lstm.sequences import Batches, Sequences, split

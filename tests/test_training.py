@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import PROJECT, drawn, small_model
+from samples import PROJECT, drawn, small_model
 
 from mnist_lstm.results import read_rows
 from mnist_lstm.sequences import Batches, Sequences

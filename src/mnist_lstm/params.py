@@ -110,7 +110,10 @@ def load(path: Path) -> Params:
     try:
         return Params.model_validate(_read(path))
     except ValidationError as error:
-        first, *others = error.errors(include_url=False)
+        # an unknown key first: it is often the misspelt one of a key that is missing
+        first, *others = sorted(
+            error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden"
+        )
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(f"{path}: {_explain(first)}{more}") from None
 
@@ -134,7 +137,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} comes twice", node.start_mark
+                    None, None, f"the key {key!r} comes twice in the section", node.start_mark
                 )
         return super().construct_mapping(node, deep)
 
@@ -168,11 +171,13 @@ def _explain(error: ErrorDetails) -> str:
             what = f"{key} must be a section (keys and values)" if key else "must have sections"
             return f"{what}, is {_shown(value)}"
         case "greater_than_equal":
-            return f"{key} must be at least {context['ge']}, is {value}"
+            return f"{key} must be at least {context['ge']:g}, is {value}"
         case "greater_than":
-            return f"{key} must be above {context['gt']}, is {value}"
+            return f"{key} must be above {context['gt']:g}, is {value}"
         case "less_than":
-            return f"{key} must be below {context['lt']}, is {value}"
+            return f"{key} must be below {context['lt']:g}, is {value}"
+        case "finite_number":
+            return f"{key} must be finite, is {value}"
         case "int_type" | "float_type":
             number = "a whole number" if error["type"] == "int_type" else "a number"
             return f"{key} must be {number}, is {_shown(value)}{_yaml_hint(value)}"

@@ -1,0 +1,130 @@
+"""One run of the whole pipeline, looked at from all sides."""
+
+import subprocess
+import sys
+
+import pytest
+from workspace import Workspace, stages_run
+
+from mnist_lstm.model import Classifier, RowLSTM
+from mnist_lstm.results import read_rows
+from mnist_lstm.tracking import open_store
+
+MODEL_ANSWERS = """
+import sys, numpy, mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+for batch in (1, 7, 1000):
+    numpy.save(f"{sys.argv[3]}/{batch}", model.predict(numpy.load(sys.argv[2])[:batch]))
+"""
+
+
+def test_it_tells_what_happens(baseline: Workspace) -> None:
+    printed = (baseline.folder / "printed.txt").read_text()
+    assert stages_run(printed) == ["fetch", "preprocess", "train", "evaluate"]
+    assert "1,200 images, 8 rows of 8 pixels" in printed
+    (last,) = read_rows(baseline.folder / "results" / "train" / "curve.csv")[-1:]
+    line = f"Iter0, step 20, train-test {last['train_accuracy']:g}-{last['test_accuracy']:g}\n"
+    assert line in printed
+    assert f"test accuracy {last['test_accuracy']:.2%}: " in printed
+    assert "published" not in printed  # which is a figure of another data set
+    assert "Warning" not in printed
+
+
+def test_the_run_is_one_and_equals_the_curve(baseline: Workspace) -> None:
+    (run,) = baseline.runs()
+    assert run.info.status == "FINISHED"
+    client = open_store(baseline.folder).client
+    curve = read_rows(baseline.folder / "results" / "train" / "curve.csv")
+    assert [row["step"] for row in curve] == [10, 20]
+    for name in ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [(m.step, m.value) for m in history] == [(row["step"], row[name]) for row in curve]
+
+
+def test_final_figures_are_those_of_the_metrics_and_of_the_curve(baseline: Workspace) -> None:
+    (run,) = baseline.runs()
+    metrics = baseline.json("results/evaluate/metrics.json")
+    (last,) = read_rows(baseline.folder / "results" / "train" / "curve.csv")[-1:]
+    for split in ("validation", "test"):
+        for figure in ("accuracy", "loss"):
+            assert run.data.metrics[f"evaluation/{split}/{figure}"] == metrics[split][figure]
+        assert metrics[split]["accuracy"] == last[f"{split}_accuracy"]
+    for score in ("precision", "recall", "f1"):
+        assert metrics["test"][score].keys() == {str(digit) for digit in range(10)}
+        assert run.data.metrics[f"evaluation/test/{score}/3"] == metrics["test"][score]["3"]
+
+
+def test_predictions_are_those_the_metrics_count(baseline: Workspace) -> None:
+    rows = read_rows(baseline.folder / "results" / "evaluate" / "predictions.csv")
+    assert list(rows[0]) == ["split", "index", "actual", "predicted", "probability"]
+    test = [row for row in rows if row["split"] == "test"]
+    assert [row["index"] for row in test] == list(range(360))
+    assert len(rows) == 360 + 237
+    right = sum(row["actual"] == row["predicted"] for row in test)
+    assert right / 360 == baseline.json("results/evaluate/metrics.json")["test"]["accuracy"]
+    assert all(0.1 <= row["probability"] <= 1 for row in rows)
+
+
+def test_params_tags_and_files_are_in_the_run(baseline: Workspace) -> None:
+    (run,) = baseline.runs()
+    about = baseline.json("results/train/run.json")
+    params, tags = run.data.params, run.data.tags
+    assert (params["model.hidden_size"], params["seed"], params["train.steps"]) == ("16", "0", "20")
+    assert (params["fetch.dataset"], params["preprocess.validation_size"]) == ("digits", "237")
+    for tag in ("training_id", "fingerprint", "model_sha256", "commit", "device"):
+        assert tags[tag] == about[tag]
+    assert about["commit"] == baseline.git("rev-parse", "HEAD~1").strip()
+    assert tags["dirty"] == "False"
+    assert "dvc_experiment" not in tags
+    client = open_store(baseline.folder).client
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+        "train",
+        "evaluate",
+        "params.yaml",
+    }
+    kept = {f"results/{path}": content for path, content in _artifacts(baseline, run.info.run_id)}
+    assert kept == baseline.results()
+
+
+def _artifacts(workspace: Workspace, run_id: str) -> list[tuple[str, bytes]]:
+    folder = workspace.folder / "mlruns" / run_id / "artifacts"
+    return [
+        (str(path.relative_to(folder)), path.read_bytes())
+        for stage in ("train", "evaluate")
+        for path in (folder / stage).iterdir()
+    ]
+
+
+def test_the_logged_model_answers_as_ours_in_a_process_without_pickle(
+    baseline: Workspace, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    import torch
+
+    store = open_store(baseline.folder)
+    (model,) = store.client.search_logged_models([store.experiment_id])
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    subprocess.run(
+        [sys.executable, "-c", MODEL_ANSWERS, model.artifact_location, "pixels.npy", "."],
+        cwd=tmp_path,
+        check=True,
+    )
+    ours = Classifier(RowLSTM.load(baseline.folder / "results" / "train" / "model.safetensors"))
+    for batch in (1, 7, 1000):
+        answer = torch.from_numpy(np.load(tmp_path / f"{batch}.npy"))
+        expected = ours.eval()(torch.from_numpy(pixels[:batch]))
+        torch.testing.assert_close(answer, expected, rtol=0, atol=1e-6)
+
+
+def test_a_committed_workspace_is_clean_and_up_to_date(baseline: Workspace) -> None:
+    assert baseline.git("status", "--porcelain", "--", ":!printed.txt") == ""
+    assert "up to date" in baseline.dvc("status")
+    tracked = baseline.git("ls-files", "results", "data").split()
+    assert tracked == [
+        "data/published_curve.csv",
+        "results/evaluate/metrics.json",
+        "results/evaluate/predictions.csv",
+        "results/train/curve.csv",
+    ]

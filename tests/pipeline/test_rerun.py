@@ -1,0 +1,82 @@
+"""What runs again after a change, and what stays as it was after a mistake."""
+
+import time
+
+import pytest
+from workspace import Workspace, stages_run
+
+
+def test_a_change_reruns_what_depends_on_it_and_back_again_nothing(workspace: Workspace) -> None:
+    before = workspace.results()
+    assert stages_run(workspace.dvc("repro")) == []
+    for key, value, was, stages in (
+        ("evaluate.batch_size", 100, 1000, ["evaluate"]),
+        ("train.steps", 10, 20, ["train", "evaluate"]),
+        ("preprocess.split_seed", 3, "null", ["preprocess", "train", "evaluate"]),
+    ):
+        workspace.set(key, value)
+        assert stages_run(workspace.dvc("repro")) == stages, key
+        workspace.set(key, was)
+        assert stages_run(workspace.dvc("repro")) == [], key
+        assert workspace.results() == before, key
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("train.batch_size", 0, "train: params.yaml: train.batch_size must be at least 1, is 0"),
+        ("train.device", "cuda:99", "train: params.yaml: train.device is cuda:99, but "),
+        ("fetch.dataset", "mnis", "fetch: params.yaml: fetch.dataset must be one of mnist, digits"),
+    ],
+)
+def test_a_mistake_leaves_results_as_they_were(
+    workspace: Workspace, key: str, value: object, line: str
+) -> None:
+    before, data = workspace.results(), sorted((workspace.folder / "data").rglob("*"))
+    workspace.set(key, value)
+    assert line in workspace.refused("repro")
+    assert workspace.results() == before
+    assert sorted((workspace.folder / "data").rglob("*")) == data
+
+
+def test_params_edited_while_training_never_reach_the_cache(workspace: Workspace) -> None:
+    workspace.set("train.steps", 60)
+    training = workspace.start("dvc", "repro", "train")
+    assert training.stdout
+    printed = ""
+    for line in training.stdout:
+        printed += line
+        if "step 10," in line:
+            workspace.set("model.dropout", 0.25)
+    assert training.wait() != 0
+    assert "train: changed while the stage ran: params.yaml: model" in printed
+    assert "Traceback" not in printed
+    assert workspace.lock()["train"]["params"]["params.yaml"]["model"]["dropout"] == 0.5
+    assert workspace.lock()["train"]["params"]["params.yaml"]["train"]["steps"] == 20
+
+    other = workspace.dvc("repro", "train")  # at 0.25: nothing of it may come out of the cache
+    assert stages_run(other) == ["train"]
+    assert "Iter0, step 10," in other
+    honest = (workspace.folder / "results" / "train" / "model.safetensors").read_bytes()
+
+    workspace.set("model.dropout", 0.5)  # what was trained is not lost
+    started = time.monotonic()
+    again = workspace.dvc("repro", "train")
+    assert stages_run(again) == ["train"]
+    assert "on from step 60 of 60" in again
+    assert "Iter" not in again
+    assert time.monotonic() - started < 60
+    assert (workspace.folder / "results" / "train" / "model.safetensors").read_bytes() != honest
+    assert len(workspace.runs()) == 2  # a training each, however often it was started
+    assert {run.info.status for run in workspace.runs()} == {"FINISHED"}
+
+
+def test_malformed_files_are_named_and_results_stay(workspace: Workspace) -> None:
+    before = workspace.results()
+    raw = workspace.folder / "data" / "raw" / "t10k-labels-idx1-ubyte.gz"
+    content = raw.read_bytes()
+    raw.unlink()
+    raw.write_bytes(content[:-10])
+    printed = workspace.refused("repro", "--single-item", "preprocess")
+    assert "preprocess: data/raw/t10k-labels-idx1-ubyte.gz: " in printed
+    assert workspace.results() == before

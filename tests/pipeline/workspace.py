@@ -1,0 +1,138 @@
+"""A repository of its own with the project's code in it, driven with real dvc and git."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import yaml
+from samples import PROJECT
+
+from mnist_lstm.tracking import open_store
+
+# the digits tour, as small as it still says something
+SMALL = {
+    "preprocess": {"validation_size": 237},
+    "model": {"hidden_size": 16},
+    "train": {"steps": 20, "eval_every": 10, "batch_size": 32},
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with the project in it."""
+
+    folder: Path
+
+    @staticmethod
+    def create(folder: Path) -> "Workspace":
+        """The project as it is in the working tree, on a small recipe, without results."""
+        names = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        listed = subprocess.run(["git", *names], cwd=PROJECT, check=True, capture_output=True)
+        for name in listed.stdout.decode().split("\0")[:-1]:
+            source = PROJECT / name
+            if source.is_file() and name != "dvc.lock" and not name.startswith("results/"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, folder / name)
+        workspace = Workspace(folder)
+        shutil.copy(PROJECT / "recipes" / "quick.yaml", folder / "params.yaml")
+        for section, values in SMALL.items():
+            for key, value in values.items():
+                workspace.set(f"{section}.{key}", value)
+        workspace.git("init", "--quiet", "--initial-branch=main")
+        workspace.name_author()
+        workspace.commit("the project")
+        return workspace
+
+    def clone(self, folder: Path) -> "Workspace":
+        """What a stranger gets of it: no cache, no store."""
+        self.git("clone", "--quiet", str(self.folder), str(folder))
+        clone = Workspace(folder)
+        clone.name_author()
+        return clone
+
+    def name_author(self) -> None:
+        self.git("config", "user.name", "A. Tester")
+        self.git("config", "user.email", "tester@example.org")
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.folder, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    def dvc(self, *arguments: str, **environment: str) -> str:
+        """Run dvc, which must succeed; returns what it and the stages print."""
+        done = self.start("dvc", *arguments, **environment)
+        printed, _ = done.communicate()
+        assert done.returncode == 0, printed
+        return printed
+
+    def refused(self, *arguments: str) -> str:
+        """Run dvc, which must fail without a traceback; returns what it and the stages print."""
+        done = self.start("dvc", *arguments)
+        printed, _ = done.communicate()
+        assert done.returncode != 0, printed
+        assert "Traceback" not in printed
+        return printed
+
+    def start(self, program: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        programs = Path(sys.executable).parent
+        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MNIST_MIRROR")}
+        path = f"{programs}{os.pathsep}{kept['PATH']}"
+        return subprocess.Popen(
+            [programs / program, *arguments],
+            cwd=self.folder,
+            env=kept
+            | {"PATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+            | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def set(self, key: str, value: object) -> None:
+        """Edit params.yaml as a person would: the value alone."""
+        section, name = key.split(".") if "." in key else ("", key)
+        path = self.folder / "params.yaml"
+        indent = "  " if section else ""
+        head = rf"(?ms)(^{section}:$.*?)?" if section else "(?m)()"
+        pattern = rf"{head}^({indent}{name}: +)\S+"
+        text, count = re.subn(pattern, rf"\g<1>\g<2>{value}", path.read_text(), count=1)
+        assert count == 1, key
+        path.write_text(text)
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
+
+    def lock(self) -> Any:
+        return yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
+
+    def results(self) -> dict[str, bytes]:
+        """The files of results/, by name."""
+        files = (self.folder / "results").rglob("*.*")
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in files
+            if path.name != ".gitignore"
+        }
+
+    def runs(self) -> list[mlflow.entities.Run]:
+        """The MLflow runs in its own store."""
+        store = open_store(self.folder)
+        return list(store.client.search_runs([store.experiment_id], order_by=["start_time"]))
+
+
+def stages_run(printed: str) -> list[str]:
+    """The stages whose commands ran, from what `dvc repro` printed."""
+    return re.findall(r"(?m)^Running stage '(\w+)'", printed)

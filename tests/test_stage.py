@@ -1,0 +1,145 @@
+"""A stage of a small project of its own, run as dvc would run it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from samples import PROJECT
+
+from mnist_lstm import UserError, stage
+
+DVC_YAML = """
+stages:
+  demo:
+    cmd: python src/demo.py out
+    params: [seed, model]
+    deps: [src/demo.py, data.txt]
+    outs: [out/result.txt]
+"""
+DEMO = '''"""Demonstrate a stage."""
+from pathlib import Path
+from mnist_lstm import UserError, stage
+
+def demo(params, out):
+    {work}
+
+if __name__ == "__main__":
+    stage.run(demo)
+'''
+WRITE = "out.mkdir(); (out / 'result.txt').write_text(str(params.seed))"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    shutil.copytree(PROJECT / "src" / "mnist_lstm", folder / "src" / "mnist_lstm")
+    shutil.copy(PROJECT / "params.yaml", folder)
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "data.txt").write_text("data")
+    return folder
+
+
+def run(project: Path, work: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    (project / "src" / "demo.py").write_text(DEMO.format(work=work))
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "DVC_"))}
+    return subprocess.run(
+        [sys.executable, "src/demo.py", "out"],
+        cwd=project,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_stage_gets_params_and_paths(project: Path) -> None:
+    done = run(project, WRITE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (project / "out" / "result.txt").read_text() == "0"
+
+
+@pytest.mark.parametrize(
+    ("work", "line"),
+    [
+        ("raise UserError('this: is wrong')", "demo: this: is wrong\n"),
+        ("Path('/dev/null/x').read_text()", "demo: /dev/null/x: Not a directory\n"),
+    ],
+)
+def test_a_users_mistake_gets_one_line(project: Path, work: str, line: str) -> None:
+    done = run(project, work)
+    assert (done.returncode, done.stderr) == (1, line)
+
+
+def test_a_bug_gets_its_traceback(project: Path) -> None:
+    done = run(project, "1 / 0")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_bad_params_are_refused_before_any_work(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("batch_size: 128", "batch_size: 0"))
+    done = run(project, WRITE)
+    assert done.returncode == 1
+    assert done.stderr == "demo: params.yaml: train.batch_size must be at least 1, is 0\n"
+    assert not (project / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("p = Path('params.yaml'); p.write_text(p.read_text().replace('0.5', '0.7'))", "dropout"),
+        ("Path('data.txt').write_text('other')", "data.txt"),
+        ("Path('data.txt').unlink()", "data.txt"),
+        ("p = Path('src/demo.py'); p.write_text(p.read_text() + '#')", "src/demo.py"),
+    ],
+)
+def test_inputs_that_change_meanwhile_are_named(project: Path, change: str, named: str) -> None:
+    done = run(project, f"{WRITE}; {change}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("demo: changed while the stage ran: ")
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_params_of_other_stages_may_change_meanwhile(project: Path) -> None:
+    change = "p = Path('params.yaml'); p.write_text(p.read_text().replace('2000', '3000'))"
+    assert run(project, f"{WRITE}; {change}").returncode == 0
+
+
+def test_code_of_another_workspace_is_refused(project: Path) -> None:
+    other = PROJECT / "src"
+    done = run(project, WRITE, PYTHONSAFEPATH="1", PYTHONPATH=str(other))
+    assert done.returncode == 1
+    assert f"mnist_lstm comes from {other / 'mnist_lstm'}" in done.stderr
+    assert not (project / "out").exists()
+
+
+def test_help_says_what_a_stage_does(project: Path) -> None:
+    (project / "src" / "demo.py").write_text(DEMO.format(work=WRITE))
+    done = subprocess.run(
+        [sys.executable, "src/demo.py", "--help"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Demonstrate a stage." in done.stdout
+    assert "out " in done.stdout
+
+
+def test_the_root_is_dvcs_or_the_nearest_above(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "src" / "mnist_lstm")
+    assert stage.root() == project
+    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
+    assert stage.root() == Path("/elsewhere")
+    monkeypatch.delenv("DVC_ROOT")
+    monkeypatch.chdir("/")
+    with pytest.raises(UserError, match=r"no dvc\.yaml here or above"):
+        stage.root()
