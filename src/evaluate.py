@@ -22,6 +22,10 @@ from mnist_lstm.sequences import Sequences
 def evaluate(
     params: Params, sequences: Path, training: Path, published: Path, results: Path
 ) -> None:
+    """Measure the model in `training`, write the figures into `results`, and tell the outcome.
+
+    `published` is the published curve, to compare with where the data set is mnist.
+    """
     started = now()
     record = Training.read(training)
     # dvc.lock has the training by now: its checkpoint has served

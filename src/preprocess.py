@@ -11,6 +11,7 @@ from mnist_lstm.sequences import Sequences, split
 
 
 def preprocess(params: Params, raw: Path, sequences: Path) -> None:
+    """Read the four files in `raw`, split the training images, write into `sequences`."""
     dataset, settings = DATASETS[params.fetch.dataset], params.preprocess
     num_classes = len(dataset.classes)
     pairs = {

@@ -21,6 +21,7 @@ PRECISION = "float32"
 
 
 def train(params: Params, sequences: Path, results: Path) -> None:
+    """Read `sequences`, train, and write the weights and what was measured into `results`."""
     where = device.choose(params.train.device)
     files = {split: sequences / f"{split}.safetensors" for split in SPLITS}
     data = {split: Sequences.load(file).to(where) for split, file in files.items()}
@@ -46,8 +47,9 @@ def train(params: Params, sequences: Path, results: Path) -> None:
     clock = Clock(where, record.seconds)
     settings = params.train
     try:
-        # on a terminal only
-        with tqdm(batches, "train", settings.steps, initial=record.step, disable=None) as bar:
+        with tqdm(  # shown on a terminal only
+            batches, "train", settings.steps, initial=record.step, unit=" steps", disable=None
+        ) as bar:
             for evaluation in fit(
                 model,
                 optimizer,

@@ -97,9 +97,14 @@ def test_dropout_masks_each_step_and_layer_and_never_the_state(
 
 
 def test_dropout_keeps_the_mean_and_its_mask_ignores_the_layout() -> None:
-    ones = torch.ones(100, 100, 10)
-    for fraction in (0.2, 0.5):
+    ones = torch.ones(100, 100, 100)
+    for fraction in (0.01, 0.2, 0.5):
         assert dropout(ones, fraction).mean().item() == pytest.approx(1, abs=0.02)
+        dropped = (dropout(ones, fraction) == 0).float()
+        assert dropped.mean().item() == pytest.approx(fraction, rel=0.03)
+        for lane in range(4):  # each part of a random word
+            part = dropped.flatten()[lane::4].mean().item()
+            assert part == pytest.approx(fraction, rel=0.1)
     torch.manual_seed(3)
     plain = dropout(ones, 0.5)
     torch.manual_seed(3)

@@ -46,12 +46,15 @@ def dropout(x: Tensor, fraction: float) -> Tensor:
     """Zero a random `fraction` of the elements and scale up the rest, so that the mean stays.
 
     Unlike F.dropout's, the mask does not depend on how `x` lies in memory, so that it is the same
-    for both implementations (cuDNN and oneDNN hand back time-major outputs).
+    for both implementations (cuDNN and oneDNN hand back time-major outputs). It is cut from random
+    64-bit words, 16 bits an element: 0.8 ms for (128, 28, 256) where `bernoulli_` takes 11 of a
+    160 ms CPU step. So `fraction` is taken to the next of 65,536 parts.
     """
-    if fraction == 0:
-        return x
-    mask = torch.empty(x.shape, dtype=x.dtype, device=x.device).bernoulli_(1 - fraction)
-    return x * mask.div_(1 - fraction)
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
+    words.random_(-(2**63), None)  # all 64 bits
+    draws = words.view(torch.int16)[: x.numel()].view(x.shape)  # -32,768 … 32,767
+    kept = draws >= round(fraction * 2**16) - 2**15
+    return x * (kept / (1 - fraction)).to(x.dtype)
 
 
 IMPLEMENTATIONS = {"fused": fused, "unrolled": unrolled}
@@ -113,7 +116,8 @@ class RowLSTM(nn.Module):
         y = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
         for layer in self.layers:
             y = self.run_layer(layer, y)  # (B, T, H)
-            y = dropout(y, self.dropout) if self.training else y
+            if self.training and self.dropout:
+                y = dropout(y, self.dropout)
         logits: Tensor = self.head(y[:, -1])
         return logits
 

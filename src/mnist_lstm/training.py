@@ -54,7 +54,7 @@ def fit(
         loss = F.cross_entropy(model(pixels), labels) / train.num_classes
 
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        loss.backward()
         optimizer.step()
 
         if step % eval_every == 0 or step == steps:
