@@ -59,7 +59,8 @@ def evaluate(
         store = tracking.project(stage.root(), training, results, Path("params.yaml"))
         print(f"shown as {record.about['name']} in MLflow: `make ui` ({store})")
     except tracking.TrackingError as error:
-        print(f"{error}; the results are whole all the same")
+        again = "`dvc repro --single-item --force evaluate` shows them there later"
+        print(f"{error}; the results are whole, {again}")
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
 
 

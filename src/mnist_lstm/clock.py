@@ -15,7 +15,7 @@ class Timing:
 
     `time` is UTC in ISO 8601; `seconds` were spent on the training so far, before a kill included;
     `memory_megabytes` is the process's peak; `processor_percent` counts a whole core as 100, since
-    the row before. The GPU's figures are None on a CPU.
+    the row before. The GPU's figures are None on a CPU, its load also where no driver tells it.
     """
 
     step: int
@@ -56,8 +56,19 @@ class Clock:
             gpu_memory_megabytes=(
                 round(torch.cuda.max_memory_allocated(self.device) / 1e6, 1) if on_gpu else None
             ),
-            gpu_percent=float(torch.cuda.utilization(self.device)) if on_gpu else None,
+            gpu_percent=_gpu_percent(self.device) if on_gpu else None,
         )
+
+
+def _gpu_percent(device: torch.device) -> float | None:
+    try:
+        import pynvml
+    except ModuleNotFoundError:  # not Linux
+        return None
+    try:
+        return float(torch.cuda.utilization(device))
+    except (RuntimeError, pynvml.NVMLError):  # say a container without the management library
+        return None
 
 
 def _peak_memory_bytes() -> int:

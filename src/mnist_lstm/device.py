@@ -19,15 +19,15 @@ def choose(name: str) -> torch.device:
     if device.type == "cuda":
         if not gpus:
             raise UserError(
-                f"params.yaml: train.device is {name}, but torch {torch.__version__} finds no "
+                f"train.device is {name}, but torch {torch.__version__} finds no "
                 "NVIDIA GPU here; write auto or cpu"
             )
         if (device.index or 0) >= gpus:
             there = ", ".join(f"cuda:{index}" for index in range(gpus))
-            raise UserError(f"params.yaml: train.device is {name}, but there is only {there}")
+            raise UserError(f"train.device is {name}, but there is only {there}")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(
-            "params.yaml: train.device is mps, but this is no Mac with Apple silicon and macOS 14 "
+            "train.device is mps, but this is no Mac with Apple silicon and macOS 14 "
             "or newer; write auto or cpu"
         )
     _be_deterministic()

@@ -277,7 +277,7 @@ class Follower:
             yield
         except TrackingError as error:
             self._run = None
-            self._report(f"{error}; training goes on, and `dvc repro` shows it there later")
+            self._report(f"{error}; training goes on, and evaluate will try again")
 
 
 def project(root: Path, training: Path, evaluation: Path, params_yaml: Path) -> str:

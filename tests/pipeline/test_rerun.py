@@ -25,7 +25,7 @@ def test_a_change_reruns_what_depends_on_it_and_back_again_nothing(workspace: Wo
     ("key", "value", "line"),
     [
         ("train.batch_size", 0, "train: params.yaml: train.batch_size must be at least 1, is 0"),
-        ("train.device", "cuda:99", "train: params.yaml: train.device is cuda:99, but "),
+        ("train.device", "cuda:99", "train: train.device is cuda:99, but "),
         ("fetch.dataset", "mnis", "fetch: params.yaml: fetch.dataset must be one of mnist, digits"),
     ],
 )
@@ -41,14 +41,14 @@ def test_a_mistake_leaves_results_as_they_were(
 
 def test_params_edited_while_training_never_reach_the_cache(workspace: Workspace) -> None:
     workspace.set("train.steps", 60)
-    training = workspace.start("dvc", "repro", "train")
-    assert training.stdout
     printed = ""
-    for line in training.stdout:
-        printed += line
-        if "step 10," in line:
-            workspace.set("model.dropout", 0.25)
-    assert training.wait() != 0
+    with workspace.start("dvc", "repro", "train") as training:
+        assert training.stdout
+        for line in training.stdout:
+            printed += line
+            if "step 10," in line:
+                workspace.set("model.dropout", 0.25)
+    assert training.returncode != 0
     assert "train: changed while the stage ran: params.yaml: model" in printed
     assert "Traceback" not in printed
     assert workspace.lock()["train"]["params"]["params.yaml"]["model"]["dropout"] == 0.5

@@ -19,7 +19,7 @@ from mnist_lstm.tracking import open_store
 # the digits tour, as small as it still says something
 SMALL = {
     "preprocess": {"validation_size": 237},
-    "model": {"hidden_size": 16},
+    "model": {"hidden_size": 32},
     "train": {"steps": 20, "eval_every": 10, "batch_size": 32},
 }
 
@@ -105,10 +105,10 @@ class Workspace:
         """Edit params.yaml as a person would: the value alone."""
         section, name = key.split(".") if "." in key else ("", key)
         path = self.folder / "params.yaml"
-        indent = "  " if section else ""
-        head = rf"(?ms)(^{section}:$.*?)?" if section else "(?m)()"
-        pattern = rf"{head}^({indent}{name}: +)\S+"
-        text, count = re.subn(pattern, rf"\g<1>\g<2>{value}", path.read_text(), count=1)
+        head = rf"^{section}:\n(?:  .*\n)*?  " if section else "^"
+        text, count = re.subn(
+            rf"({head}{name}: +)\S+", rf"\g<1>{value}", path.read_text(), flags=re.MULTILINE
+        )
         assert count == 1, key
         path.write_text(text)
 
