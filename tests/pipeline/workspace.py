@@ -19,7 +19,7 @@ from mnist_lstm.tracking import open_store
 # the digits tour, as small as it still says something
 SMALL = {
     "preprocess": {"validation_size": 237},
-    "model": {"hidden_size": 32},
+    "model": {"hidden_size": 32, "dropout": 0.5},
     "train": {"steps": 20, "eval_every": 10, "batch_size": 32},
 }
 
