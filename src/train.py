@@ -32,10 +32,13 @@ def train(params: Params, sequences: Path, results: Path) -> None:
     if state := saved.load():
         checkpoint.restore(state, model, optimizer, batches)
         record = Training(**state["record"])
-        print(f"on from step {record.step:,} of {params.train.steps:,}, where it was stopped")
+        print(f"on from step {record.step:,} of {params.train.steps:,}, its last checkpoint")
     else:
-        record = Training(_about(params, data["train"], facts, saved.fingerprint))
-        print(f"{len(data['train']):,} images, {params.train.steps:,} steps, {facts['device']}")
+        record = Training(_about(params, files, data, facts, saved.fingerprint))
+        print(
+            f"{params.train.steps:,} steps of {params.train.batch_size:,} images out of "
+            f"{len(data['train']):,}, on {facts['device']} with {facts['threads']} threads"
+        )
 
     def save() -> None:
         state = checkpoint.capture(model, optimizer, batches)
@@ -108,24 +111,36 @@ def _facts(params: Params, files: dict[str, Path], where: torch.device) -> dict[
 
 
 def _about(
-    params: Params, data: Sequences, facts: dict[str, Any], fingerprint: str
+    params: Params,
+    files: dict[str, Path],
+    data: dict[str, Sequences],
+    facts: dict[str, Any],
+    fingerprint: str,
 ) -> dict[str, Any]:
-    found = provenance.observe(Path.cwd())
+    found, train = provenance.observe(Path.cwd()), data["train"]
     training_id = uuid.uuid4().hex
     sections = {
         "seed": params.seed,
-        "fetch": {"dataset": data.dataset},
-        "preprocess": data.preprocess,
+        "fetch": {"dataset": train.dataset},
+        "preprocess": train.preprocess,
         "model": params.model.model_dump(),
         "train": params.train.model_dump(),
     }
     return {
         "training_id": training_id,
-        "name": found.dvc_experiment or f"{data.dataset}-seed-{params.seed}-{training_id[:6]}",
+        "name": found.dvc_experiment or f"{train.dataset}-seed-{params.seed}-{training_id[:6]}",
         "started": now(),
         "fingerprint": fingerprint,
-        "dataset": data.dataset,
-        "image": list(data.pixels.shape[1:]),
+        "dataset": train.dataset,
+        "image": list(train.pixels.shape[1:]),
+        "data": {
+            split: {
+                "file": str(files[split]),
+                "images": len(data[split]),
+                "sha256": facts["data"][split],
+            }
+            for split in SPLITS
+        },
         "device": facts["device"],
         "precision": facts["precision"],
         "threads": facts["threads"],

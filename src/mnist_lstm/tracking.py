@@ -5,6 +5,7 @@ that showing the same files twice changes nothing, and a run that was half logge
 """
 
 import fcntl
+import json
 import logging
 import os
 import tempfile
@@ -31,6 +32,9 @@ import mlflow.pytorch
 import numpy as np
 import torch
 from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
     LoggedModelOutput,
     LoggedModelStatus,
     Metric,
@@ -121,6 +125,7 @@ class Run:
                 params=[Param(k, str(v)) for k, v in params if k not in run.data.params],
                 tags=_tags(about),
             )
+            store.client.log_inputs(self.id, _inputs(about))
             if run.info.status != RunStatus.to_string(RunStatus.FINISHED):
                 store.client.update_run(self.id, RunStatus.to_string(RunStatus.RUNNING))
 
@@ -314,14 +319,50 @@ def flat(tree: Mapping[str, Any], joint: str) -> dict[str, Any]:
 
 
 # of run.json, what is no tag: it has a field of its own in MLflow, or is an artifact
-NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch")
+NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch", "data")
 
 
 def _tags(about: Mapping[str, Any]) -> list[RunTag]:
     tags = {key: value for key, value in about.items() if key not in NOT_TAGS and value is not None}
     tags |= {f"version.{package}": number for package, number in about["versions"].items()}
     tags |= {"mlflow.source.git.commit": about["commit"]} if about["commit"] else {}
+    tags |= {"mlflow.source.name": "src/train.py", "mlflow.note.content": _description(about)}
     return [RunTag(key, str(value)) for key, value in tags.items()]
+
+
+def _description(about: Mapping[str, Any]) -> str:
+    """What a training was, in words: MLflow shows it above a run."""
+    params, data = about["params"], about["data"]
+    model, train = params["model"], params["train"]
+    code = f"commit {about['commit'][:10]}" if about["commit"] else "code outside of git"
+    changed = ", with changes that are in code.patch" if about["dirty"] else ""
+    return (
+        f"A dropout LSTM ({model['num_layers']} layers of {model['hidden_size']} units, dropout "
+        f"{model['dropout']}) on {about['dataset']}, a pixel row at a time. {train['steps']:,} "
+        f"steps of {train['batch_size']} out of {data['train']['images']:,} images, learning rate "
+        f"{train['learning_rate']}, seed {params['seed']}, on {about['device']} with "
+        f"{about['threads']} threads in {about['precision']}. Made by {code}{changed}."
+    )
+
+
+def _inputs(about: Mapping[str, Any]) -> list[DatasetInput]:
+    """The row sequences, as MLflow data sets: a split each, found by its digest."""
+    pixels = TensorSpec(np.dtype("uint8"), (-1, *about["image"]), "pixels")
+    schema = {"mlflow_tensorspec": {"features": Schema([pixels]).to_json(), "targets": None}}
+    return [
+        DatasetInput(
+            Dataset(
+                name=f"{about['dataset']} {split}",
+                digest=found["sha256"][:32],  # MLflow keeps 36 characters
+                source_type="local",
+                source=json.dumps({"uri": found["file"]}),
+                schema=json.dumps(schema),
+                profile=json.dumps({"num_rows": found["images"]}),
+            ),
+            [InputTag("mlflow.data.context", split)],
+        )
+        for split, found in about["data"].items()
+    ]
 
 
 def _any_batch(tensor: Tensor) -> TensorSpec:

@@ -14,7 +14,7 @@ from mnist_lstm.tracking import open_store
 def test_it_tells_what_happens(baseline: Workspace) -> None:
     printed = (baseline.folder / "printed.txt").read_text()
     assert stages_run(printed) == ["fetch", "preprocess", "train", "evaluate"]
-    assert "1,200 images, 8 rows of 8 pixels" in printed
+    assert "20 steps of 32 images out of 1,200, on cpu" in printed
     (last,) = read_rows(baseline.folder / "results" / "train" / "curve.csv")[-1:]
     line = f"Iter0, step 20, train-test {last['train_accuracy']:g}-{last['test_accuracy']:g}\n"
     assert line in printed
