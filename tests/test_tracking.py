@@ -21,7 +21,17 @@ from mnist_lstm.training import Evaluation
 STEPS = (50, 100)
 ROWS = [row(Evaluation(step, 0, 0.5, step / 1000, step / 999, 1 / step)) for step in STEPS]
 TIMINGS = [
-    row(Timing(step, f"2026-01-02T03:{4 + step // 60:02}:{step % 60:02}+00:00", 1.0, 200.0, 150.0, None, None))
+    row(
+        Timing(
+            step,
+            f"2026-01-02T03:{4 + step // 60:02}:{step % 60:02}+00:00",
+            1.0,
+            200.0,
+            150.0,
+            None,
+            None,
+        )
+    )
     for step in STEPS
 ]
 

@@ -99,6 +99,7 @@ class Workspace:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # a process group of its own, to be killed as one
         )
 
     def set(self, key: str, value: object) -> None:
