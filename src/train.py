@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from mnist_lstm import checkpoint, device, provenance, stage
+from mnist_lstm import UserError, checkpoint, device, provenance, stage
 from mnist_lstm.clock import Clock, now
 from mnist_lstm.files import sha256
 from mnist_lstm.model import RowLSTM
@@ -25,6 +25,11 @@ def train(params: Params, sequences: Path, results: Path) -> None:
     where = device.choose(params.train.device)
     files = {split: sequences / f"{split}.safetensors" for split in SPLITS}
     data = {split: Sequences.load(file).to(where) for split, file in files.items()}
+    if params.train.batch_size > len(data["train"]):
+        raise UserError(
+            f"params.yaml: train.batch_size must be at most the {len(data['train'])} images there "
+            f"are to train on, is {params.train.batch_size}"
+        )
     model, optimizer, batches = _start(params, data["train"], where)
 
     facts = _facts(params, files, where)

@@ -5,8 +5,10 @@ paths that dvc.yaml gives it, and ends with `run(that_function)`.
 """
 
 import argparse
+import hashlib
 import inspect
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,23 +74,34 @@ def code(name: str) -> list[Path]:
 
 
 def restore_outputs(name: str) -> None:
-    """Put back the outputs that dvc.lock has for a stage, as far as DVC's cache holds them.
+    """Put back the outputs that dvc.lock has for a stage, from DVC's cache or from git.
 
     DVC deletes a stage's outputs before it starts the command, so a stage that refuses would
-    otherwise cost its user the earlier results.
+    otherwise cost its user the earlier results. What neither holds stays away.
     """
     lock = Path("dvc.lock")
     recorded = (yaml.safe_load(lock.read_text()) or {}) if lock.is_file() else {}
     outs = recorded.get("stages", {}).get(name, {}).get("outs", [])
     if not outs:
         return
-    from dvc.repo import Repo  # a second's import, so only here
+    from dvc.repo import Repo  # half a second's import, so only here
 
     with Repo(".") as repo:
         for out in outs:
             cached = Path(repo.cache.local.oid_to_path(out["md5"]))
-            if cached.is_file():
-                write_atomically(Path(out["path"]), cached.read_bytes())
+            content = cached.read_bytes() if cached.is_file() else _committed(out["path"])
+            if hashlib.md5(content).hexdigest() == out["md5"]:
+                write_atomically(Path(out["path"]), content)
+
+
+def _committed(path: str) -> bytes:
+    """What the present commit has at a path; nothing where it has none."""
+    try:
+        return subprocess.run(
+            ["git", "show", f"HEAD:./{path}"], capture_output=True, check=False
+        ).stdout
+    except FileNotFoundError:
+        return b""
 
 
 def _section(name: str) -> dict[str, list[str]]:

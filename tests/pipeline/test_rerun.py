@@ -44,6 +44,14 @@ def test_a_mistake_leaves_results_as_they_were(
     assert sorted((workspace.folder / "data").rglob("*")) == data
 
 
+def test_a_mistake_on_a_fresh_clone_leaves_the_committed_results(clone: Workspace) -> None:
+    before = clone.results()
+    clone.set("train.device", "cuda:99")
+    assert "train: train.device is cuda:99" in clone.refused("repro")
+    assert clone.results() == before
+    assert clone.git("status", "--porcelain") == " M params.yaml\n"
+
+
 def test_params_edited_while_training_never_reach_the_cache(workspace: Workspace) -> None:
     workspace.set("train.steps", 60)
     printed = ""
