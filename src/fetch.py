@@ -4,18 +4,26 @@ import os
 from functools import partial
 from pathlib import Path
 
-from mnist_lstm import mirrors, stage
+from mnist_lstm import mirrors, own, stage
+from mnist_lstm.datasets import CLASSES, DATASETS, OWN
+from mnist_lstm.files import write_atomically
 from mnist_lstm.params import Params
 
 
-def fetch(params: Params, raw: Path) -> None:
-    """Put the four files of the data set into the folder `raw`, from the first mirror that can."""
-    dataset = mirrors.DATASETS[params.fetch.dataset]
+def fetch(params: Params, own_folder: Path, raw: Path) -> None:
+    """Put the files of the data set and the names of its classes into the folder `raw`.
+
+    The files come from the first mirror that can, those of the user's own data set from
+    `own_folder`.
+    """
+    name = params.fetch.dataset
+    dataset = own.read(own_folder) if name == OWN else DATASETS[name]
     images = f"{dataset.train_images:,} training and {dataset.test_images:,} test images"
     say = partial(print, flush=True)
     say(f"{dataset.name}: {images}, into {raw}")
-    sources = mirrors.mirror_list(os.environ.get("MNIST_MIRROR"), stage.root())
+    sources = mirrors.mirror_list(dataset, os.environ.get("MNIST_MIRROR"), stage.root())
     mirrors.fetch(dataset, raw, sources, report=say)
+    write_atomically(raw / CLASSES, "".join(f"{n}\n" for n in dataset.classes).encode())
 
 
 if __name__ == "__main__":

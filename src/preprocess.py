@@ -4,16 +4,15 @@ from pathlib import Path
 
 import torch
 
-from mnist_lstm import idx, stage
-from mnist_lstm.mirrors import DATASETS
+from mnist_lstm import UserError, idx, stage
 from mnist_lstm.params import Params
 from mnist_lstm.sequences import Sequences, split
 
 
 def preprocess(params: Params, raw: Path, sequences: Path) -> None:
-    """Read the four files in `raw`, split the training images, write into `sequences`."""
-    dataset, settings = DATASETS[params.fetch.dataset], params.preprocess
-    num_classes = len(dataset.classes)
+    """Read the files in `raw`, split the training images, write into `sequences`."""
+    settings = params.preprocess
+    num_classes = len((raw / "classes.txt").read_text(encoding="utf-8").splitlines())
     pairs = {
         name: idx.read_pair(
             raw / f"{prefix}-images-idx3-ubyte.gz",
@@ -22,6 +21,8 @@ def preprocess(params: Params, raw: Path, sequences: Path) -> None:
         )
         for name, prefix in (("train", "train"), ("test", "t10k"))
     }
+    if mistake := params.misfit(len(pairs["train"][0])):
+        raise UserError(mistake)
     generator = (
         None if settings.split_seed is None else torch.Generator().manual_seed(settings.split_seed)
     )
@@ -35,7 +36,7 @@ def preprocess(params: Params, raw: Path, sequences: Path) -> None:
             torch.from_numpy(images),
             torch.from_numpy(labels),
             num_classes,
-            dataset.name,
+            params.fetch.dataset,
             settings.model_dump(),
         )
         found.save(sequences / f"{name}.safetensors")

@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 from mnist_lstm import mirrors
-from mnist_lstm.idx import encode, read_pair
-from mnist_lstm.mirrors import (
+from mnist_lstm.datasets import (
     DATASETS,
     FILES,
     TEST_IMAGES,
@@ -27,10 +26,10 @@ from mnist_lstm.mirrors import (
     TRAIN_IMAGES,
     TRAIN_LABELS,
     Dataset,
-    MirrorError,
     Published,
-    mirror_list,
 )
+from mnist_lstm.idx import encode, read_pair
+from mnist_lstm.mirrors import MirrorError, mirror_list
 
 SOURCE = Path(mirrors.__file__).parents[1]
 RNG = np.random.default_rng(0)
@@ -46,7 +45,7 @@ TINY = Dataset(
     train_images=30,
     test_images=20,
     files={
-        name: Published(hashlib.sha256(content).hexdigest(), len(content))
+        name: Published("sha256", hashlib.sha256(content).hexdigest(), len(content))
         for name, content in CONTENTS.items()
     },
 )
@@ -293,7 +292,7 @@ def test_no_more_is_read_than_the_known_size(serve, raw):
 def test_the_digest_found_and_the_one_expected_are_told(good, raw):
     (good / TEST_LABELS).write_bytes(bytes(len(CONTENTS[TEST_LABELS])))
     found = hashlib.sha256(bytes(len(CONTENTS[TEST_LABELS]))).hexdigest()
-    expected = TINY.files[TEST_LABELS].sha256
+    expected = TINY.files[TEST_LABELS].digest
     assert (
         refused(raw, good) == f"{TEST_LABELS}: SHA-256 is {found[:12]}…, expected {expected[:12]}…"
     )
@@ -442,7 +441,8 @@ def killed(tmp_path: Path, raw: Path, source: str, before: str = "") -> subproce
     script = """
         import os, signal, sys
         from pathlib import Path
-        from mnist_lstm.mirrors import Dataset, Published, fetch
+        from mnist_lstm.datasets import Dataset, Published
+        from mnist_lstm.mirrors import fetch
         {before}
         tiny = Dataset("tiny", (), 30, 20, {files})
         fetch(tiny, Path(sys.argv[1]), [sys.argv[2]], print)
@@ -480,19 +480,20 @@ def test_a_kill_in_the_middle_of_writing_leaves_a_draft_that_the_next_run_clears
 def test_the_mirrors_are_the_given_one_then_torchvisions(tmp_path, monkeypatch):
     fake = ModuleType("torchvision.datasets")
     fake.MNIST = SimpleNamespace(mirrors=["https://a/", "https://b/"])  # type: ignore[attr-defined]
+    fake.KMNIST = SimpleNamespace(mirrors=["https://c/"])  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
     monkeypatch.setitem(sys.modules, "torchvision.datasets", fake)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     root = tmp_path / "root"
 
     def first(given: str | None) -> str:
-        found, *rest = mirror_list(given, root)
+        found, *rest = mirror_list(DATASETS["mnist"], given, root)
         assert rest == ["https://a/", "https://b/"]
         return found
 
-    assert (
-        list(mirror_list(None, root)) == list(mirror_list("", root)) == ["https://a/", "https://b/"]
-    )
+    for given in (None, ""):
+        assert list(mirror_list(DATASETS["mnist"], given, root)) == ["https://a/", "https://b/"]
+    assert list(mirror_list(DATASETS["kmnist"], "/folder", root)) == ["/folder", "https://c/"]
     assert first("../shared/mnist") == str(tmp_path / "shared" / "mnist")
     assert first("/elsewhere") == "/elsewhere"
     assert first("~/mnist") == str(tmp_path / "home" / "mnist")
@@ -504,11 +505,13 @@ def test_torchvision_is_not_imported_where_the_given_mirror_has_everything(good,
     code = """if True:
         import sys
         from pathlib import Path
-        from mnist_lstm.mirrors import Dataset, Published, fetch, mirror_list
+        from mnist_lstm.datasets import Dataset, Published
+        from mnist_lstm.mirrors import fetch, mirror_list
         heavy = {"numpy", "torch", "torchvision", "sklearn", "urllib.request"} & set(sys.modules)
         assert not heavy, heavy
         tiny = Dataset("tiny", (), 30, 20, FILES)
-        fetch(tiny, Path(sys.argv[1]), mirror_list(sys.argv[2], Path.cwd()), lambda line: None)
+        sources = mirror_list(tiny, sys.argv[2], Path.cwd())
+        fetch(tiny, Path(sys.argv[1]), sources, lambda line: None)
         assert "torchvision" not in sys.modules
     """.replace("FILES", repr(dict(TINY.files)))
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
@@ -516,19 +519,11 @@ def test_torchvision_is_not_imported_where_the_given_mirror_has_everything(good,
     assert contents(raw) == CONTENTS
 
 
-def test_mnist_is_the_published_files():
-    mnist = DATASETS["mnist"]
-    assert set(mnist.files) == set(FILES)
-    assert all(len(bytes.fromhex(file.sha256)) == 32 for file in mnist.files.values())
-    assert sum(file.size for file in mnist.files.values()) == 11_594_722
-    assert (mnist.train_images, mnist.test_images, len(mnist.classes)) == (60_000, 10_000, 10)
-
-
 @pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR is not set")
 def test_real_mnist_is_fetched_and_read(raw):
     root = Path(__file__).parents[1]
-    mirror = next(mirror_list(os.environ["MNIST_MIRROR"], root))
     mnist = DATASETS["mnist"]
+    mirror = next(mirror_list(mnist, os.environ["MNIST_MIRROR"], root))
     mirrors.fetch(mnist, raw, [mirror], lambda line: None)
     images, labels = read_pair(raw / TRAIN_IMAGES, raw / TRAIN_LABELS, len(mnist.classes))
     assert images.shape == (mnist.train_images, 28, 28)
@@ -538,36 +533,43 @@ def test_real_mnist_is_fetched_and_read(raw):
     assert labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
 
-def fetch_digits(raw: Path) -> list[str]:
+BY_MD5 = Dataset(
+    name="by MD5",
+    classes=TINY.classes,
+    train_images=30,
+    test_images=20,
+    files={
+        name: Published("md5", hashlib.md5(content).hexdigest(), len(content) + 5, exact=False)
+        for name, content in CONTENTS.items()
+    },
+)
+
+
+def test_files_of_unknown_size_are_verified_by_md5_and_kept(good, raw):
     lines: list[str] = []
-    mirrors.fetch(DATASETS["digits"], raw, [], lines.append)
-    return lines
+    mirrors.fetch(BY_MD5, raw, [str(good)], lines.append)
+    assert contents(raw) == CONTENTS
+    assert lines[-1] == f"{TRAIN_IMAGES}        2.0 kB  from {good}"
+    mirrors.fetch(BY_MD5, raw, [], lines.append)
+    assert all(line.endswith("  already there") for line in lines[-4:])
 
 
-def test_digits_are_scikit_learns_rescaled_to_bytes(raw):
-    from sklearn.datasets import load_digits
-
-    fetch_digits(raw)
-    digits, source = DATASETS["digits"], load_digits()
-    images, labels = read_pair(raw / TRAIN_IMAGES, raw / TRAIN_LABELS, len(digits.classes))
-    test_images, test_labels = read_pair(raw / TEST_IMAGES, raw / TEST_LABELS, len(digits.classes))
-    assert images.shape == (1_437, 8, 8) == (digits.train_images, 8, 8)
-    assert test_images.shape == (360, 8, 8) == (digits.test_images, 8, 8)
-    assert (images.min(), images.max()) == (0, 255)
-    pixels = np.concatenate([images, test_images])
-    np.testing.assert_array_equal(np.rint(pixels / 255 * 16), source.images)
-    np.testing.assert_array_equal(pixels[source.images == 8], 128)
-    np.testing.assert_array_equal(np.concatenate([labels, test_labels]), source.target)
-    assert set(labels.tolist()) == set(test_labels.tolist()) == set(range(10))
-
-
-def test_digits_are_the_same_bytes_each_time_and_replace_what_differs(raw, tmp_path):
-    fetch_digits(raw)
-    first = contents(raw)
-    assert set(first) == set(FILES)
-    (raw / TRAIN_LABELS).write_bytes(CONTENTS[TRAIN_LABELS])
-    lines = fetch_digits(raw)
-    assert contents(raw) == first
-    assert len([line for line in lines if line.endswith("  already there")]) == 3
-    fetch_digits(tmp_path / "again")
-    assert contents(tmp_path / "again") == first
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: content[:-1] + b"?", "MD5 is "),
+        (lambda content: content[:-1], "MD5 is "),
+        (lambda content: content + bytes(5), "MD5 is "),
+        (lambda content: content + bytes(6), "expected at most {bound:,} bytes, more came"),
+    ],
+    ids=["altered", "shorter", "longer", "too long"],
+)
+def test_files_of_unknown_size_that_are_wrong_never_stay(good, raw, change, reason):
+    for name, content in CONTENTS.items():
+        (good / name).write_bytes(change(content))
+    with pytest.raises(MirrorError) as caught:
+        mirrors.fetch(BY_MD5, raw, [str(good)], lambda line: None)
+    name = BY_SIZE[0]
+    assert f"{good}: {name}: {reason.format(bound=BY_MD5.files[name].size)}" in str(caught.value)
+    raw.mkdir(exist_ok=True)
+    assert contents(raw) == {}

@@ -93,7 +93,11 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
             "device: gpu",
             "train.device must be auto, cpu, cuda, cuda:N or mps, is 'gpu' (text)",
         ),
-        ("dataset: mnist", "dataset: imagenet", "fetch.dataset must be one of mnist, digits"),
+        (
+            "dataset: mnist",
+            "dataset: imagenet",
+            "fetch.dataset must be one of mnist, fashion-mnist, kmnist, digits, own, is 'imagenet'",
+        ),
         (
             "validation_size: 5000",
             "validation_size: 60000",
@@ -120,6 +124,18 @@ def test_a_mistake_gets_one_line_that_names_the_key(
         load(path)
     assert f"{path}: {message}" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_sizes_are_checked_where_the_images_are_counted(tmp_path: Path) -> None:
+    params = load(edited(tmp_path, "dataset: mnist", "dataset: own"))  # of which none is known yet
+    assert params.misfit(5128) is None
+    assert params.misfit(5127) == (
+        "train.batch_size must be at most the 127 images that own has left to train on, is 128"
+    )
+    assert params.misfit(5000) == (
+        "preprocess.validation_size must leave images to train on: it is 5000, and "
+        "fetch.dataset own has 5000 training images"
+    )
 
 
 @pytest.mark.parametrize(

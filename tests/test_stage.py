@@ -16,7 +16,7 @@ stages:
   demo:
     cmd: python src/demo.py out
     params: [seed, model]
-    deps: [src/demo.py, data.txt]
+    deps: [src/demo.py, data.txt, data]
     outs: [out/result.txt]
 """
 DEMO = '''"""Demonstrate a stage."""
@@ -39,6 +39,8 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(PROJECT / "params.yaml", folder)
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / "data.txt").write_text("data")
+    (folder / "data" / "deep").mkdir(parents=True)
+    (folder / "data" / "deep" / "file").touch()
     return folder
 
 
@@ -95,6 +97,8 @@ def test_bad_params_are_refused_before_any_work(project: Path) -> None:
         ("p = Path('params.yaml'); p.write_text(p.read_text().replace('0.5', '0.7'))", "dropout"),
         ("Path('data.txt').write_text('other')", "data.txt"),
         ("Path('data.txt').unlink()", "data.txt"),
+        ("Path('data/deep/file').write_text('other')", "ran: data;"),
+        ("Path('data/deep/new').touch()", "ran: data;"),
         ("p = Path('src/demo.py'); p.write_text(p.read_text() + '#')", "src/demo.py"),
     ],
 )

@@ -1,50 +1,21 @@
-"""The data sets: files, checksums, mirrors; download and verify."""
+"""The files of a data set, from mirrors: download and verify."""
 
 import hashlib
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mnist_lstm import UserError
-from mnist_lstm.files import sha256, write_atomically
-
-TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
-TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
-TEST_IMAGES = "t10k-images-idx3-ubyte.gz"
-TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
-FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+from mnist_lstm.datasets import FILES, Dataset, Published
+from mnist_lstm.files import write_atomically
 
 SOCKET_SECONDS = 10.0  # without a byte, then a mirror counts as down
 GRACE_SECONDS = 15.0  # for name lookup, connection and headers of a file, however they trickle
-SLOWEST_BYTES_PER_SECOND = 50_000.0  # MNIST's largest file may take 15 s + 198 s
-
-
-@dataclass(frozen=True)
-class Published:
-    """What a file must be: SHA-256 in hex, size in bytes."""
-
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set, as four files of IDX inside gzip, named as in `FILES`.
-
-    It has either `files`, which mirrors provide, or `make`, which returns the files' contents by
-    name and needs no mirror.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train_images: int
-    test_images: int
-    files: Mapping[str, Published] = field(default_factory=dict)
-    make: Callable[[], dict[str, bytes]] | None = None
+# MNIST's largest file may take 15 s + 198 s, one of unknown size, by its bound, 15 s + 960 s
+SLOWEST_BYTES_PER_SECOND = 50_000.0
 
 
 class MirrorError(UserError):
@@ -59,17 +30,17 @@ class _Wrong(Exception):
     """A file that a mirror does not have, or has wrong, and why."""
 
 
-def mirror_list(given: str | None, root: Path) -> Iterator[str]:
-    """Mirrors in the order to ask: `given`, if any, then torchvision's.
+def mirror_list(dataset: Dataset, given: str | None, root: Path) -> Iterator[str]:
+    """Mirrors of a data set in the order to ask: `given`, if any, then torchvision's.
 
     `given` is a folder (a relative one is in `root`), or a file:// or http(s):// URL. torchvision
     takes seconds to import, and is imported only when the iteration gets there.
     """
     if given:
         yield given if "://" in given else str((root / Path(given).expanduser()).resolve())
-    from torchvision.datasets import MNIST  # type: ignore[import-untyped, unused-ignore]
+    from torchvision import datasets  # type: ignore[import-untyped, unused-ignore]
 
-    yield from MNIST.mirrors
+    yield from getattr(datasets, dataset.torchvision).mirrors
 
 
 def fetch(
@@ -90,8 +61,8 @@ def fetch(
     missing = []
     # Smallest first: a mirror that is no good then costs the shortest deadline.
     for name in sorted(files, key=lambda name: files[name].size):
-        if _verifies(folder / name, files[name]):
-            report(_line(name, files[name], "already there"))
+        if content := _verified(folder / name, files[name]):
+            report(_line(name, content, "already there"))
         else:
             (folder / name).unlink(missing_ok=True)
             missing.append(name)
@@ -99,11 +70,11 @@ def fetch(
     def put(name: str, content: bytes, source: str) -> None:
         write_atomically(folder / name, content, scratch=folder.parent)
         missing.remove(name)
-        report(_line(name, files[name], source))
+        report(_line(name, content, source))
 
     for name, content in made.items():
         if name in missing:
-            put(name, content, "made here")
+            put(name, content, dataset.origin)
     refusals = []
     for mirror in mirrors if missing else ():
         reasons = []
@@ -125,71 +96,25 @@ def fetch(
     if missing:
         raise MirrorError(
             f"{dataset.name}: no mirror gave {', '.join(missing)}. Asked: {'; '.join(refusals)}. "
-            "Offline, set MNIST_MIRROR to a folder that holds the four files, or take the data set "
-            "that needs no network: `cp recipes/quick.yaml params.yaml`"
+            "Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, or "
+            "take the one that needs no network: `cp recipes/quick.yaml params.yaml`"
         )
 
 
-def _digits() -> dict[str, bytes]:
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
-
-    from mnist_lstm.idx import encode
-
-    digits, train = load_digits(), DATASETS["digits"].train_images
-    images = (digits.images * 255 / 16).round().astype("uint8")  # (1797, 8, 8), was 0–16
-    labels = digits.target.astype("uint8")  # (1797,)
-    return {
-        TRAIN_IMAGES: encode(images[:train]),
-        TRAIN_LABELS: encode(labels[:train]),
-        TEST_IMAGES: encode(images[train:]),
-        TEST_LABELS: encode(labels[train:]),
-    }
-
-
-DATASETS = {
-    dataset.name: dataset
-    for dataset in (
-        Dataset(
-            name="mnist",
-            classes=tuple("0123456789"),
-            train_images=60_000,
-            test_images=10_000,
-            files={
-                TRAIN_IMAGES: Published(
-                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9_912_422
-                ),
-                TRAIN_LABELS: Published(
-                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28_881
-                ),
-                TEST_IMAGES: Published(
-                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1_648_877
-                ),
-                TEST_LABELS: Published(
-                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542
-                ),
-            },
-        ),
-        Dataset(
-            name="digits",
-            classes=tuple("0123456789"),
-            train_images=1_437,
-            test_images=360,
-            make=_digits,
-        ),
-    )
-}
-
-
 def _describe(content: bytes) -> Published:
-    return Published(hashlib.sha256(content).hexdigest(), len(content))
+    return Published("sha256", hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _verifies(path: Path, file: Published) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and sha256(path) == file.sha256
+def _verified(path: Path, file: Published) -> bytes | None:
+    """The content of a file that is there and right."""
+    if not path.is_file() or path.stat().st_size > file.size:
+        return None
+    content = path.read_bytes()
+    return None if file.mistake(content) else content
 
 
-def _line(name: str, file: Published, source: str) -> str:
-    return f"{name:<{max(map(len, FILES))}}  {file.size / 1000:>9,.1f} kB  {source}"
+def _line(name: str, content: bytes, source: str) -> str:
+    return f"{name:<{max(map(len, FILES))}}  {len(content) / 1000:>9,.1f} kB  {source}"
 
 
 def _shown(mirror: str) -> str:
@@ -203,12 +128,8 @@ def _obtain(mirror: str, name: str, file: Published) -> bytes:
     content = _within(seconds, lambda: _read(mirror, name, file.size + 1))
     if content.lstrip()[:1] == b"<":
         raise _Wrong("a web page came in its place (a login or error page?)")
-    if len(content) != file.size:
-        size = "more" if len(content) > file.size else f"{len(content):,}"
-        raise _Wrong(f"expected {file.size:,} bytes, {size} came")
-    found = _describe(content).sha256
-    if found != file.sha256:
-        raise _Wrong(f"SHA-256 is {found[:12]}…, expected {file.sha256[:12]}…")
+    if mistake := file.mistake(content):
+        raise _Wrong(mistake)
     return content
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mnist_lstm import UserError
-from mnist_lstm.mirrors import DATASETS
+from mnist_lstm.datasets import DATASETS, NAMES
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -20,17 +20,17 @@ class _Section(BaseModel):
 
 
 class FetchParams(_Section):
-    """Which data set: a name of `mirrors.DATASETS`."""
+    """Which data set: one of `datasets.NAMES`."""
 
     dataset: str
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.dataset not in DATASETS:
+        if self.dataset not in NAMES:
             raise PydanticCustomError(
                 "dataset",
                 "fetch.dataset must be one of {names}, is {dataset}",
-                {"names": ", ".join(DATASETS), "dataset": repr(self.dataset)},
+                {"names": ", ".join(NAMES), "dataset": repr(self.dataset)},
             )
         return self
 
@@ -79,25 +79,27 @@ class Params(_Section):
     train: TrainParams
     evaluate: EvaluateParams
 
-    @model_validator(mode="after")
-    def _fits_the_data(self) -> Self:
-        dataset = DATASETS[self.fetch.dataset]
-        size = self.preprocess.validation_size
-        left = dataset.train_images - size
+    def misfit(self, train_images: int) -> str | None:
+        """What cannot work with a data set of so many training images, if anything: one line."""
+        name, size = self.fetch.dataset, self.preprocess.validation_size
+        left = train_images - size
         if left < 1:
-            raise PydanticCustomError(
-                "combination",
-                "preprocess.validation_size must leave images to train on: it is {size}, and "
-                "fetch.dataset {name} has {images} training images",
-                {"size": size, "name": dataset.name, "images": dataset.train_images},
+            return (
+                f"preprocess.validation_size must leave images to train on: it is {size}, and "
+                f"fetch.dataset {name} has {train_images} training images"
             )
         if self.train.batch_size > left:
-            raise PydanticCustomError(
-                "combination",
-                "train.batch_size must be at most the {left} images that {name} has left to train "
-                "on, is {size}",
-                {"left": left, "name": dataset.name, "size": self.train.batch_size},
+            return (
+                f"train.batch_size must be at most the {left} images that {name} has left to train "
+                f"on, is {self.train.batch_size}"
             )
+        return None
+
+    @model_validator(mode="after")
+    def _fits_the_data(self) -> Self:
+        dataset = DATASETS.get(self.fetch.dataset)  # preprocess counts the images of the user's own
+        if dataset and (mistake := self.misfit(dataset.train_images)):
+            raise PydanticCustomError("combination", "{mistake}", {"mistake": mistake})
         return self
 
 

@@ -61,9 +61,7 @@ def run(work: Callable[..., None]) -> None:
 def inputs(name: str) -> dict[str, object]:
     """What a stage of dvc.yaml is made from: digests of its deps, values of its params."""
     stage = _section(name)
-    found: dict[str, object] = {
-        dep: sha256(Path(dep)) if Path(dep).is_file() else "no such file" for dep in stage["deps"]
-    }
+    found: dict[str, object] = {dep: _digest(Path(dep)) for dep in stage["deps"]}
     values = values_of(Path("params.yaml"), stage["params"])
     return found | {f"params.yaml: {key}": value for key, value in values.items()}
 
@@ -102,6 +100,13 @@ def _committed(path: str) -> bytes:
         ).stdout
     except FileNotFoundError:
         return b""
+
+
+def _digest(path: Path) -> object:
+    """A digest of a file, or those of all files in a folder."""
+    if path.is_dir():
+        return {str(file): sha256(file) for file in sorted(path.rglob("*")) if file.is_file()}
+    return sha256(path) if path.is_file() else "no such file"
 
 
 def _section(name: str) -> dict[str, list[str]]:

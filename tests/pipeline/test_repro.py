@@ -108,6 +108,7 @@ def test_a_committed_workspace_is_clean_and_up_to_date(baseline: Workspace) -> N
     assert "up to date" in baseline.dvc("status")
     tracked = baseline.git("ls-files", "results", "data").split()
     assert tracked == [
+        "data/own/README.md",
         "data/published_curve.csv",
         "results/evaluate/metrics.json",
         "results/evaluate/predictions.csv",
