@@ -30,10 +30,11 @@ PAGE = """<!DOCTYPE html>
 <!-- made by scripts/plots_page.py; the scripts' licences are in LICENSES.txt beside it -->
 <style>
 body { font: 15px/1.4 system-ui, sans-serif; margin: 24px auto; max-width: 1200px; }
-body > div { margin-bottom: 32px; overflow-x: auto; }
+body > div { margin: 0 24px 32px 0; vertical-align: top; overflow-x: auto; }
 p { margin: 4px 0; }
 div[style] { border: 0 !important; margin: 0 !important; }
-img { width: 800px; max-width: 100%; }
+img { width: 560px; }
+div[style]:only-of-type img { width: 800px; }
 </style>
 SCRIPTS
 <script>
