@@ -3,26 +3,30 @@
 Run: dvc repro evaluate
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from mnist_lstm import device, stage, tracking
+from mnist_lstm import device, figures, stage, tracking
 from mnist_lstm.checkpoint import Checkpoint
 from mnist_lstm.clock import now
-from mnist_lstm.evaluation import by_class, overall
-from mnist_lstm.model import RowLSTM, infer
+from mnist_lstm.evaluation import accuracy_by_rows, by_class, overall, read_row_by_row
+from mnist_lstm.mirrors import DATASETS
+from mnist_lstm.model import RowLSTM
 from mnist_lstm.params import Params
 from mnist_lstm.results import Row, Training, read_rows, write_json, write_rows
 from mnist_lstm.sequences import Sequences
+
+SPLITS = ("validation", "test")
 
 
 def evaluate(
     params: Params, sequences: Path, training: Path, published: Path, results: Path
 ) -> None:
-    """Measure the model in `training`, write the figures into `results`, and tell the outcome.
+    """Measure the model in `training`, write tables and pictures into `results`, tell the outcome.
 
     `published` is the published curve, to compare with where the data set is mnist.
     """
@@ -33,17 +37,24 @@ def evaluate(
 
     where = device.choose(params.train.device)
     model = RowLSTM.load(training / "model.safetensors").to(where)
-    metrics: dict[str, dict[str, Any]] = {}
-    predictions: list[Row] = []
-    for split in ("validation", "test"):
-        data = Sequences.load(sequences / f"{split}.safetensors")
-        logits = infer(model, data.pixels.to(where), params.evaluate.batch_size).cpu()
-        metrics[split] = overall(logits, data.labels)
-        predictions += _predictions(split, logits, data.labels)
-    metrics["test"] |= by_class(logits, data.labels)
+    data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in SPLITS}
+    logits = {}  # (N, T, C) each
+    for split in SPLITS:
+        pixels = data[split].pixels.to(where)
+        logits[split] = read_row_by_row(model, pixels, params.evaluate.batch_size).cpu()
+    test = data["test"]
+    known = read_rows(published) if test.dataset == "mnist" else []
 
+    metrics = _metrics(logits, data)
+    predictions = [
+        row for split in SPLITS for row in _predictions(split, logits[split], data[split].labels)
+    ]
+    reading = _reading(logits, data)
     write_json(results / "metrics.json", metrics)
     write_rows(results / "predictions.csv", predictions)
+    write_rows(results / "reading.csv", reading)
+    for name, figure in _pictures(test, logits["test"], record.rows, known, reading).items():
+        figures.save(figure, results / f"{name}.png")
     settings = {f"evaluate.{key}": value for key, value in params.evaluate.model_dump().items()}
     moment = {"training_id": record.about["training_id"], "started": started, "ended": now()}
     write_json(results / "run.json", moment | {"params": settings})
@@ -52,9 +63,9 @@ def evaluate(
         metrics["test"]["accuracy"],
         sum(row["split"] == "test" and row["actual"] != row["predicted"] for row in predictions),
     )
-    print(f"test accuracy {accuracy:.2%}: {wrong:,} of {len(data):,} images read wrong")
-    if data.dataset == "mnist":
-        print(f"the published script: {read_rows(published)[-1]['test_accuracy']:.2%}")
+    print(f"test accuracy {accuracy:.2%}: {wrong:,} of {len(test):,} images read wrong")
+    if known:
+        print(f"the published script: {known[-1]['test_accuracy']:.2%}")
     try:
         store = tracking.project(stage.root(), training, results, Path("params.yaml"))
         print(f"shown as {record.about['name']} in MLflow: `make ui` ({store})")
@@ -64,8 +75,15 @@ def evaluate(
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
 
 
+def _metrics(logits: Mapping[str, Tensor], data: Mapping[str, Sequences]) -> dict[str, Any]:
+    answers = {split: (logits[split][:, -1], data[split].labels) for split in SPLITS}
+    metrics: dict[str, Any] = {split: overall(*answers[split]) for split in SPLITS}
+    metrics["test"] |= by_class(*answers["test"])
+    return metrics
+
+
 def _predictions(split: str, logits: Tensor, labels: Tensor) -> Iterator[Row]:
-    probabilities, predicted = logits.softmax(dim=1).max(dim=1)
+    probabilities, predicted = logits[:, -1].softmax(dim=1).max(dim=1)
     columns = (labels.tolist(), predicted.tolist(), probabilities.tolist())
     for index, (label, guess, probability) in enumerate(zip(*columns, strict=True)):
         yield {
@@ -75,6 +93,32 @@ def _predictions(split: str, logits: Tensor, labels: Tensor) -> Iterator[Row]:
             "predicted": guess,
             "probability": f"{probability:.4f}",
         }
+
+
+def _reading(logits: Mapping[str, Tensor], data: Mapping[str, Sequences]) -> list[Row]:
+    columns = {
+        f"{split}_accuracy": accuracy_by_rows(logits[split], data[split].labels) for split in SPLITS
+    }
+    return [
+        {"rows": rows} | dict(zip(columns, values, strict=True))
+        for rows, values in enumerate(zip(*columns.values(), strict=True), start=1)
+    ]
+
+
+def _pictures(
+    test: Sequences, logits: Tensor, curve: list[Row], published: list[Row], reading: list[Row]
+) -> dict[str, Figure]:
+    images, actual = test.pixels.numpy(), test.labels.numpy()
+    classes = DATASETS[test.dataset].classes
+    beliefs = logits.softmax(dim=2).numpy()  # (N, T, C)
+    answers = beliefs[:, -1]  # (N, C)
+    return {
+        "curve": figures.accuracy_curve(curve, published),
+        "reading": figures.accuracy_by_rows(reading),
+        "belief": figures.belief(images, actual, beliefs, classes),
+        "confusion": figures.confusion(actual, answers.argmax(axis=1), classes),
+        "mistakes": figures.confident_mistakes(images, actual, answers, classes),
+    }
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from samples import drawn, small_model
 
-from mnist_lstm.evaluation import by_class, overall
+from mnist_lstm.evaluation import accuracy_by_rows, by_class, overall, read_row_by_row
+from mnist_lstm.model import infer
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 2.0, 0.0], [2.0, 0.0, 0.0]])
 LABELS = torch.tensor([0, 1, 0, 0], dtype=torch.uint8)
@@ -21,3 +23,25 @@ def test_by_class() -> None:
     assert figures["precision"] == {"0": 1, "1": 0.5, "2": 0}  # no 2 was read: not defined
     assert figures["recall"] == {"0": pytest.approx(2 / 3), "1": 1, "2": 0}
     assert figures["f1"] == {"0": pytest.approx(0.8), "1": pytest.approx(2 / 3), "2": 0}
+
+
+@pytest.mark.parametrize("implementation", ["fused", "unrolled"])
+def test_reading_row_by_row_ends_in_the_models_answer(implementation: str) -> None:
+    model, data = small_model(implementation), drawn(images=20, seed=0)
+    after_rows = read_row_by_row(model, data.pixels, batch_size=8)
+    assert after_rows.shape == (20, 8, 2)
+    assert model.training
+    assert torch.equal(after_rows[:, -1], infer(model, data.pixels, batch_size=8))
+
+
+def test_what_is_answered_after_a_row_is_what_an_image_cut_there_gets() -> None:
+    model, data = small_model(), drawn(images=20, seed=0)
+    after_rows = read_row_by_row(model, data.pixels, batch_size=20)
+    for rows in range(1, 9):
+        answer = infer(model, data.pixels[:, :rows], batch_size=20)
+        torch.testing.assert_close(after_rows[:, rows - 1], answer, rtol=0, atol=1e-6)
+
+
+def test_accuracy_by_rows() -> None:
+    after_rows = torch.stack([LOGITS.roll(1, 0), LOGITS], dim=1)  # (4, 2, 3)
+    assert accuracy_by_rows(after_rows, LABELS) == [0.25, 0.75]

@@ -1,12 +1,14 @@
-"""Logits -> accuracy, loss, and precision, recall and F1 of each class.
+"""Logits -> accuracy, loss, precision, recall and F1 of each class; accuracy by rows read.
 
-N images, C classes
+N images, T rows as time steps, D pixels a row, B batch, H hidden size, C classes
 """
 
+import torch
 import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 
+from mnist_lstm.model import RowLSTM
 from mnist_lstm.training import accuracy
 
 
@@ -29,3 +31,29 @@ def by_class(logits: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
         name: dict(zip(classes, values.tolist(), strict=True))
         for name, values in zip(("precision", "recall", "f1"), scores, strict=False)
     }
+
+
+@torch.inference_mode()
+def read_row_by_row(model: RowLSTM, pixels: Tensor, batch_size: int) -> Tensor:
+    """Logits after each row, from one pass over the sequences: (N, T, D) -> (N, T, C).
+
+    Those after the last row are what `model.infer` gives, bit for bit. `batch_size` images at once.
+    """
+    was_training = model.training
+    model.eval()
+    logits = [_after_each_row(model, batch) for batch in torch.split(pixels, batch_size)]
+    model.train(was_training)
+    return torch.cat(logits)
+
+
+def accuracy_by_rows(logits: Tensor, labels: Tensor) -> list[float]:
+    """Accuracy after 1, 2, … T rows, fractions: (N, T, C), (N,) -> T of them."""
+    return [accuracy(after, labels) for after in logits.unbind(dim=1)]
+
+
+def _after_each_row(model: RowLSTM, pixels: Tensor) -> Tensor:
+    """What the model's forward does, for the output of every row: (B, T, D) -> (B, T, C)."""
+    y = pixels.to(model.head.weight.dtype) / 255  # (B, T, D)
+    for layer in model.layers:
+        y = model.run_layer(layer, y)  # (B, T, H)
+    return torch.stack([model.head(output) for output in y.unbind(dim=1)], dim=1)

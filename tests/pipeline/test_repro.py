@@ -58,6 +58,14 @@ def test_predictions_are_those_the_metrics_count(baseline: Workspace) -> None:
     assert all(0.1 <= row["probability"] <= 1 for row in rows)
 
 
+def test_reading_ends_in_the_accuracy_of_the_metrics(baseline: Workspace) -> None:
+    rows = read_rows(baseline.folder / "results" / "evaluate" / "reading.csv")
+    assert [row["rows"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8]
+    metrics = baseline.json("results/evaluate/metrics.json")
+    for split in ("validation", "test"):
+        assert rows[-1][f"{split}_accuracy"] == metrics[split]["accuracy"]
+
+
 def test_params_tags_and_files_are_in_the_run(baseline: Workspace) -> None:
     (run,) = baseline.runs()
     about = baseline.json("results/train/run.json")
@@ -112,5 +120,6 @@ def test_a_committed_workspace_is_clean_and_up_to_date(baseline: Workspace) -> N
         "data/published_curve.csv",
         "results/evaluate/metrics.json",
         "results/evaluate/predictions.csv",
+        "results/evaluate/reading.csv",
         "results/train/curve.csv",
     ]

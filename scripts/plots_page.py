@@ -1,0 +1,91 @@
+"""Build .dvc/plots/page.html, which `dvc plots show` fills in: a page with Vega's scripts inside.
+
+Run: python scripts/plots_page.py   (needs npm; after a change of the versions or of PAGE)
+DVC's own page loads the scripts from a server, so that without network it shows no chart.
+"""
+
+import json
+import re
+import subprocess
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+SCRIPTS = {  # of the generation that DVC's templates are written for, in the order of loading
+    "vega": "5.33.1",
+    "vega-lite": "5.23.0",
+    "vega-embed": "6.29.0",
+}
+# what these three have inside them
+INSIDE = re.compile(
+    "vega|d3-|topojson|delaunator|robust-pred|internmap|fast-json-patch|json-stringify|semver|tslib"
+)
+HERE = Path(__file__).parent.parent / ".dvc" / "plots"
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{refresh_tag}
+<title>Plots</title>
+<!-- made by scripts/plots_page.py; the scripts' licences are in LICENSES.txt beside it -->
+<style>
+body { font: 15px/1.4 system-ui, sans-serif; margin: 24px auto; max-width: 1200px; }
+body > div { margin: 0 24px 32px 0; vertical-align: top; overflow-x: auto; }
+p { margin: 4px 0; }
+div[style] { border: 0 !important; margin: 0 !important; }
+img { width: 560px; }
+div[style]:only-of-type img { width: 800px; }
+</style>
+SCRIPTS
+<script>
+const embed = vegaEmbed;
+vegaEmbed = (element, spec) => embed(element, spec, {
+  renderer: "svg",
+  actions: { export: true, source: false, compiled: false, editor: false },
+});
+</script>
+</head>
+<body>
+{plot_divs}
+</body>
+</html>
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        packages = [f"{name}@{version}" for name, version in SCRIPTS.items()]
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", *packages]
+        subprocess.run(command, cwd=folder, check=True)
+        modules = Path(folder) / "node_modules"
+        HERE.mkdir(exist_ok=True)
+        (HERE / "page.html").write_text(PAGE.replace("SCRIPTS", scripts(modules)))
+        (HERE / "LICENSES.txt").write_text(licences(modules))
+
+
+def scripts(modules: Path) -> str:
+    """The scripts as elements of a page."""
+    elements = []
+    for name, version in SCRIPTS.items():
+        code = (modules / name / "build" / f"{name}.min.js").read_text()
+        code = re.sub(r"\n//# sourceMappingURL=.*", "", code).strip()
+        if found := re.search(r"</script|\{scripts\}|\{plot_divs\}|\{refresh_tag\}", code):
+            raise SystemExit(f"{name} {version} has {found[0]} in it and cannot stand in the page")
+        elements.append(f"<script>/* {name} {version} */\n{code}\n</script>")
+    return "\n".join(elements)
+
+
+def licences(modules: Path) -> str:
+    """Each licence once, under the names of the packages that have it."""
+    packages = defaultdict(list)
+    for folder in sorted(path for path in modules.iterdir() if INSIDE.match(path.name)):
+        texts = sorted(folder.glob("LICEN[SC]E*"))
+        if not texts:  # of the packages made in Vega's repository, which has vega-lite's licence
+            assert json.loads((folder / "package.json").read_text())["license"] == "BSD-3-Clause"
+            texts = [modules / "vega-lite" / "LICENSE"]
+        packages[texts[0].read_text().strip()].append(folder.name)
+    return "\n\n\n".join(f"{', '.join(names)}\n\n{text}" for text, names in packages.items()) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Every picture: how the accuracy grew, which digits are mistaken for which, what is read when.
+
+A function a picture, from plain values to a Figure; `save` writes one as PNG, the same bytes for
+the same values. They are eight inches wide, for 800 pixels on a page.
+N images, T rows of D pixels, C classes
+"""
+
+import functools
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+
+from mnist_lstm.files import write_atomically
+
+# Okabe and Ito's colours, which people tell apart whatever their colour vision
+BLUE, ORANGE = "#0072B2", "#E69F00"
+SHADES = "Blues"  # one hue, from light to dark
+PALE = "#ededed"
+WIDTH = 8.0  # inches
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 200,  # sharp where a page shows two pixels as one
+    "font.size": 10,
+    "grid.color": PALE,
+    "legend.frameon": False,
+    "savefig.dpi": "figure",
+}
+
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output")
+
+
+def _styled(draw: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+    """Draw in this file's style alone, whatever matplotlibrc a user has."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
+        with style.context(["default", STYLE]):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@_styled
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    content = io.BytesIO()
+    # without the version of matplotlib, which is no part of the picture
+    figure.savefig(content, format="png", metadata={"Software": None})
+    write_atomically(path, content.getvalue())
+
+
+@_styled
+def accuracy_curve(
+    rows: Sequence[Mapping[str, float]], published: Sequence[Mapping[str, float]] = ()
+) -> Figure:
+    """Accuracy over steps, from rows of curve.csv and of the published curve (none: left out)."""
+    figure = Figure(figsize=(WIDTH, 4.5))
+    axes = figure.add_subplot()
+    _draw_splits(axes, rows, "step")
+    if published:
+        steps, values = _columns(published, "step", "test_accuracy")
+        line = f"published script, test images: {values[-1]:.2%}"
+        axes.plot(steps, values, color="black", linestyle="--", label=line, zorder=3)
+    last = rows[-1]
+    axes.set_title(
+        f"{last['test_accuracy']:.2%} of the test images read right after {last['step']:,} steps"
+    )
+    axes.set_xlabel("step (updates of the weights)")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.legend(loc="lower right", title="at the last step", alignment="left")
+    return figure
+
+
+@_styled
+def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> Figure:
+    """How often each class was read as each: (N,), (N,) labels, a name a class.
+
+    Mistakes alone have colour: beside the right answers they would all look like none.
+    """
+    counts = np.zeros((len(classes), len(classes)), dtype=int)  # (C, C)
+    np.add.at(counts, (actual, predicted), 1)
+    right = np.eye(len(classes), dtype=bool)
+    mistakes = np.where(right, 0, counts)
+    figure = Figure(figsize=(WIDTH, 7))
+    axes = figure.add_subplot()
+    axes.grid(visible=False)
+    axes.imshow(mistakes, cmap=SHADES, vmax=max(1.2 * mistakes.max(), 1), aspect="auto")
+    axes.imshow(np.ma.masked_where(~right, right), cmap=ListedColormap([PALE]), aspect="auto")
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            dark = mistakes[row, column] > 0.6 * mistakes.max()
+            color, weight = "white" if dark else "black", "bold" if row == column else "normal"
+            axes.text(
+                column, row, f"{count:,}", ha="center", va="center", color=color, weight=weight
+            )
+    _name_classes(axes.xaxis, classes, upright=_short(classes))
+    _name_classes(axes.yaxis, classes)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("actual class")
+    shares = counts.diagonal() / counts.sum(axis=1).clip(1)
+    recall = axes.secondary_yaxis("right")
+    recall.set_ylabel("read right (% of the images of that class)")
+    _name_classes(recall.yaxis, [f"{share:.1%}" for share in shares])
+    axes.set_title(f"{mistakes.sum():,} of {len(actual):,} test images read wrong (a cell: images)")
+    return figure
+
+
+@_styled
+def confident_mistakes(
+    images: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> Figure:
+    """The images read wrong of which the model was surest, the surest first.
+
+    (N, T, D) pixels 0–255, (N,) labels, (N, C), a name a class.
+    """
+    columns, lines = 6, 3
+    predicted, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)  # (N,), (N,)
+    wrong = np.flatnonzero(predicted != actual)
+    surest = wrong[np.argsort(-certainty[wrong], kind="stable")][: columns * lines]
+    lines = max(-(-len(surest) // columns), 1)
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * lines))
+    figure.suptitle(f"The surest of {len(wrong):,} mistakes on {len(actual):,} test images")
+    cells = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in cells[len(surest) :]:
+        axes.set_axis_off()
+    for axes, index in zip(cells, surest, strict=False):
+        _draw_image(axes, images[index])
+        names = classes[actual[index]], classes[predicted[index]]
+        title = (" read as " if _short(classes) else "\nread as ").join(names)
+        axes.set_title(f"{title}\n{certainty[index]:.2%} sure", loc="center", size=10)
+    return figure
+
+
+@_styled
+def accuracy_by_rows(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Accuracy of the answers after 1, 2, … T rows, from rows of reading.csv."""
+    figure = Figure(figsize=(WIDTH, 4.5))
+    axes = figure.add_subplot()
+    _draw_splits(axes, rows, "rows")
+    axes.set_title("Accuracy when cut short: the model is trained to answer after the last row")
+    axes.set_xlabel(f"rows read, from the top (of {len(rows)})")
+    axes.set_xlim(0, len(rows) * 1.02)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 10]))
+    axes.legend(loc="upper left", title="after the last row", alignment="left")
+    return figure
+
+
+@_styled
+def belief(
+    images: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> Figure:
+    """The first image of each class, beside what the model believes after each of its rows.
+
+    (N, T, D) pixels 0–255, (N,) labels, (N, T, C), a name a class.
+    """
+    found = (np.flatnonzero(actual == label)[:1] for label in range(len(classes)))
+    chosen = [int(index) for indices in found for index in indices]
+    lines = -(-len(chosen) // 2)
+    figure = Figure(figsize=(WIDTH, 1 + 1.85 * lines))
+    figure.suptitle(
+        "What the model believes after each row, for the first test image of each class"
+    )
+    cells = figure.subplots(lines, 4, squeeze=False, width_ratios=[1, 1.4] * 2).reshape(-1, 2)
+    for axes in cells[len(chosen) :].ravel():
+        axes.set_axis_off()
+    for (left, right), index in zip(cells, chosen, strict=False):
+        _draw_image(left, images[index])
+        answer = probabilities[index, -1].argmax()
+        left.set_title(
+            f"{classes[actual[index]]}, in the end read as {classes[answer]} "
+            f"({probabilities[index, -1, answer]:.0%})",
+            size=10,
+        )
+        left.set_ylabel("row")
+        left.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        shades = right.imshow(
+            probabilities[index], cmap=SHADES, vmin=0, vmax=1, aspect="auto", interpolation="none"
+        )
+        right.grid(visible=False)
+        _name_classes(right.xaxis, classes, upright=_short(classes))
+        right.set_yticks([])
+    figure.colorbar(
+        shades,
+        ax=list(cells.ravel()),
+        location="bottom",
+        shrink=0.5,
+        aspect=40,
+        label="probability (%)",
+        format=PercentFormatter(1),
+    )
+    return figure
+
+
+def _columns(rows: Sequence[Mapping[str, float]], *names: str) -> tuple[list[float], ...]:
+    return tuple([row[name] for row in rows] for name in names)
+
+
+def _draw_splits(axes: Axes, rows: Sequence[Mapping[str, float]], x: str) -> None:
+    """The accuracy on both splits over the column `x`."""
+    for split, colour, marker in (("validation", ORANGE, "s"), ("test", BLUE, "o")):
+        xs, values = _columns(rows, x, f"{split}_accuracy")
+        line = f"{split} images: {values[-1]:.2%}"
+        axes.plot(xs, values, color=colour, marker=marker, markersize=4, label=line)
+    axes.set_ylabel("accuracy (% of the images)")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylim(top=1)
+
+
+def _draw_image(axes: Axes, image: np.ndarray) -> None:
+    rows, pixels = image.shape
+    edges = (0.5, pixels + 0.5, rows + 0.5, 0.5)  # the first row is row 1
+    axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, extent=edges)
+    axes.grid(visible=False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(visible=True, color=PALE)
+
+
+def _name_classes(axis: Axis, names: Sequence[str], *, upright: bool = True) -> None:
+    axis.set_ticks(range(len(names)), names, rotation=0 if upright else 90)
+
+
+def _short(classes: Sequence[str]) -> bool:
+    """Whether the classes' names fit side by side, as digits do."""
+    return max(map(len, classes)) < 3

@@ -1,0 +1,96 @@
+"""What `dvc plots` shows of a pipeline that has run: complete, and without any network."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+from workspace import Workspace
+
+PICTURES = {"belief", "confusion", "curve", "mistakes", "reading"}
+CHARTS = 4  # accuracy, loss, confusion, accuracy by rows
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+class Page(HTMLParser):
+    """What a page asks for when it opens, and the code in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.requests: list[str] = []
+        self.scripts: list[str] = []
+        self._in_script = False
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_script = tag == "script"
+        self.requests += [value for name, value in attrs if value and name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_script = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.scripts.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page that `dvc plots show` makes."""
+    folder = tmp_path_factory.mktemp("plots")
+    printed = baseline.dvc("plots", "show", "--out", str(folder))
+    (address,) = printed.split()  # nothing else: no warning
+    assert Path(unquote(urlparse(address).path)) == folder / "index.html"
+    return folder / "index.html"
+
+
+def test_every_picture_is_kept_by_dvc_and_is_a_png(baseline: Workspace) -> None:
+    outs = {out["path"]: out["size"] for out in baseline.lock()["evaluate"]["outs"]}
+    for name in PICTURES:
+        content = (baseline.folder / "results" / "evaluate" / f"{name}.png").read_bytes()
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert 20_000 < outs[f"results/evaluate/{name}.png"] == len(content) < 400_000
+
+
+def test_the_page_is_complete_and_asks_for_nothing_beyond_itself(page: Path) -> None:
+    found = Page(page)
+    assert len([code for code in found.scripts if "vegaEmbed('#" in code]) == CHARTS
+    assert {Path(source).stem.split("_")[-1] for source in found.requests} == PICTURES
+    for source in found.requests:
+        assert "://" not in source
+        assert (page.parent / source).is_file()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_the_page_draws_its_charts_with_the_network_off(page: Path, tmp_path: Path) -> None:
+    assert CHROMIUM
+    log = tmp_path / "net.json"
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr",  # with what the page writes to its console
+            f"--log-net-log={log}",
+            "--virtual-time-budget=5000",  # milliseconds, which pass at once when nothing is due
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "Uncaught" not in done.stderr
+    assert len(re.findall(r"<svg [^>]*class=\"marks\"", done.stdout)) == CHARTS
+    marks = re.findall(r'<g class="mark-(\w+) role-mark [^"]*"[^>]*>(.*?)</g>', done.stdout)
+    drawn = [kind for kind, content in marks if "<path" in content or "<text" in content]
+    assert drawn.count("line") >= 5  # three accuracies, the loss, the rows
+    assert drawn.count("rect") == drawn.count("text") == 1  # the confusion's cells
+    asked = set(re.findall(r'"url":"(https?://[^/"]+)', log.read_text()))
+    assert not asked, asked
