@@ -3,7 +3,7 @@
 PORT ?= 5000
 ACTIVATE := . .venv/bin/activate &&
 
-.PHONY: help env repro ui test check lock clean
+.PHONY: help env repro ui test check docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ check: env ## lint, formatting and types: what pre-commit and CI call
 	@$(ACTIVATE) ruff check
 	@$(ACTIVATE) ruff format --check
 	@$(ACTIVATE) mypy
+
+docs: env ## write docs/parameters.md and params.schema.json from the types of params.yaml
+	@$(ACTIVATE) python scripts/docs.py
 
 lock: env ## recompile requirements.lock after a change of dependencies
 	@$(ACTIVATE) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -60,6 +60,19 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         ("learning_rate: 0.001", "learning_rate: -1", "train.learning_rate must be above 0, is -1"),
         (
             "learning_rate: 0.001",
+            "learning_rate: 1e3000000",
+            "train.learning_rate must be a number, is '1e3000000' (text)",
+        ),
+        (
+            "learning_rate: 0.001",
+            "lr: 0.001",
+            "train.lr is not a known key; known here are steps, batch_size, learning_rate, ",
+        ),
+        ("steps: 2000", "steps: 2000\n  dropout: 0", "train.dropout is not a known key; did you "),
+        ("seed: 0", "seed: 0\ntrain.steps: 9", "train.steps is not a known key; did you mean "),
+        ("seed: 0", "seed: 0\n1: 2", "1 is not a known key; known here are seed, fetch, "),
+        (
+            "learning_rate: 0.001",
             "learning_rate: .nan",
             "train.learning_rate must be finite, is nan",
         ),
@@ -69,7 +82,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
             "train.learning_rate must be finite, is inf",
         ),
         ("dropout: 0.5", "dropout: 1.0", "model.dropout must be below 1, is 1.0"),
-        ("dropout: 0.5", "dropout: 0.5\n  units: 3", "model.units is not a known key"),
+        ("dropout: 0.5", "dropout: 0.5\n  units: 3", "model.units is not a known key; known here "),
         (
             "hidden_size: 256",
             "hidden_size: 256\n  hidden_sise: 256",
@@ -81,7 +94,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         (
             "seed: 0",
             "seed: 0\nseed: 1",
-            "line 3, column 1: the key 'seed' comes twice in the section",
+            "line 4, column 1: the key 'seed' comes twice in the section",
         ),
         (
             "implementation: fused",
@@ -111,7 +124,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
             "is 55001",
         ),
         ("fetch:\n  dataset: mnist", "fetch: 3", "fetch must be a section (keys and values), is 3"),
-        ("seed: 0", "seed: !!python/object/apply:os.getcwd []", "line 3, column 7: could not"),
+        ("seed: 0", "seed: !!python/object/apply:os.getcwd []", "line 4, column 7: could not"),
         ("seed: 0", "seed: [", "line "),
         ("seed: 0", "? {a: 1}\n: 2\nseed: 0", "line "),
     ],

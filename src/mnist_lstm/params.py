@@ -1,6 +1,7 @@
 """params.yaml as frozen, validated types; the only reader of that file."""
 
 import difflib
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +12,14 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from mnist_lstm import UserError
 from mnist_lstm.datasets import DATASETS, NAMES
 
+
+def _in(unit: str) -> Any:
+    return Field(json_schema_extra={"unit": unit})
+
+
 Count = Annotated[int, Field(ge=1)]
+Images = Annotated[Count, _in("images")]
+Steps = Annotated[Count, _in("steps")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -22,7 +30,10 @@ class _Section(BaseModel):
 class FetchParams(_Section):
     """Which data set: one of `datasets.NAMES`."""
 
-    dataset: str
+    dataset: str = Field(
+        description="Data set; digits is inside scikit-learn and needs no network",
+        json_schema_extra={"enum": list(DATASETS)},
+    )
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -36,43 +47,57 @@ class FetchParams(_Section):
 
 
 class PreprocessParams(_Section):
-    """How the training images are split: `validation_size` images; None: the first ones."""
+    """How the training images are split."""
 
-    validation_size: Count
-    split_seed: Seed | None
+    validation_size: Images = Field(description="Images taken out of the training set")
+    split_seed: Seed | None = Field(
+        description="Seed that draws these images; null takes the first ones, as the reference does"
+    )
 
 
 class ModelParams(_Section):
-    """The network: units a layer, layers, fraction of a layer's output dropped in training."""
+    """The network."""
 
-    hidden_size: Count
-    num_layers: Count
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    forget_bias: float
-    implementation: Literal["fused", "unrolled"]
+    hidden_size: Annotated[Count, _in("units")] = Field(description="Size of each LSTM layer")
+    num_layers: Annotated[Count, _in("layers")] = Field(description="Number of LSTM layers")
+    dropout: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
+        description="Part of each layer's output that is dropped while training"
+    )
+    forget_bias: float = Field(description="Initial bias of the forget gates")
+    implementation: Literal["fused", "unrolled"] = Field(
+        description="Two ways to compute the same model: unrolled goes through the time steps by "
+        "hand, as the reference does; fused takes less time"
+    )
 
 
 class TrainParams(_Section):
-    """The training: updates, images an update, learning rate, updates between evaluations."""
+    """The training; a step is one update of the weights."""
 
-    steps: Count
-    batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-    eval_every: Count
-    eval_batch_size: Count
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    steps: Steps = Field(description="Length of the training, in updates of the weights")
+    batch_size: Images = Field(description="Images that one step trains on")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="Learning rate of Adam")
+    eval_every: Steps = Field(description="Distance from one evaluation to the next")
+    eval_batch_size: Images = Field(
+        description="Images at once in these evaluations: a matter of memory"
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+        description="What computes; auto takes CUDA where there is a GPU, else the CPU",
+        examples=["auto", "cpu", "cuda", "cuda:0", "mps"],
+    )
 
 
 class EvaluateParams(_Section):
-    """The evaluation: images at once."""
+    """The evaluation of the trained model."""
 
-    batch_size: Count
+    batch_size: Images = Field(description="Images at once in the evaluation: a matter of memory")
 
 
 class Params(_Section):
     """All of params.yaml, which has every number once."""
 
-    seed: Seed
+    seed: Seed = Field(
+        description="Seed of the initial weights, the shuffles and the dropout masks"
+    )
     fetch: FetchParams
     preprocess: PreprocessParams
     model: ModelParams
@@ -167,8 +192,9 @@ def _explain(error: ErrorDetails) -> str:
             return error["msg"]
         case "missing":
             return f"{key} is missing"
-        case "extra_forbidden":
-            return f"{key} is not a known key{_nearest(key)}"
+        case "extra_forbidden" | "invalid_key":
+            *section, name = map(str, error["loc"])
+            return f"{key} is not a known key; {_nearest('.'.join(section), name)}"
         case "model_type":
             what = f"{key} must be a section (keys and values)" if key else "must have sections"
             return f"{what}, is {_shown(value)}"
@@ -206,18 +232,29 @@ def _shown(value: object) -> str:
 
 def _yaml_hint(value: object) -> str:
     try:
-        number = float(value) if isinstance(value, str) else None
-    except ValueError:
+        number = Decimal(value) if isinstance(value, str) and len(value) <= 20 else None
+    except ArithmeticError:
         return ""
-    return "" if number is None else f"; write {number:.12f}".rstrip("0").rstrip(".")
+    if number is None or not number.is_finite() or abs(number.adjusted()) > 20:
+        return ""
+    return f"; write {number:f}"
 
 
-def _nearest(key: str) -> str:
-    sections = {
-        name: field.annotation.model_fields
-        for name, field in Params.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+def _nearest(section: str, name: str) -> str:
+    """The known key that was meant, as far as one can tell, else all that the section has.
+
+    Names are compared without their section: train.lr and train.steps have nothing else in common.
+    """
+    sections = {"": list(Params.model_fields)} | {
+        field: list(type_.annotation.model_fields)
+        for field, type_ in Params.model_fields.items()
+        if isinstance(type_.annotation, type) and issubclass(type_.annotation, BaseModel)
     }
-    known = [*Params.model_fields, *(f"{s}.{name}" for s in sections for name in sections[s])]
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    here = {key: f"{section}.{key}".lstrip(".") for key in sections[section]}
+    anywhere = {
+        key: f"{one}.{key}".lstrip(".") for one in reversed(sections) for key in sections[one]
+    }
+    for known, cutoff in ((here, 0.5), (anywhere, 0.7)):
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=cutoff):
+            return f"did you mean {known[near[0]]}?"
+    return f"known here are {', '.join(sections[section])}"

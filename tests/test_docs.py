@@ -1,0 +1,84 @@
+"""What `make docs` generates is current, and says what the pipeline does."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+from samples import PROJECT
+
+from mnist_lstm import UserError
+from mnist_lstm.params import Params, load
+
+GENERATED = runpy.run_path(str(PROJECT / "scripts" / "docs.py"))["generated"]()
+RECIPES = [PROJECT / "params.yaml", *sorted((PROJECT / "recipes").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_files_are_current(name: str) -> None:
+    assert (PROJECT / name).read_text() == GENERATED[name], "`make docs` brings it up to date"
+
+
+def rows() -> dict[str, list[str]]:
+    """The table of docs/parameters.md: the cells behind each name."""
+    lines = re.findall(r"(?m)^\| `(.+?)` \| (.+) \|$", GENERATED["docs/parameters.md"])
+    return {name: cells.split(" | ") for name, cells in lines}
+
+
+def test_every_parameter_has_its_row_in_the_order_of_the_reference_recipe() -> None:
+    reference = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    expected = []
+    for section, values in reference.items():
+        expected += (
+            [f"{section}.{key}" for key in values] if isinstance(values, dict) else [section]
+        )
+    assert list(rows()) == expected
+    assert all(cells[0] and cells[2] and cells[3] for cells in rows().values())
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("train.batch_size", ["images", "whole number ≥ 1", "`128`"]),
+        ("model.dropout", ["fraction", "number ≥ 0 and < 1", "`0.5`"]),
+        ("model.implementation", ["", "`fused`, `unrolled`", "`fused`"]),
+        ("preprocess.split_seed", ["", "whole number ≥ 0 and < 2⁶³ or `null`", "`null`"]),
+        ("train.device", ["", "`auto`, `cpu`, `cuda`, `cuda:0`, `mps`", "`auto`"]),
+    ],
+)
+def test_unit_range_and_reference_value(name: str, cells: list[str]) -> None:
+    assert rows()[name][1:4] == cells
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("seed", "train, evaluate"),
+        ("fetch.dataset", "fetch, preprocess, train, evaluate"),
+        ("preprocess.split_seed", "preprocess, train, evaluate"),
+        ("train.steps", "train, evaluate"),
+        ("evaluate.batch_size", "evaluate"),
+    ],
+)
+def test_the_stages_are_those_that_run_again(name: str, stages: str) -> None:
+    """Real dvc says the same in tests/pipeline/test_rerun.py."""
+    assert rows()[name][4] == stages
+
+
+def test_the_schema_knows_every_data_set(tmp_path: Path) -> None:
+    known = Params.model_json_schema()["$defs"]["FetchParams"]["properties"]["dataset"]["enum"]
+    text = RECIPES[0].read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("dataset: mnist", "dataset: none-such"))
+    with pytest.raises(UserError, match=f"must be one of {', '.join(known)}, is 'none-such'"):
+        load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_editors_find_the_schema_beside_each_recipe(recipe: Path) -> None:
+    first, *_ = recipe.read_text().splitlines()
+    # beside it, so that the line holds too when a recipe is copied to params.yaml
+    assert first == "# yaml-language-server: $schema=params.schema.json"
+    schema = json.loads((recipe.parent / "params.schema.json").read_text())
+    assert schema == Params.model_json_schema()
