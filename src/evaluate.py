@@ -14,7 +14,6 @@ from mnist_lstm import device, figures, stage, tracking
 from mnist_lstm.checkpoint import Checkpoint
 from mnist_lstm.clock import now
 from mnist_lstm.evaluation import accuracy_by_rows, by_class, overall, read_row_by_row
-from mnist_lstm.mirrors import DATASETS
 from mnist_lstm.model import RowLSTM
 from mnist_lstm.params import Params
 from mnist_lstm.results import Row, Training, read_rows, write_json, write_rows
@@ -24,11 +23,17 @@ SPLITS = ("validation", "test")
 
 
 def evaluate(
-    params: Params, sequences: Path, training: Path, published: Path, results: Path
+    params: Params,
+    class_names: Path,
+    sequences: Path,
+    training: Path,
+    published: Path,
+    results: Path,
 ) -> None:
     """Measure the model in `training`, write tables and pictures into `results`, tell the outcome.
 
-    `published` is the published curve, to compare with where the data set is mnist.
+    `class_names` has a name a line, in the order of the labels; `published` is the published curve,
+    to compare with where the data set is mnist.
     """
     started = now()
     record = Training.read(training)
@@ -53,7 +58,9 @@ def evaluate(
     write_json(results / "metrics.json", metrics)
     write_rows(results / "predictions.csv", predictions)
     write_rows(results / "reading.csv", reading)
-    for name, figure in _pictures(test, logits["test"], record.rows, known, reading).items():
+    classes = class_names.read_text(encoding="utf-8").splitlines()
+    pictures = _pictures(test, logits["test"], classes, record.rows, known, reading)
+    for name, figure in pictures.items():
         figures.save(figure, results / f"{name}.png")
     settings = {f"evaluate.{key}": value for key, value in params.evaluate.model_dump().items()}
     moment = {"training_id": record.about["training_id"], "started": started, "ended": now()}
@@ -106,10 +113,14 @@ def _reading(logits: Mapping[str, Tensor], data: Mapping[str, Sequences]) -> lis
 
 
 def _pictures(
-    test: Sequences, logits: Tensor, curve: list[Row], published: list[Row], reading: list[Row]
+    test: Sequences,
+    logits: Tensor,
+    classes: list[str],
+    curve: list[Row],
+    published: list[Row],
+    reading: list[Row],
 ) -> dict[str, Figure]:
     images, actual = test.pixels.numpy(), test.labels.numpy()
-    classes = DATASETS[test.dataset].classes
     beliefs = logits.softmax(dim=2).numpy()  # (N, T, C)
     answers = beliefs[:, -1]  # (N, C)
     return {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from mnist_lstm import UserError, idx, stage
+from mnist_lstm import idx, stage
 from mnist_lstm.params import Params
 from mnist_lstm.sequences import Sequences, split
 
@@ -21,8 +21,7 @@ def preprocess(params: Params, raw: Path, sequences: Path) -> None:
         )
         for name, prefix in (("train", "train"), ("test", "t10k"))
     }
-    if mistake := params.misfit(len(pairs["train"][0])):
-        raise UserError(mistake)
+    params.train_images_left(len(pairs["train"][0]))
     generator = (
         None if settings.split_seed is None else torch.Generator().manual_seed(settings.split_seed)
     )

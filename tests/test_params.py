@@ -141,14 +141,11 @@ def test_a_mistake_gets_one_line_that_names_the_key(
 
 def test_sizes_are_checked_where_the_images_are_counted(tmp_path: Path) -> None:
     params = load(edited(tmp_path, "dataset: mnist", "dataset: own"))  # of which none is known yet
-    assert params.misfit(5128) is None
-    assert params.misfit(5127) == (
-        "train.batch_size must be at most the 127 images that own has left to train on, is 128"
-    )
-    assert params.misfit(5000) == (
-        "preprocess.validation_size must leave images to train on: it is 5000, and "
-        "fetch.dataset own has 5000 training images"
-    )
+    assert params.train_images_left(5001) == 1
+    with pytest.raises(
+        UserError, match="preprocess.validation_size must leave images .* it is 5000"
+    ):
+        params.train_images_left(5000)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ class FetchParams(_Section):
     """Which data set: one of `datasets.NAMES`."""
 
     dataset: str = Field(
-        description="Data set; digits is inside scikit-learn and needs no network",
-        json_schema_extra={"enum": list(DATASETS)},
+        description="Data set; digits is inside scikit-learn, own in data/own: docs/datasets.md",
+        json_schema_extra={"enum": list(NAMES)},
     )
 
     @model_validator(mode="after")
@@ -104,27 +104,35 @@ class Params(_Section):
     train: TrainParams
     evaluate: EvaluateParams
 
-    def misfit(self, train_images: int) -> str | None:
-        """What cannot work with a data set of so many training images, if anything: one line."""
-        name, size = self.fetch.dataset, self.preprocess.validation_size
-        left = train_images - size
-        if left < 1:
-            return (
+    def train_images_left(self, train_images: int) -> int:
+        """Images to train on, out of so many, when the validation images are taken out.
+
+        Raises UserError where that leaves none.
+        """
+        size = self.preprocess.validation_size
+        if size >= train_images:
+            raise UserError(
                 f"preprocess.validation_size must leave images to train on: it is {size}, and "
-                f"fetch.dataset {name} has {train_images} training images"
+                f"fetch.dataset {self.fetch.dataset} has {train_images} training images"
             )
-        if self.train.batch_size > left:
-            return (
-                f"train.batch_size must be at most the {left} images that {name} has left to train "
-                f"on, is {self.train.batch_size}"
-            )
-        return None
+        return train_images - size
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> Self:
-        dataset = DATASETS.get(self.fetch.dataset)  # preprocess counts the images of the user's own
-        if dataset and (mistake := self.misfit(dataset.train_images)):
-            raise PydanticCustomError("combination", "{mistake}", {"mistake": mistake})
+        dataset = DATASETS.get(self.fetch.dataset)
+        if dataset is None:
+            return self  # the user's own: preprocess counts its images
+        try:
+            left = self.train_images_left(dataset.train_images)
+        except UserError as error:
+            raise PydanticCustomError("combination", "{it}", {"it": str(error)}) from None
+        if self.train.batch_size > left:
+            raise PydanticCustomError(
+                "combination",
+                "train.batch_size must be at most the {left} images that {name} has left to train "
+                "on, is {size}",
+                {"left": left, "name": dataset.name, "size": self.train.batch_size},
+            )
         return self
 
 

@@ -33,9 +33,8 @@ def test_own_images_go_through_the_pipeline(tmp_path: Path) -> None:
     before = workspace.results()
     workspace.set("train.batch_size", 251)
     refused = workspace.refused("repro")
-    mistake = "train.batch_size must be at most the 250 images that own has left to train on"
-    assert f"preprocess: {mistake}, is 251\n" in refused
-    assert "Running stage 'train'" not in refused
+    mistake = "train.batch_size must be at most the 250 images there are to train on, is 251"
+    assert f"train: params.yaml: {mistake}\n" in refused
     assert workspace.results() == before
 
     labels = own / "t10k-labels-idx1-ubyte.gz"
