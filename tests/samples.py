@@ -1,5 +1,6 @@
 """What several test files share: a few drawn digits as row sequences, and a small model."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -23,3 +24,20 @@ def drawn(images: int, seed: int, rows: int = 8, pixels: int = 8) -> Sequences:
 def small_model(implementation: str = "fused", dropout: float = 0.5, **sizes: int) -> RowLSTM:
     settings = {"input_size": 8, "num_classes": 2, "hidden_size": 16, "num_layers": 2} | sizes
     return RowLSTM(**settings, dropout=dropout, forget_bias=1.0, implementation=implementation)
+
+
+def catalogue() -> dict[str, list[str]]:
+    """The lines of docs/errors.md, by the heading they stand under."""
+    found: dict[str, list[str]] = {}
+    for line in (PROJECT / "docs" / "errors.md").read_text().splitlines():
+        if line.startswith("## "):
+            lines = found.setdefault(line.removeprefix("## "), [])
+        elif line.startswith("    "):
+            lines.append(line.strip())
+    return found
+
+
+def is_the_line(line: str, met: str) -> bool:
+    """Whether a line of the catalogue is what was met, `<…>` standing for anything."""
+    parts = re.split(r"<[^<>]+>", line)
+    return re.fullmatch(".+?".join(map(re.escape, parts)), met) is not None

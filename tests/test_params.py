@@ -142,9 +142,7 @@ def test_a_mistake_gets_one_line_that_names_the_key(
 def test_sizes_are_checked_where_the_images_are_counted(tmp_path: Path) -> None:
     params = load(edited(tmp_path, "dataset: mnist", "dataset: own"))  # of which none is known yet
     assert params.train_images_left(5001) == 1
-    with pytest.raises(
-        UserError, match=r"preprocess\.validation_size must leave .* it is 5000"
-    ):
+    with pytest.raises(UserError, match=r"preprocess\.validation_size must leave .* it is 5000"):
         params.train_images_left(5000)
 
 

@@ -5,6 +5,7 @@ paths that dvc.yaml gives it, and ends with `run(that_function)`.
 """
 
 import argparse
+import errno
 import hashlib
 import inspect
 import os
@@ -20,6 +21,9 @@ import mnist_lstm
 from mnist_lstm import UserError
 from mnist_lstm.files import sha256, write_atomically
 from mnist_lstm.params import load, values_of
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def root() -> Path:
@@ -51,11 +55,10 @@ def run(work: Callable[..., None]) -> None:
         work(load(Path("params.yaml")), *paths)
         _refuse_changed_inputs(name, before)
     except BaseException as error:
-        if "DVC_STAGE" in os.environ:
-            restore_outputs(name)
+        lost = _restored(name) if "DVC_STAGE" in os.environ else ""
         if not isinstance(error, UserError | OSError):
             raise
-        sys.exit(f"{name}: {_one_line(error)}")
+        sys.exit(f"{name}: {_one_line(error)}{lost}")
 
 
 def inputs(name: str) -> dict[str, object]:
@@ -109,8 +112,25 @@ def _digest(path: Path) -> object:
     return sha256(path) if path.is_file() else "no such file"
 
 
+def _restored(name: str) -> str:
+    """Nothing, or that the earlier results could not be put back and how to do it."""
+    try:
+        restore_outputs(name)
+    except OSError as error:
+        return (
+            f" (earlier results are in DVC's cache, but not back: {error}; `dvc checkout` does it)"
+        )
+    return ""
+
+
 def _section(name: str) -> dict[str, list[str]]:
-    section: dict[str, list[str]] = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
+    try:
+        text = Path("dvc.yaml").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"{Path.cwd()}: no dvc.yaml here; run this in the project's folder"
+        ) from None
+    section: dict[str, list[str]] = yaml.safe_load(text)["stages"][name]
     return section
 
 
@@ -150,6 +170,15 @@ def _refuse_changed_inputs(name: str, before: dict[str, object]) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    if not (isinstance(error, OSError) and error.strerror):
+        return " ".join(str(error).split())
+    # where writing fails, the system does not say of which file: all of them are in the project
+    where = Path(error.filename or Path.cwd())
+    if error.errno in DISK_FULL:
+        return f"{where}: {error.strerror}; make room there and run again"
+    if error.errno in READ_ONLY:
+        # what is not there was to be made, so it is its folder that refuses
+        while not os.access(where, os.F_OK) and where != where.parent:
+            where = where.parent
+        return f"{where}: {error.strerror}; `ls -ld {where}` shows whose it is"
+    return f"{where}: {error.strerror}"

@@ -8,10 +8,13 @@ import fcntl
 import json
 import logging
 import os
+import re
+import sqlite3
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -24,13 +27,15 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 
-# said before the first use: the tables of a fresh store are made without a word
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+# said before the first use: the tables of a fresh store are made without a word, and what goes
+# wrong with them is said once, by whoever catches it
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 import mlflow
 import mlflow.pytorch
 import numpy as np
 import torch
+from alembic.util import CommandError
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -46,6 +51,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor, nn
 
 from mnist_lstm import UserError
@@ -88,6 +94,7 @@ def open_store(root: Path) -> Store:
     """
     uri = uri_of(root)
     with _errors_of(uri), _only_one_process(root / ".mlflow.lock"):
+        _try_sqlite(uri)
         client = mlflow.MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -286,7 +293,7 @@ class Follower:
 
 
 def project(root: Path, training: Path, evaluation: Path, params_yaml: Path) -> str:
-    """Bring the run of a training into line with its files; returns the store's address.
+    """Bring the run of a training into line with its files; returns the store's address, to show.
 
     `training` and `evaluation` are the folders of those stages' results. Raises TrackingError.
     """
@@ -304,7 +311,7 @@ def project(root: Path, training: Path, evaluation: Path, params_yaml: Path) -> 
     example = torch.zeros((2, *record.about["image"]), dtype=torch.uint8)
     run.log_model(Classifier(model), example, record.about["model_sha256"])
     run.finish("FINISHED", record.about)
-    return run.store.uri
+    return _shown(run.store.uri)
 
 
 def flat(tree: Mapping[str, Any], joint: str) -> dict[str, Any]:
@@ -378,9 +385,49 @@ def _milliseconds(time: str) -> int:
 def _errors_of(uri: str) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise TrackingError(f"MLflow store {uri}: {reason}") from error
+    except (
+        MlflowException,
+        SQLAlchemyError,  # not every one of them arrives as MLflow's own
+        CommandError,
+        sqlite3.Error,
+        ModuleNotFoundError,  # a database's driver
+        OSError,
+    ) as error:
+        raise TrackingError(f"MLflow store {_shown(uri)}: {_why(error, uri)}") from error
+
+
+def _shown(uri: str) -> str:
+    """An address as it may be printed: without user name and password."""
+    return re.sub(r"//[^/]*@", "//…@", uri)
+
+
+def _why(error: BaseException, uri: str) -> str:
+    """What is wrong with a store and what to do; the innermost error has the fewest words."""
+    inner = error
+    while below := inner.__cause__ or inner.__context__:
+        inner = below
+    if isinstance(inner, OSError):
+        where = f"{inner.filename}: " if inner.filename else ""
+        hint = "; see that the server is up and its address right" if uri.startswith("http") else ""
+        return f"{where}{inner.strerror or inner}{hint}"
+    if isinstance(inner, sqlite3.OperationalError):
+        return f"{inner}; see that the disk has room and that you may write there"
+    if isinstance(inner, sqlite3.Error):
+        return f"{inner}; move that file away, and a new one is made"
+    if isinstance(error, CommandError):
+        return f"another version of MLflow made it ({error}); move it away, and a new one is made"
+    if isinstance(error, ModuleNotFoundError):
+        return f"it takes the package {error.name}, which is not here; install it, or use a server"
+    return textwrap.shorten(str(error), 300, placeholder=" …")
+
+
+def _try_sqlite(uri: str) -> None:
+    """Open an SQLite file once: one that does not open, MLflow tries for minutes, with warnings."""
+    scheme, _, path = uri.partition(":///")
+    if scheme == "sqlite" and "?" not in path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
+        with closing(sqlite3.connect(Path(path).absolute(), timeout=60)) as database:
+            database.execute("PRAGMA schema_version")
 
 
 @contextmanager

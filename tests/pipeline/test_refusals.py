@@ -1,0 +1,58 @@
+"""What DVC itself refuses, in its own words: the last part of docs/errors.md."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from samples import catalogue, is_the_line
+from workspace import Workspace
+
+
+def without(old: str, new: str, *repro: str) -> Callable[[Workspace], str]:
+    """What `dvc repro` says when params.yaml has something else."""
+
+    def provoke(clone: Workspace) -> str:
+        path = clone.folder / "params.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        return clone.refused("repro", *repro)
+
+    return provoke
+
+
+def outside(clone: Workspace) -> str:
+    command = [Path(sys.executable).parent / "dvc", "repro"]
+    done = subprocess.run(command, cwd=os.sep, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    return done.stderr
+
+
+MET = {
+    "ERROR: unable to read: 'params.yaml', YAML file structure is corrupted: <reason>": without(
+        "seed: 0", "seed: ["
+    ),
+    "ERROR: failed to reproduce '<stage>': Parameters '<keys>' are missing from 'params.yaml'.": (
+        without("fetch:", "fetsh:", "fetch")
+    ),
+    "ERROR: failed to reproduce '<stage>': [Errno 2] No such file or directory: '<file>'": (
+        lambda clone: clone.refused("repro", "--single-item", "preprocess")
+    ),
+    "ERROR: you are not inside of a DVC repository (checked up to mount point '<folder>')": outside,
+    "ERROR: failed to reproduce '<stage>': failed to run: <command>, exited with 1": without(
+        "batch_size: 32", "batch_size: 0", "fetch"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", MET, ids=lambda line: line[:70])
+def test_the_line_is_what_is_met(clone: Workspace, line: str) -> None:
+    met = MET[line](clone)
+    assert any(is_the_line(line, one) for one in met.splitlines()), met
+
+
+def test_the_catalogue_has_these_lines_and_no_other() -> None:
+    assert catalogue()["Said by DVC"] == list(MET)

@@ -1,0 +1,553 @@
+"""Each line of docs/errors.md is met here, by doing what brings it about.
+
+What DVC itself says is met in tests/pipeline/test_refusals.py.
+"""
+
+import http.server
+import importlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from samples import PROJECT, catalogue, drawn, is_the_line, small_model
+from test_idx import MALFORMED
+from test_tracking import ROWS, TIMINGS, about
+
+from mnist_lstm import idx, mirrors, stage, tracking
+from mnist_lstm.results import Training
+
+STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+MNIST = mirrors.DATASETS["mnist"].files
+NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with the recipe and dvc.yaml in it, where stages run in this process."""
+
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def edit(self, old: str, new: str) -> None:
+        """Edit params.yaml; `old` is a pattern."""
+        path = self.folder / "params.yaml"
+        text, count = re.subn(old, new, path.read_text(), count=1)
+        assert count, old
+        path.write_text(text)
+
+    def run(self, name: str) -> str:
+        """What a stage says when it refuses, run with its arguments of dvc.yaml."""
+        _, script, *paths = shlex.split(STAGES[name]["cmd"])
+        self.monkeypatch.setattr(sys, "argv", [script, *paths])
+        with pytest.raises(SystemExit) as exited:
+            stage.run(getattr(importlib.import_module(name), name))
+        assert isinstance(exited.value.code, str)
+        return exited.value.code
+
+    def fetch_from(self, *sources: str) -> str:
+        """What fetch says of MNIST when these are its mirrors."""
+        self.edit("dataset: digits", "dataset: mnist")
+        self.monkeypatch.setattr(mirrors, "mirror_list", lambda *_: iter(sources))
+        return self.run("fetch")
+
+    def passed_over(self, source: str) -> str:
+        """What fetch prints of a mirror that is no good."""
+        error = self.fetch_from(source)
+        (line,) = re.findall(r"(?m)^mirror .*", self.capsys.readouterr().out)
+        assert line.removeprefix("mirror ") in error
+        return line
+
+    def mirror_of(self, content: Callable[[str], bytes]) -> str:
+        folder = self.folder / "mirror"
+        folder.mkdir()
+        for name in MNIST:
+            (folder / name).write_bytes(content(name))
+        return str(folder)
+
+    def raw(self, **files: bytes) -> None:
+        """The four files in data/raw, of a few digits, some of them replaced."""
+        folder = self.folder / "data" / "raw"
+        folder.mkdir(parents=True)
+        images, labels = np.zeros((300, 8, 8), np.uint8), np.zeros(300, np.uint8)
+        for name in mirrors.FILES:
+            (folder / name).write_bytes(idx.encode(images if "images" in name else labels))
+        (folder / "classes.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
+        for name, content in files.items():
+            (folder / getattr(mirrors, name)).write_bytes(content)
+
+    def sequences(self) -> None:
+        for split in ("train", "validation", "test"):
+            drawn(300, seed=0).save(self.folder / "data" / "sequences" / f"{split}.safetensors")
+
+    def training(self) -> Path:
+        folder = self.folder / "results" / "train"
+        Training(about() | {"fingerprint": "none"}, ROWS, TIMINGS).write(folder)
+        small_model().save(folder / "model.safetensors")
+        return folder
+
+    def store(self, content: bytes = b"") -> str:
+        """What opening the store says, with that in its file."""
+        if content:
+            (self.folder / "mlflow.db").write_bytes(content)
+        with pytest.raises(tracking.TrackingError) as error:
+            tracking.Run(tracking.open_store(Path()), about())
+        return str(error.value)
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Project]:
+    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
+    shutil.copy(PROJECT / "recipes" / "quick.yaml", tmp_path / "params.yaml")
+    tmp_path.chmod(0o755)  # another user has to get here, in `ordinary_user`
+    monkeypatch.chdir(tmp_path)
+    before = torch.are_deterministic_algorithms_enabled()
+    yield Project(tmp_path, monkeypatch, capsys)
+    for folder in (tmp_path, tmp_path / "data"):
+        if folder.is_dir():
+            folder.chmod(0o755)
+    torch.use_deterministic_algorithms(before)
+
+
+def edited(old: str, new: str) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.edit(old, new)
+        return project.run("fetch")
+
+    return provoke
+
+
+def params_are(content: bytes) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        (project.folder / "params.yaml").write_bytes(content)
+        return project.run("fetch")
+
+    return provoke
+
+
+def no_params(project: Project) -> str:
+    (project.folder / "params.yaml").unlink()
+    return project.run("fetch")
+
+
+def mirror_has(content: Callable[[str], bytes]) -> Callable[[Project], str]:
+    return lambda project: project.passed_over(project.mirror_of(content))
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def silent(**limits: float) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        for name, value in limits.items():
+            project.monkeypatch.setattr(mirrors, name, value)
+        with silent_server() as url:
+            return project.passed_over(url)
+
+    return provoke
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def http_404(project: Project) -> str:
+    (project.folder / "empty").mkdir()
+    handler = partial(_Quiet, directory=str(project.folder / "empty"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            return project.passed_over(f"http://127.0.0.1:{server.server_port}/")
+        finally:
+            server.shutdown()
+
+
+def mirror_is_a_file(project: Project) -> str:
+    return project.passed_over(str(project.folder / "params.yaml"))
+
+
+def malformed(content: bytes) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.raw(TRAIN_IMAGES=content)
+        return project.run("preprocess")
+
+    return provoke
+
+
+def labels_are(*labels: int) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.raw(TRAIN_LABELS=idx.encode(np.array(labels, np.uint8)))
+        return project.run("preprocess")
+
+    return provoke
+
+
+def foreign_sequences(project: Project) -> str:
+    project.sequences()
+    (project.folder / "data" / "sequences" / "train.safetensors").write_bytes(b"other")
+    return project.run("train")
+
+
+def training_without(name: str, instead: bytes | None = None) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.sequences()
+        path = project.training() / name
+        path.unlink()
+        if instead is not None:
+            path.write_bytes(instead)
+        return project.run("evaluate")
+
+    return provoke
+
+
+def device(name: str, gpus: int) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.sequences()
+        project.edit("device: auto", f"device: {name}")
+        project.monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        project.monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        return project.run("train")
+
+    return provoke
+
+
+def full_disk(project: Project) -> str:
+    """A write to /dev/full fails as one to a full disk does: here, that of the first draft."""
+    if not Path("/dev/full").exists():
+        pytest.skip("only Linux has /dev/full")
+    project.raw()
+    folder = project.folder / "data" / "sequences"
+    folder.mkdir()
+    (folder / f".train.safetensors.{os.getpid()}.draft").symlink_to("/dev/full")
+    line = project.run("preprocess")
+    assert list(folder.iterdir()) == []
+    return line
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Nothing is read-only to root."""
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+
+
+def read_only(project: Project) -> str:
+    project.raw()
+    (project.folder / "data").chmod(0o555)
+    with ordinary_user():
+        return project.run("preprocess")
+
+
+def file_for_a_folder(project: Project) -> str:
+    project.raw()
+    (project.folder / "data" / "sequences").touch()
+    return project.run("preprocess")
+
+
+def followed(project: Project) -> str:
+    said: list[str] = []
+    project.monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    tracking.Follower(project.folder, about(), said.append)
+    (line,) = said
+    return line
+
+
+def evaluated(project: Project) -> str:
+    project.sequences()
+    project.training()
+    shutil.copy(PROJECT / "data" / "published_curve.csv", project.folder / "data")
+    project.monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    _, script, *paths = shlex.split(STAGES["evaluate"]["cmd"])
+    project.monkeypatch.setattr(sys, "argv", [script, *paths])
+    stage.run(importlib.import_module("evaluate").evaluate)
+    (line,) = re.findall(r"(?m)^MLflow store .*", project.capsys.readouterr().out)
+    return line
+
+
+def store_at(uri: str) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        return project.store()
+
+    return provoke
+
+
+def store_in_a_folder_of_another(project: Project) -> str:
+    project.folder.chmod(0o555)
+    with ordinary_user():
+        return project.store()
+
+
+def store_of_another(project: Project) -> str:
+    with tempfile.TemporaryDirectory() as name:  # other users can reach it, unlike pytest's
+        folder = Path(name)
+        project.monkeypatch.chdir(folder)
+        tracking.open_store(folder)
+        (folder / "mlflow.db").chmod(0o444)
+        (folder / ".mlflow.lock").chmod(0o666)
+        folder.chmod(0o555)
+        with ordinary_user():
+            line = project.store()
+        folder.chmod(0o755)
+        project.monkeypatch.chdir(project.folder)
+        return line
+
+
+def store_of_another_version(project: Project) -> str:
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        database.execute("INSERT INTO alembic_version VALUES ('ffffffffffff')")
+    database.close()
+    return project.store()
+
+
+def changed_meanwhile(project: Project) -> str:
+    def fetch(*_: object, **__: object) -> None:
+        project.edit("dataset: digits", "dataset: mnist")
+
+    project.monkeypatch.setattr(mirrors, "fetch", fetch)
+    return project.run("fetch")
+
+
+def foreign_package(project: Project) -> str:
+    def demo(params: object, out: Path) -> None:
+        """A stage that lies here, not beside the package."""
+
+    project.monkeypatch.setattr(sys, "argv", ["demo.py", "out"])
+    with pytest.raises(SystemExit) as exited:
+        stage.run(demo)
+    return str(exited.value.code)
+
+
+def elsewhere(project: Project) -> str:
+    (project.folder / "dvc.yaml").unlink()
+    return project.run("fetch")
+
+
+def last_line_of(*command: str | Path, **environment: str) -> str:
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    return done.stderr.splitlines()[-1]
+
+
+def bare_python(project: Project) -> str:
+    return last_line_of(sys.executable, "-S", PROJECT / "src" / "fetch.py", "data/raw")
+
+
+def make_env(project: Project, **environment: str) -> str:
+    for name in ("requirements.lock", "pyproject.toml", "scripts/env.sh"):
+        (project.folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT / name, project.folder / name)
+    return last_line_of("sh", "scripts/env.sh", **environment)
+
+
+def another_make(project: Project) -> str:
+    (project.folder / ".venv").mkdir()
+    (project.folder / ".venv" / "making").write_text(str(os.getpid()))
+    return make_env(project)
+
+
+def port_in_use(project: Project) -> str:
+    shutil.copy(PROJECT / "Makefile", project.folder)
+    for name in ("scripts/env.sh", ".venv/bin/activate"):  # the environment is the one of the tests
+        (project.folder / name).parent.mkdir(parents=True)
+        (project.folder / name).touch()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with silent_server() as url:
+        port = url.rpartition(":")[2].rstrip("/")
+        command = ("make", "--silent", "ui", f"PORT={port}")
+        done = subprocess.run(
+            command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+        )
+    return done.stderr.splitlines()[0]
+
+
+PARAMS = "<stage>: params.yaml: "
+MIRROR = "mirror <mirror>: "
+FILE = f"{MIRROR}<file>: "
+MORE = " (and <number> more files)"
+IDX = "preprocess: <file>: "
+DEVICE = "train: train.device is "
+NO_MAC = "this is no Mac with Apple silicon and macOS 14 or newer"
+STORE = "MLflow store <address>: "
+
+MET = {
+    f"{PARAMS}<key> must be at least <limit>, is <value>": edited("steps: 1500", "steps: 0"),
+    f"{PARAMS}<key> must be above <limit>, is <value>": edited("rate: 0.005", "rate: 0"),
+    f"{PARAMS}<key> must be below <limit>, is <value>": edited("dropout: 0.2", "dropout: 1.0"),
+    f"{PARAMS}<key> must be finite, is <value>": edited("rate: 0.005", "rate: .inf"),
+    f"{PARAMS}<key> must be a whole number, is <value>": edited("steps: 1500", "steps: 1.5"),
+    f"{PARAMS}<key> must be a number, is <value>": edited("rate: 0.005", "rate: true"),
+    f"{PARAMS}<key> must be a number, is <value> (text); write <number>": edited(
+        "rate: 0.005", "rate: 5e-3"
+    ),
+    f"{PARAMS}<key> must be text, is <value>": edited("device: auto", "device: 0"),
+    f"{PARAMS}<key> must be <one> or <another>, is <value>": edited("fused", "fast"),
+    f"{PARAMS}train.device must be auto, cpu, cuda, cuda:N or mps, is <value>": edited(
+        "device: auto", "device: gpu"
+    ),
+    f"{PARAMS}fetch.dataset must be one of <names>, is <value>": edited(
+        "dataset: digits", "dataset: imagenet"
+    ),
+    f"{PARAMS}<key> is not a known key; did you mean <key>?": edited(
+        "steps:", "dropout: 0\n  steps:"
+    ),
+    f"{PARAMS}<key> is not a known key; known here are <keys>": edited("steps:", "lr: 1\n  steps:"),
+    f"{PARAMS}<key> is missing": edited("(?m)^seed.*", ""),
+    f"{PARAMS}<mistake> (and <number> more)": edited("learning_rate", "learningrate"),
+    f"{PARAMS}<key> must be a section (keys and values), is <value>": edited(
+        "evaluate:\n.*", "evaluate: 3"
+    ),
+    f"{PARAMS}must have sections, is <value>": params_are(b""),
+    f"{PARAMS}line <number>, column <number>: the key <key> comes twice in the section": edited(
+        "(?m)^seed", "seed: 1\nseed"
+    ),
+    f"{PARAMS}line <number>, column <number>: <what is wrong there>": edited("seed: 0", "seed: ["),
+    f"{PARAMS}not UTF-8 text (<reason> at byte <number>)": params_are(b"\xff\xfe"),
+    f"{PARAMS}not readable as YAML: <reason>": params_are(b"seed: \x00"),
+    f"{PARAMS}no such file; `git checkout params.yaml` brings it back": no_params,
+    f"{PARAMS}preprocess.validation_size must leave images to train on: it is <number>, and "
+    "fetch.dataset <name> has <number> training images": edited("size: 237", "size: 1437"),
+    f"{PARAMS}train.batch_size must be at most the <number> images that <name> has left to train "
+    "on, is <number>": edited("batch_size: 64", "batch_size: 1201"),
+    "fetch: <name>: no mirror gave <files>. Asked: <mirror>: <reason>; <mirror>: <reason>. "
+    "Offline, set MNIST_MIRROR to a folder that holds the four files, or take the data set that "
+    "needs no network: `cp recipes/quick.yaml params.yaml`": lambda project: project.fetch_from(
+        "/nowhere/mnist", "http://127.0.0.1:9/"
+    ),
+    f"{MIRROR}cannot be reached (<reason>)": lambda p: p.passed_over("http://127.0.0.1:9/"),
+    f"{MIRROR}no answer within <number> s": silent(SOCKET_SECONDS=0.1),
+    f"{MIRROR}too slow: a file took more than <number> s": silent(
+        SOCKET_SECONDS=1, GRACE_SECONDS=0.1, SLOWEST_BYTES_PER_SECOND=1e12
+    ),
+    f"{FILE}SHA-256 is <found>, expected <expected>{MORE}": mirror_has(
+        lambda name: bytes(MNIST[name].size)
+    ),
+    f"{FILE}expected <number> bytes, <number> came{MORE}": mirror_has(lambda _: b"half"),
+    f"{FILE}a web page came in its place (a login or error page?){MORE}": mirror_has(
+        lambda _: b"<html>"
+    ),
+    f"{FILE}HTTP status <status>{MORE}": http_404,
+    f"{FILE}No such file or directory{MORE}": lambda p: p.passed_over(str(p.folder)),
+    f"{MIRROR}no such folder": lambda p: p.passed_over("/nowhere/mnist"),
+    f"{MIRROR}not a folder": mirror_is_a_file,
+    f"{MIRROR}not a usable URL": lambda p: p.passed_over("http://127.0.0.1:x/"),
+    f"{MIRROR}expected a folder, a file:// URL or an http(s):// URL": lambda p: p.passed_over(
+        "ftp://host/mnist"
+    ),
+    f"{MIRROR}a user name or password in a mirror's URL is not supported": lambda p: p.passed_over(
+        "http://me:secret@127.0.0.1/mnist"
+    ),
+    f"{IDX}magic: expected 00 00 08 (unsigned bytes), found <bytes>": malformed(b"<html>"),
+    f"{IDX}rank: expected <number>, found <number>": malformed(MALFORMED["labels for images"][0]),
+    f"{IDX}header: expected <number> bytes, found <number>": malformed(MALFORMED["empty"][0]),
+    f"{IDX}dimension <number>: expected at least 1, found 0": malformed(MALFORMED["no images"][0]),
+    f"{IDX}dimensions: expected at most <number> values, found <sizes>": malformed(
+        MALFORMED["absurd claim"][0]
+    ),
+    f"{IDX}values: expected <number> bytes (<sizes>), found <number>": malformed(
+        MALFORMED["cut"][0]
+    ),
+    f"{IDX}values: expected <number> bytes (<sizes>), found trailing bytes": malformed(
+        MALFORMED["one byte more"][0]
+    ),
+    f"{IDX}gzip: expected a whole, undamaged stream, found <reason>": malformed(b"\x1f\x8b\x08"),
+    f"{IDX}count: expected <number> labels as <file> has images, found <number>": labels_are(1, 2),
+    f"{IDX}label <number>: expected a class from 0 to <number>, found <number>": labels_are(
+        *[9] * 299, 10
+    ),
+    "train: <file>: not row sequences as preprocess writes them (<reason>); "
+    "`dvc repro --force preprocess` makes it anew": foreign_sequences,
+    "evaluate: <file>: not a model as train writes it (<reason>); "
+    "`dvc repro --force train` makes it anew": training_without("model.safetensors", b"other"),
+    "evaluate: <file>: not readable as JSON: <reason>": training_without("run.json", b"{"),
+    f"{IDX}no such file; `dvc repro fetch` makes it": lambda p: p.run("preprocess"),
+    "train: <file>: no such file; `dvc repro preprocess` makes it": lambda p: p.run("train"),
+    "evaluate: <file>: no such file; `dvc repro train` makes it": training_without(
+        "model.safetensors"
+    ),
+    "evaluate: <file>: no such file; `dvc repro` makes it": training_without("run.json"),
+    f"{DEVICE}<device>, but torch <version> finds no NVIDIA GPU here; write auto or cpu": device(
+        "cuda", gpus=0
+    ),
+    f"{DEVICE}<device>, but there is only <devices>": device("cuda:9", gpus=2),
+    f"{DEVICE}mps, but {NO_MAC}; write auto or cpu": device("mps", gpus=0),
+    "<stage>: <folder>: No space left on device; make room there and run again": full_disk,
+    "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows whose it is": read_only,
+    "<stage>: <folder>: File exists": file_for_a_folder,
+    f"{STORE}<reason>; training goes on, and evaluate will try again": followed,
+    f"{STORE}<reason>; the results are whole, `dvc repro --single-item --force evaluate` shows "
+    "them there later": evaluated,
+    f"{STORE}Connection refused; see that the server is up and its address right": store_at(
+        "http://127.0.0.1:9"
+    ),
+    f"{STORE}<file>: Permission denied": store_in_a_folder_of_another,
+    f"{STORE}file is not a database; move that file away, and a new one is made": (
+        lambda p: p.store(b"no database" * 100)
+    ),
+    f"{STORE}unable to open database file; see that the disk has room and that you may write "
+    "there": store_at("sqlite:////"),
+    f"{STORE}attempt to write a readonly database; see that the disk has room and that you may "
+    "write there": store_of_another,
+    f"{STORE}another version of MLflow made it (<reason>); move it away, and a new one is made": (
+        store_of_another_version
+    ),
+    f"{STORE}it takes the package <package>, which is not here; install it, or use a server": (
+        store_at("postgresql://me:secret@127.0.0.1:9/mlflow")
+    ),
+    "<stage>: changed while the stage ran: <what>; its results are not kept, since DVC would "
+    "record them as made from the new state; run again, or change it back first": changed_meanwhile,
+    "<stage>: the package mnist_lstm comes from <folder>, not from <folder>: results would not be "
+    "those of this code; run `python src/…`, without PYTHONSAFEPATH": foreign_package,
+    "<stage>: <folder>: no dvc.yaml here; run this in the project's folder": elsewhere,
+    "ModuleNotFoundError: No module named '<package>'": bare_python,
+    "make env: PYTHON=<program> is not Python 3.11 or newer; name one that is, or leave it out": (
+        partial(make_env, PYTHON="/bin/false")
+    ),
+    "make env: another make is at work on .venv (process <number>); wait until it has finished": (
+        another_make
+    ),
+    "make ui: cannot use port <number>; take another: make ui PORT=5001": port_in_use,
+}
+
+
+@pytest.mark.parametrize("line", MET, ids=lambda line: line[:70])
+def test_the_line_is_what_is_met(project: Project, line: str) -> None:
+    met = MET[line](project)
+    assert is_the_line(line, met), met
+    assert "secret" not in met
+
+
+def test_the_catalogue_has_these_lines_and_no_other() -> None:
+    lines = [line for part, its in catalogue().items() if part != "Said by DVC" for line in its]
+    assert sorted(lines) == sorted(MET)
