@@ -145,4 +145,5 @@ def test_belief_shows_the_first_image_of_each_class_and_every_row() -> None:
         assert np.array_equal(image.images[0].get_array(), images[digit])
         assert np.array_equal(shades.images[0].get_array(), beliefs[digit])
         answer = beliefs[digit, -1].argmax()
-        assert title(image).startswith(f"{digit}, in the end read as {answer} (")
+        assert title(image) == str(digit)
+        assert title(shades) == f"read as {answer} ({beliefs[digit, -1, answer]:.0%})"

@@ -173,20 +173,21 @@ def belief(
     found = (np.flatnonzero(actual == label)[:1] for label in range(len(classes)))
     chosen = [int(index) for indices in found for index in indices]
     lines = -(-len(chosen) // 2)
-    figure = Figure(figsize=(WIDTH, 1 + 1.85 * lines))
+    short = _short(classes)
+    figure = Figure(figsize=(WIDTH, 1 + 1.85 * lines if short else 1.9 + 1.55 * lines))
     figure.suptitle(
         "What the model believes after each row, for the first test image of each class"
     )
     cells = figure.subplots(lines, 4, squeeze=False, width_ratios=[1, 1.4] * 2).reshape(-1, 2)
     for axes in cells[len(chosen) :].ravel():
         axes.set_axis_off()
-    for (left, right), index in zip(cells, chosen, strict=False):
+    for number, index in enumerate(chosen):
+        left, right = cells[number]
         _draw_image(left, images[index])
         answer = probabilities[index, -1].argmax()
-        left.set_title(
-            f"{classes[actual[index]]}, in the end read as {classes[answer]} "
-            f"({probabilities[index, -1, answer]:.0%})",
-            size=10,
+        left.set_title(classes[actual[index]], size=10)
+        right.set_title(
+            f"read as {classes[answer]} ({probabilities[index, -1, answer]:.0%})", size=10
         )
         left.set_ylabel("row")
         left.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -194,7 +195,8 @@ def belief(
             probabilities[index], cmap=SHADES, vmin=0, vmax=1, aspect="auto", interpolation="none"
         )
         right.grid(visible=False)
-        _name_classes(right.xaxis, classes, upright=_short(classes))
+        named = short or number >= len(chosen) - 2  # long names below the last ones alone
+        _name_classes(right.xaxis, classes if named else [""] * len(classes), upright=short)
         right.set_yticks([])
     figure.colorbar(
         shades,
