@@ -28,7 +28,7 @@ ui: env ## look at the runs in a browser, with MLflow (PORT=5000)
 	esac
 
 test: env ## run the tests
-	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: env ## lint, formatting and types: what pre-commit and CI call
 	@$(ACTIVATE) ruff check

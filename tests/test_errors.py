@@ -29,11 +29,11 @@ from samples import PROJECT, catalogue, drawn, is_the_line, small_model
 from test_idx import MALFORMED
 from test_tracking import ROWS, TIMINGS, about
 
-from mnist_lstm import idx, mirrors, stage, tracking
+from mnist_lstm import datasets, idx, mirrors, stage, tracking
 from mnist_lstm.results import Training
 
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
-MNIST = mirrors.DATASETS["mnist"].files
+MNIST = datasets.DATASETS["mnist"].files
 NOBODY = 65534
 
 
@@ -90,7 +90,7 @@ class Project:
             (folder / name).write_bytes(idx.encode(images if "images" in name else labels))
         (folder / "classes.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
         for name, content in files.items():
-            (folder / getattr(mirrors, name)).write_bytes(content)
+            (folder / getattr(datasets, name)).write_bytes(content)
 
     def sequences(self) -> None:
         for split in ("train", "validation", "test"):
@@ -100,6 +100,9 @@ class Project:
         folder = self.folder / "results" / "train"
         Training(about() | {"fingerprint": "none"}, ROWS, TIMINGS).write(folder)
         small_model().save(folder / "model.safetensors")
+        raw = self.folder / "data" / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        (raw / "classes.txt").write_text("up\ndown\n")
         return folder
 
     def store(self, content: bytes = b"") -> str:
@@ -338,6 +341,12 @@ def changed_meanwhile(project: Project) -> str:
     return project.run("fetch")
 
 
+def without_images(project: Project) -> str:
+    project.raw()
+    (project.folder / "data" / "raw" / datasets.TRAIN_IMAGES).unlink()
+    return project.run("preprocess")
+
+
 def foreign_package(project: Project) -> str:
     def demo(params: object, out: Path) -> None:
         """A stage that lies here, not beside the package."""
@@ -441,9 +450,9 @@ MET = {
     f"{PARAMS}train.batch_size must be at most the <number> images that <name> has left to train "
     "on, is <number>": edited("batch_size: 64", "batch_size: 1201"),
     "fetch: <name>: no mirror gave <files>. Asked: <mirror>: <reason>; <mirror>: <reason>. "
-    "Offline, set MNIST_MIRROR to a folder that holds the four files, or take the data set that "
-    "needs no network: `cp recipes/quick.yaml params.yaml`": lambda project: project.fetch_from(
-        "/nowhere/mnist", "http://127.0.0.1:9/"
+    "Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, or take "
+    "the one that needs no network: `cp recipes/quick.yaml params.yaml`": lambda project: (
+        project.fetch_from("/nowhere/mnist", "http://127.0.0.1:9/")
     ),
     f"{MIRROR}cannot be reached (<reason>)": lambda p: p.passed_over("http://127.0.0.1:9/"),
     f"{MIRROR}no answer within <number> s": silent(SOCKET_SECONDS=0.1),
@@ -491,7 +500,7 @@ MET = {
     "evaluate: <file>: not a model as train writes it (<reason>); "
     "`dvc repro --force train` makes it anew": training_without("model.safetensors", b"other"),
     "evaluate: <file>: not readable as JSON: <reason>": training_without("run.json", b"{"),
-    f"{IDX}no such file; `dvc repro fetch` makes it": lambda p: p.run("preprocess"),
+    f"{IDX}no such file; `dvc repro fetch` makes it": without_images,
     "train: <file>: no such file; `dvc repro preprocess` makes it": lambda p: p.run("train"),
     "evaluate: <file>: no such file; `dvc repro train` makes it": training_without(
         "model.safetensors"
