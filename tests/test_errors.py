@@ -81,16 +81,17 @@ class Project:
             (folder / name).write_bytes(content(name))
         return str(folder)
 
-    def raw(self, **files: bytes) -> None:
-        """The four files in data/raw, of a few digits, some of them replaced."""
-        folder = self.folder / "data" / "raw"
-        folder.mkdir(parents=True)
+    def raw(self, folder: str = "data/raw", **files: bytes) -> Path:
+        """The four files of a data set with its classes, some of them replaced."""
+        path = self.folder / folder
+        path.mkdir(parents=True)
         images, labels = np.zeros((300, 8, 8), np.uint8), np.zeros(300, np.uint8)
-        for name in mirrors.FILES:
-            (folder / name).write_bytes(idx.encode(images if "images" in name else labels))
-        (folder / "classes.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
+        for name in datasets.FILES:
+            (path / name).write_bytes(idx.encode(images if "images" in name else labels))
+        (path / datasets.CLASSES).write_text("".join(f"{digit}\n" for digit in range(10)))
         for name, content in files.items():
-            (folder / getattr(datasets, name)).write_bytes(content)
+            (path / getattr(datasets, name)).write_bytes(content)
+        return path
 
     def sequences(self) -> None:
         for split in ("train", "validation", "test"):
@@ -100,9 +101,6 @@ class Project:
         folder = self.folder / "results" / "train"
         Training(about() | {"fingerprint": "none"}, ROWS, TIMINGS).write(folder)
         small_model().save(folder / "model.safetensors")
-        raw = self.folder / "data" / "raw"
-        raw.mkdir(parents=True, exist_ok=True)
-        (raw / "classes.txt").write_text("up\ndown\n")
         return folder
 
     def store(self, content: bytes = b"") -> str:
@@ -200,12 +198,59 @@ def malformed(content: bytes) -> Callable[[Project], str]:
     return provoke
 
 
+def raw_without(name: str) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        (project.raw() / name).unlink()
+        return project.run("preprocess")
+
+    return provoke
+
+
 def labels_are(*labels: int) -> Callable[[Project], str]:
     def provoke(project: Project) -> str:
         project.raw(TRAIN_LABELS=idx.encode(np.array(labels, np.uint8)))
         return project.run("preprocess")
 
     return provoke
+
+
+def own(**files: bytes) -> Callable[[Project], str]:
+    """What fetch says of the user's own files, some of them other than they should be."""
+
+    def provoke(project: Project) -> str:
+        project.edit("dataset: digits", "dataset: own")
+        project.raw("data/own", **files)
+        return project.run("fetch")
+
+    return provoke
+
+
+def own_without(name: str) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.edit("dataset: digits", "dataset: own")
+        (project.raw("data/own") / name).unlink()
+        return project.run("fetch")
+
+    return provoke
+
+
+def own_twice(project: Project) -> str:
+    project.edit("dataset: digits", "dataset: own")
+    (project.raw("data/own") / datasets.TEST_LABELS.removesuffix(".gz")).touch()
+    return project.run("fetch")
+
+
+def too_few_own(project: Project) -> str:
+    project.edit("dataset: digits", "dataset: own")
+    project.edit("size: 237", "size: 300")
+    project.raw()
+    return project.run("preprocess")
+
+
+def too_few_to_train(project: Project) -> str:
+    project.sequences()
+    project.edit("batch_size: 64", "batch_size: 301")
+    return project.run("train")
 
 
 def foreign_sequences(project: Project) -> str:
@@ -285,6 +330,7 @@ def followed(project: Project) -> str:
 
 
 def evaluated(project: Project) -> str:
+    project.raw()
     project.sequences()
     project.training()
     shutil.copy(PROJECT / "data" / "published_curve.csv", project.folder / "data")
@@ -339,12 +385,6 @@ def changed_meanwhile(project: Project) -> str:
 
     project.monkeypatch.setattr(mirrors, "fetch", fetch)
     return project.run("fetch")
-
-
-def without_images(project: Project) -> str:
-    project.raw()
-    (project.folder / "data" / "raw" / datasets.TRAIN_IMAGES).unlink()
-    return project.run("preprocess")
 
 
 def foreign_package(project: Project) -> str:
@@ -405,7 +445,9 @@ PARAMS = "<stage>: params.yaml: "
 MIRROR = "mirror <mirror>: "
 FILE = f"{MIRROR}<file>: "
 MORE = " (and <number> more files)"
-IDX = "preprocess: <file>: "
+IDX = "<stage>: <file>: "
+OWN = "fetch: <file>: "
+SEE = "docs/datasets.md"
 DEVICE = "train: train.device is "
 NO_MAC = "this is no Mac with Apple silicon and macOS 14 or newer"
 STORE = "MLflow store <address>: "
@@ -450,8 +492,8 @@ MET = {
     f"{PARAMS}train.batch_size must be at most the <number> images that <name> has left to train "
     "on, is <number>": edited("batch_size: 64", "batch_size: 1201"),
     "fetch: <name>: no mirror gave <files>. Asked: <mirror>: <reason>; <mirror>: <reason>. "
-    "Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, or take "
-    "the one that needs no network: `cp recipes/quick.yaml params.yaml`": lambda project: (
+    "Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, or take the "
+    "one that needs no network: `cp recipes/quick.yaml params.yaml`": lambda project: (
         project.fetch_from("/nowhere/mnist", "http://127.0.0.1:9/")
     ),
     f"{MIRROR}cannot be reached (<reason>)": lambda p: p.passed_over("http://127.0.0.1:9/"),
@@ -500,12 +542,28 @@ MET = {
     "evaluate: <file>: not a model as train writes it (<reason>); "
     "`dvc repro --force train` makes it anew": training_without("model.safetensors", b"other"),
     "evaluate: <file>: not readable as JSON: <reason>": training_without("run.json", b"{"),
-    f"{IDX}no such file; `dvc repro fetch` makes it": without_images,
+    f"{OWN}no such file; it has the name of each class in a line, in the order of the labels: "
+    f"{SEE}": own_without("classes.txt"),
+    f"{OWN}not UTF-8 text (<reason> at byte <number>)": own(CLASSES=b"\xff\xfe"),
+    f"{OWN}line <number> must have the name of a class, is empty": own(CLASSES=b"cat\n\ndog\n"),
+    f"{OWN}line <number> must have a new name, is that of line <number>": own(CLASSES=b"a\na\n"),
+    f"{OWN}must name 2 to 256 classes, one a line, names <number>": own(CLASSES=b"cat\n"),
+    f"{OWN}no such file, with .gz or without; a data set of one's own is four files of IDX: "
+    f"{SEE}": own_without(datasets.TEST_LABELS),
+    f"{OWN}is there with .gz and without; keep one of them": own_twice,
+    f"{OWN}images must be as those of <file>, <size>, are <size>": own(
+        TEST_IMAGES=idx.encode(np.zeros((300, 9, 12), np.uint8))
+    ),
+    "preprocess: preprocess.validation_size must leave images to train on: it is <number>, and "
+    "fetch.dataset own has <number> training images": too_few_own,
+    "train: params.yaml: train.batch_size must be at most the <number> images there are to train "
+    "on, is <number>": too_few_to_train,
+    f"{IDX}no such file; `dvc repro` makes it": lambda p: p.run("preprocess"),
+    f"{IDX}no such file; `dvc repro fetch` makes it": raw_without(datasets.TRAIN_IMAGES),
     "train: <file>: no such file; `dvc repro preprocess` makes it": lambda p: p.run("train"),
     "evaluate: <file>: no such file; `dvc repro train` makes it": training_without(
         "model.safetensors"
     ),
-    "evaluate: <file>: no such file; `dvc repro` makes it": training_without("run.json"),
     f"{DEVICE}<device>, but torch <version> finds no NVIDIA GPU here; write auto or cpu": device(
         "cuda", gpus=0
     ),

@@ -181,4 +181,6 @@ def _one_line(error: Exception) -> str:
         while not os.access(where, os.F_OK) and where != where.parent:
             where = where.parent
         return f"{where}: {error.strerror}; `ls -ld {where}` shows whose it is"
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{where}: no such file; `dvc repro` makes it"
     return f"{where}: {error.strerror}"
