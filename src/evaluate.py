@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
+from tqdm import tqdm
 
 from mnist_lstm import device, figures, stage, tracking
 from mnist_lstm.checkpoint import Checkpoint
@@ -45,8 +46,10 @@ def evaluate(
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in SPLITS}
     logits = {}  # (N, T, C) each
     for split in SPLITS:
-        pixels = data[split].pixels.to(where)
-        logits[split] = read_row_by_row(model, pixels, params.evaluate.batch_size).cpu()
+        batches = data[split].pixels.to(where).split(params.evaluate.batch_size)
+        # shown on a terminal only
+        with tqdm(batches, split, unit=" batches", leave=False, delay=1, disable=None) as bar:
+            logits[split] = read_row_by_row(model, bar).cpu()
     test = data["test"]
     known = read_rows(published) if test.dataset == "mnist" else []
 

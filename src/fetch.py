@@ -1,8 +1,9 @@
 """Fetch the four IDX files of a data set into a folder, verified. Run: dvc repro fetch"""
 
 import os
-from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 from mnist_lstm import mirrors, own, stage
 from mnist_lstm.datasets import CLASSES, DATASETS, OWN
@@ -19,10 +20,17 @@ def fetch(params: Params, own_folder: Path, raw: Path) -> None:
     name = params.fetch.dataset
     dataset = own.read(own_folder) if name == OWN else DATASETS[name]
     images = f"{dataset.train_images:,} training and {dataset.test_images:,} test images"
-    say = partial(print, flush=True)
-    say(f"{dataset.name}: {images}, into {raw}")
+    print(f"{dataset.name}: {images}, into {raw}")
     sources = mirrors.mirror_list(dataset, os.environ.get("MNIST_MIRROR"), stage.root())
-    mirrors.fetch(dataset, raw, sources, report=say)
+    with tqdm(unit="B", unit_scale=True, delay=1, leave=False, disable=None) as bar:
+
+        def show(name: str, arrived: int, expected: int) -> None:
+            if arrived < bar.n or name != bar.desc:
+                bar.reset(expected)
+                bar.set_description_str(name, refresh=False)
+            bar.update(arrived - bar.n)
+
+        mirrors.fetch(dataset, raw, sources, tqdm.write, show)
     write_atomically(raw / CLASSES, "".join(f"{n}\n" for n in dataset.classes).encode())
 
 

@@ -28,7 +28,7 @@ def test_by_class() -> None:
 @pytest.mark.parametrize("implementation", ["fused", "unrolled"])
 def test_reading_row_by_row_ends_in_the_models_answer(implementation: str) -> None:
     model, data = small_model(implementation), drawn(images=20, seed=0)
-    after_rows = read_row_by_row(model, data.pixels, batch_size=8)
+    after_rows = read_row_by_row(model, data.pixels.split(8))
     assert after_rows.shape == (20, 8, 2)
     assert model.training
     assert torch.equal(after_rows[:, -1], infer(model, data.pixels, batch_size=8))
@@ -36,7 +36,7 @@ def test_reading_row_by_row_ends_in_the_models_answer(implementation: str) -> No
 
 def test_what_is_answered_after_a_row_is_what_an_image_cut_there_gets() -> None:
     model, data = small_model(), drawn(images=20, seed=0)
-    after_rows = read_row_by_row(model, data.pixels, batch_size=20)
+    after_rows = read_row_by_row(model, data.pixels.split(20))
     for rows in range(1, 9):
         answer = infer(model, data.pixels[:, :rows], batch_size=20)
         torch.testing.assert_close(after_rows[:, rows - 1], answer, rtol=0, atol=1e-6)

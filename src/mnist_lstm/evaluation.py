@@ -3,6 +3,8 @@
 N images, T rows as time steps, D pixels a row, B batch, H hidden size, C classes
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
@@ -34,14 +36,14 @@ def by_class(logits: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
 
 
 @torch.inference_mode()
-def read_row_by_row(model: RowLSTM, pixels: Tensor, batch_size: int) -> Tensor:
-    """Logits after each row, from one pass over the sequences: (N, T, D) -> (N, T, C).
+def read_row_by_row(model: RowLSTM, batches: Iterable[Tensor]) -> Tensor:
+    """Logits after each row, from one pass over the sequences: (B, T, D) each -> (N, T, C).
 
-    Those after the last row are what `model.infer` gives, bit for bit. `batch_size` images at once.
+    Those after the last row are what `model.infer` gives for the same batches, bit for bit.
     """
     was_training = model.training
     model.eval()
-    logits = [_after_each_row(model, batch) for batch in torch.split(pixels, batch_size)]
+    logits = [_after_each_row(model, pixels) for pixels in batches]
     model.train(was_training)
     return torch.cat(logits)
 

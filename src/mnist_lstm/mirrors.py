@@ -5,6 +5,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,6 +13,10 @@ from mnist_lstm import UserError
 from mnist_lstm.datasets import FILES, Dataset, Published
 from mnist_lstm.files import write_atomically
 
+# told of a file's name, its bytes that are here by now, and how many they will be
+Progress = Callable[[str, int, int], object]
+
+CHUNK = 64 * 1024  # bytes between two reports of progress
 SOCKET_SECONDS = 10.0  # without a byte, then a mirror counts as down
 GRACE_SECONDS = 15.0  # for name lookup, connection and headers of a file, however they trickle
 # MNIST's largest file may take 15 s + 198 s, one of unknown size, by its bound, 15 s + 960 s
@@ -44,13 +49,18 @@ def mirror_list(dataset: Dataset, given: str | None, root: Path) -> Iterator[str
 
 
 def fetch(
-    dataset: Dataset, folder: Path, mirrors: Iterable[str], report: Callable[[str], None]
+    dataset: Dataset,
+    folder: Path,
+    mirrors: Iterable[str],
+    report: Callable[[str], None],
+    progress: Progress = lambda name, arrived, expected: None,
 ) -> None:
     """Put the files of a data set into `folder`, each verified before it gets there.
 
     A file found there stays if it is right and goes if it is not. A mirror is taken from `mirrors`
     only when those before it left a file missing. `report` is told in a line each which file came
-    from where, and why a mirror was passed over. Raises MirrorError.
+    from where, and why a mirror was passed over; `progress`, how far a download is. Raises
+    MirrorError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
@@ -80,7 +90,7 @@ def fetch(
         reasons = []
         for name in tuple(missing):
             try:
-                content = _obtain(mirror, name, files[name])
+                content = _obtain(mirror, name, files[name], progress)
             except _Wrong as error:
                 reasons.append(f"{name}: {error}")
             except _Down as error:
@@ -122,10 +132,10 @@ def _shown(mirror: str) -> str:
     return re.sub(r"//[^/]*@", "//…@", mirror)
 
 
-def _obtain(mirror: str, name: str, file: Published) -> bytes:
+def _obtain(mirror: str, name: str, file: Published, progress: Progress) -> bytes:
     """A file's verified content. Raises _Wrong or _Down."""
     seconds = GRACE_SECONDS + file.size / SLOWEST_BYTES_PER_SECOND
-    content = _within(seconds, lambda: _read(mirror, name, file.size + 1))
+    content = _within(seconds, lambda: _read(mirror, name, file.size + 1, progress))
     if content.lstrip()[:1] == b"<":
         raise _Wrong("a web page came in its place (a login or error page?)")
     if mistake := file.mistake(content):
@@ -157,7 +167,7 @@ def _within(seconds: float, work: Callable[[], bytes]) -> bytes:
     return result
 
 
-def _read(mirror: str, name: str, limit: int) -> bytes:
+def _read(mirror: str, name: str, limit: int, progress: Progress) -> bytes:
     """At most `limit` bytes of a mirror's file, unverified."""
     if "://" not in mirror:
         return _read_folder(Path(mirror), name, limit)
@@ -168,7 +178,8 @@ def _read(mirror: str, name: str, limit: int) -> bytes:
     if "@" in url.netloc:
         raise _Down("a user name or password in a mirror's URL is not supported")
     if url.scheme in ("http", "https"):
-        return _download(f"{mirror.rstrip('/')}/{name}", limit)
+        url_of_file = f"{mirror.rstrip('/')}/{name}"
+        return _download(url_of_file, limit, partial(progress, name))
     if url.scheme != "file":
         raise _Down("expected a folder, a file:// URL or an http(s):// URL")
     if url.netloc not in ("", "localhost"):
@@ -186,14 +197,18 @@ def _read_folder(folder: Path, name: str, limit: int) -> bytes:
         raise _Wrong(error.strerror or type(error).__name__) from None
 
 
-def _download(url: str, limit: int) -> bytes:
+def _download(url: str, limit: int, progress: Callable[[int, int], object]) -> bytes:
     import http.client
     import urllib.error
     import urllib.request  # a tenth of a second, so only here
 
     try:
         with urllib.request.urlopen(url, timeout=SOCKET_SECONDS) as response:
-            content: bytes = response.read(limit)
+            expected = min(response.length or limit, limit)
+            content = b""
+            while part := response.read(min(CHUNK, limit - len(content))):
+                content += part
+                progress(len(content), expected)
             return content
     except urllib.error.HTTPError as error:
         error.close()
