@@ -84,7 +84,7 @@ def _raising(whether: bool) -> Iterator[None]:
 
 def _raise_if_due() -> None:
     if _raises and _came:
-        raise Interrupted(_came, "earlier results are as they were; run it again")
+        raise Interrupted(_came, "earlier results are kept: run it again")
 
 
 def _note(number: int, _: FrameType | None) -> None:

@@ -59,9 +59,7 @@ def run(work: Callable[..., None]) -> None:
             work(load(Path("params.yaml")), *paths)
             _refuse_changed_inputs(name, before)
     except BaseException as error:
-        # when dvc is gone, its next start may be at work on the outputs already
-        by_dvc = "DVC_STAGE" in os.environ and not interruption.orphaned()
-        lost = _restored(name) if by_dvc else ""
+        lost = _restored(name) if "DVC_STAGE" in os.environ else ""
         if isinstance(error, Interrupted):
             print(f"{name}: {error}{lost}", file=sys.stderr)
             sys.exit(error.exit_code)
@@ -123,6 +121,8 @@ def _digest(path: Path) -> object:
 
 def _restored(name: str) -> str:
     """Nothing, or that the earlier results could not be put back and how to do it."""
+    if interruption.orphaned():  # the next dvc may be at work on the outputs already
+        return " (earlier results are in DVC's cache: `dvc checkout` brings them back)"
     try:
         restore_outputs(name)
     except OSError as error:
