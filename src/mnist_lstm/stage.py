@@ -122,7 +122,7 @@ def _digest(path: Path) -> object:
 def _restored(name: str) -> str:
     """Nothing, or that the earlier results could not be put back and how to do it."""
     if interruption.orphaned():  # the next dvc may be at work on the outputs already
-        return " (earlier results are in DVC's cache: `dvc checkout` brings them back)"
+        return " (earlier ones come back by `dvc checkout` and `git checkout results`)"
     try:
         restore_outputs(name)
     except OSError as error:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,8 @@ from mnist_lstm.tracking import open_store
 STEPS = 1500  # three seconds of training, behind six of imports
 LINES = catalogue()["Stopped, and going on"]
 STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED = LINES
-TRAINS = re.compile(r"^on from step|steps of 32 images out of")
+TRAINS = re.compile(r"^on from step|steps of 32 images out of")  # then it opens the store
+MEASURES = re.compile(r"^Iter")
 
 
 def prepare(workspace: Workspace, steps: int) -> Workspace:
@@ -67,8 +68,8 @@ def dice() -> random.Random:
 def stopped(
     process: "subprocess.Popen[str]",
     stop: Callable[[int], None],
-    delay: float = 0.3,
-    word: re.Pattern[str] = TRAINS,
+    delay: float = 0.0,
+    word: re.Pattern[str] = MEASURES,
 ) -> str:
     """What is printed by a dvc that is stopped so long after the line with that word."""
     printed = ""
@@ -130,26 +131,40 @@ def assert_shown_once(workspace: Workspace, whole: Workspace) -> None:
     assert [(m.step, m.value) for m in history] == [(r["step"], r["train_loss"]) for r in curve]
 
 
-def kill_often(
-    workspace: Workspace, dice: random.Random, times: int, longest: float
-) -> Iterator[float]:
-    """Kill `dvc repro train` that often, at random moments; yields each moment, in seconds."""
-    for _ in range(times):
-        delay = dice.uniform(0, longest)
+def kill_often(workspace: Workspace, dice: random.Random, times: int, steps: int) -> None:
+    """Kill `dvc repro train` that often, all over the training: behind steps drawn at random.
+
+    Every fifth kill comes before the first step instead, while MLflow's store is opened.
+    """
+    moments = sorted(dice.sample(range(100, steps - 400, 100), times))
+    begun = []
+    for number, step in enumerate(moments, 1):
+        word = TRAINS if number % 5 == 0 else re.compile(f"^Iter.* step {step},")
+        delay = dice.uniform(0, 0.1)
         process = workspace.start("dvc", "repro", "train")
-        stopped(process, group(signal.SIGKILL), delay)
+        printed = stopped(process, group(signal.SIGKILL), delay, word)
         assert process.returncode == -signal.SIGKILL  # it was not over yet
         assert not (workspace.folder / "results" / "train" / "model.safetensors").exists()
-        yield delay
+        begun.append(went_on_from(printed) if number > 1 else 0)
+        print(f"kill {number}: begun at {begun[-1]}, {word.pattern!r} and {delay * 1000:.0f} ms")
+    begun.append(went_on_from(workspace.dvc("repro", "train")))
+    print(f"the last one: begun at {begun[-1]} of {steps}")
+    assert begun == sorted(begun)
+    # the kills were behind what is trained by then, less what no checkpoint could be afforded for
+    assert all(later > 0 for later in begun[1:])
+    assert begun[-1] >= moments[-1] / 2
+
+
+def went_on_from(printed: str) -> int:
+    (step,) = re.findall("(?m)^on from step (.*) of ", printed)
+    return int(step.replace(",", ""))
 
 
 def test_killed_at_random_moments(
     workspace: Workspace, whole: Workspace, dice: random.Random
 ) -> None:
     prepare(workspace, STEPS)
-    for delay in kill_often(workspace, dice, times=3, longest=0.8):
-        print(f"killed after {delay:.3f} s of training")
-    workspace.dvc("repro", "train")
+    kill_often(workspace, dice, 3, STEPS)
     assert_equal(workspace, whole)
 
 
@@ -161,10 +176,7 @@ def test_killed_at_twenty_random_moments(
     steps = 8000
     whole = uninterrupted(baseline, tmp_path / "whole", steps)
     prepare(workspace, steps)
-    for number, delay in enumerate(kill_often(workspace, dice, times=20, longest=1.2), 1):
-        print(f"kill {number}: after {delay:.3f} s of training")
-    printed = workspace.dvc("repro", "train")
-    print(re.findall("on from step .*", printed))
+    kill_often(workspace, dice, 20, steps)
     assert_equal(workspace, whole)
 
 
@@ -174,8 +186,9 @@ def test_killed_under_a_temporary_experiment(
     prepare(workspace, STEPS)
     command = ("exp", "run", "--temp", "--name", "tried", "train")
     process = workspace.start("dvc", *command)
-    stopped(process, group(signal.SIGKILL), dice.uniform(0.5, 1.5))
-    assert "on from step" in workspace.dvc(*command)
+    step = dice.randrange(300, STEPS - 400, 100)
+    stopped(process, group(signal.SIGKILL), word=re.compile(f"^Iter.* step {step},"))
+    assert went_on_from(workspace.dvc(*command)) > 0
     (ref,) = workspace.git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/tried").split()
     curve = workspace.git("show", f"{ref}:results/train/curve.csv")
     assert curve.encode() == whole.results()["results/train/curve.csv"]
@@ -231,7 +244,7 @@ def test_killed_between_the_end_of_training_and_dvcs_lock(
             time.sleep(0.005)
         os.killpg(pid, signal.SIGKILL)
 
-    stopped(workspace.start("dvc", "repro", "train"), once_it_is_written, delay=0)
+    stopped(workspace.start("dvc", "repro", "train"), once_it_is_written)
     assert (workspace.folder / "dvc.lock").read_bytes() == lock
     printed = workspace.dvc("repro", "train")
     assert "on from step 1,500 of 1,500" in printed
@@ -249,8 +262,12 @@ def test_a_second_trainer_waits_and_completes(
     assert first.stdout
     while not TRAINS.search(first.stdout.readline()):
         assert first.poll() is None
+    first.send_signal(signal.SIGSTOP)  # it sleeps until the second has noticed it
     second = train(other, DVC_ROOT=str(workspace.folder))
-    printed, _ = second.communicate()
+    assert second.stdout
+    printed = second.stdout.readline()
+    first.send_signal(signal.SIGCONT)
+    printed += second.communicate()[0]
     assert (first.wait(), second.returncode) == (0, 0)
     first.stdout.close()
     assert f"process {first.pid} in {workspace.folder}, since " in printed
@@ -293,7 +310,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_time(
 def test_a_damaged_checkpoint_is_set_aside(workspace: Workspace, whole: Workspace) -> None:
     prepare(workspace, STEPS)
     process = train(workspace)
-    stopped(process, group(signal.SIGKILL), delay=0)
+    stopped(process, group(signal.SIGKILL))
     (path,) = workspace.folder.glob(".checkpoints/*/checkpoint.safetensors")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

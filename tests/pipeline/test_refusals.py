@@ -51,7 +51,8 @@ MET = {
     "ERROR: failed to reproduce '<stage>': failed to run: <command>, exited with 1": without(
         "batch_size: 32", "batch_size: 0", "fetch"
     ),
-    "ERROR: Unable to read RWLock-file '.dvc/tmp/rwlock'. JSON structure is corrupted": torn_rwlock,
+    "ERROR: failed to reproduce '<stage>': Unable to read RWLock-file '.dvc/tmp/rwlock'. JSON "
+    "structure is corrupted: <reason>": torn_rwlock,
 }
 
 
