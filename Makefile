@@ -3,7 +3,7 @@
 PORT ?= 5000
 ACTIVATE := . .venv/bin/activate &&
 
-.PHONY: help env repro ui test check docs lock clean
+.PHONY: help env repro ui test soak check docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ ui: env ## look at the runs in a browser, with MLflow (PORT=5000)
 
 test: env ## run the tests
 	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+soak: env ## run the tests that take many minutes, and tell what they measured
+	@$(ACTIVATE) pytest -m soak -s --numprocesses 0
 
 check: env ## lint, formatting and types: what pre-commit and CI call
 	@$(ACTIVATE) ruff check

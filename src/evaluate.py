@@ -3,6 +3,11 @@
 Run: dvc repro evaluate
 """
 
+from mnist_lstm import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # first, since the other imports take seconds
+
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

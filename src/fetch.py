@@ -1,5 +1,10 @@
 """Fetch the four IDX files of a data set into a folder, verified. Run: dvc repro fetch"""
 
+from mnist_lstm import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # first, since the other imports take seconds
+
 import os
 from pathlib import Path
 

@@ -1,5 +1,10 @@
 """Turn the four IDX files into row sequences: train, validation, test. Run: dvc repro preprocess"""
 
+from mnist_lstm import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # first, since the other imports take seconds
+
 from pathlib import Path
 
 import torch

@@ -1,17 +1,25 @@
 """Train the row LSTM, on from its last checkpoint where there is one. Run: dvc repro train"""
 
+from mnist_lstm import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # first, since the other imports take seconds
+
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
 from mnist_lstm import UserError, checkpoint, device, provenance, stage
+from mnist_lstm.checkpoint import Checkpoint, Damaged
 from mnist_lstm.clock import Clock, now
 from mnist_lstm.files import sha256
+from mnist_lstm.interruption import Interrupted
 from mnist_lstm.model import RowLSTM
-from mnist_lstm.params import Params
+from mnist_lstm.params import Params, TrainParams
 from mnist_lstm.results import Training, row
 from mnist_lstm.sequences import SPLITS, Batches, Sequences
 from mnist_lstm.tracking import Follower
@@ -30,65 +38,116 @@ def train(params: Params, sequences: Path, results: Path) -> None:
             f"params.yaml: train.batch_size must be at most the {len(data['train'])} images there "
             f"are to train on, is {params.train.batch_size}"
         )
-    model, optimizer, batches = _start(params, data["train"], where)
-
     facts = _facts(params, files, where)
-    saved = checkpoint.Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
-    if state := saved.load():
-        checkpoint.restore(state, model, optimizer, batches)
-        record = Training(**state["record"])
-        print(f"on from step {record.step:,} of {params.train.steps:,}, its last checkpoint")
-    else:
-        record = Training(_about(params, files, data, facts, saved.fingerprint))
-        print(
-            f"{params.train.steps:,} steps of {params.train.batch_size:,} images out of "
-            f"{len(data['train']):,}, on {facts['device']} with {facts['threads']} threads"
-        )
+    saved = Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
+    with saved.held(_say_who_trains), interruption.deferred():
+        saved.prune()
+        learner = _start(params, data["train"], where)
+        state = _load(saved, learner, params.train.steps)
+        if state is None:
+            print(
+                f"{params.train.steps:,} steps of {params.train.batch_size:,} images out of "
+                f"{len(data['train']):,}, on {facts['device']} with {facts['threads']} threads"
+            )
+            about = _about(params, files, data, facts, saved.fingerprint)
+            state = {"step": 0, "seconds": 0.0, "record": vars(Training(about))}
+            # before the store knows it, so that a kill cannot leave a run that nothing goes on with
+            saved.save(*learner, state)
+        record, clock = Training(**state["record"]), Clock(where, state["seconds"])
+
+        run = Follower(stage.root(), record.about, tqdm.write)
+        try:
+            _learn(params.train, data, learner, saved, state["step"], record, clock, run)
+        except BaseException as error:
+            status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+            run.finish(status, record.about | {"ended": now()})
+            raise
+
+        learner.model.save(results / "model.safetensors")
+        record.about["ended"] = record.timings[-1]["time"]
+        record.about["model_sha256"] = sha256(results / "model.safetensors")
+        record.write(results)
+        run.finish("FINISHED", record.about)
+
+
+class _Learner(NamedTuple):
+    model: RowLSTM
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+
+
+def _learn(
+    settings: TrainParams,
+    data: Mapping[str, Sequences],
+    learner: _Learner,
+    saved: Checkpoint,
+    step: int,
+    record: Training,
+    clock: Clock,
+    run: Follower,
+) -> None:
+    """Train on from a step to the last; raises Interrupted where a signal came, all being saved.
+
+    MLflow is shown the rows that a checkpoint holds and no other, so that a training that goes on
+    from one measures none of them a second time.
+    """
+    before, shown = clock.seconds, 0
+
+    def show() -> None:
+        nonlocal shown
+        run.log_rows(record.rows[shown:], record.timings[shown:])
+        shown = len(record.rows)
 
     def save() -> None:
-        state = checkpoint.capture(model, optimizer, batches)
-        saved.save(state | {"record": vars(record)})
+        saved.save(*learner, {"step": step, "seconds": clock.seconds, "record": vars(record)})
+        show()
 
-    save()  # before the store knows it, so that a kill cannot leave a run that nothing goes on with
-    run = Follower(stage.root(), record.about, tqdm.write)
-    run.log_rows(record.rows, record.timings)
-    clock = Clock(where, record.seconds)
-    settings = params.train
-    try:
-        with tqdm(  # shown on a terminal only
-            batches, "train", settings.steps, initial=record.step, unit=" steps", disable=None
-        ) as bar:
-            for evaluation in fit(
-                model,
-                optimizer,
-                bar,
-                *(data[split] for split in SPLITS),
-                start=record.step,
-                steps=settings.steps,
-                eval_every=settings.eval_every,
-                eval_batch_size=settings.eval_batch_size,
-            ):
+    show()
+    with tqdm(  # shown on a terminal only
+        learner.batches, "train", settings.steps, initial=step, unit=" steps", disable=None
+    ) as bar:
+        for evaluation in fit(
+            learner.model,
+            learner.optimizer,
+            bar,
+            *(data[split] for split in SPLITS),
+            start=step,
+            steps=settings.steps,
+            eval_every=settings.eval_every,
+            eval_batch_size=settings.eval_batch_size,
+        ):
+            step += 1
+            if evaluation:
                 record.rows.append(row(evaluation))
-                record.timings.append(row(clock.read(evaluation.step)))
-                save()
-                run.log_rows(record.rows[-1:], record.timings[-1:])
+                record.timings.append(row(clock.read(step)))
                 bar.set_postfix(loss=f"{evaluation.train_loss:.3f}", refresh=False)
                 tqdm.write(_reference_line(evaluation))
-    except BaseException as error:
-        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        run.finish(status, record.about | {"ended": now()})
-        raise
-
-    model.save(results / "model.safetensors")
-    record.about["ended"] = record.timings[-1]["time"]
-    record.about["model_sha256"] = sha256(results / "model.safetensors")
-    record.write(results)
-    run.finish("FINISHED", record.about)
+            if signal := interruption.came():
+                save()
+                where = f"step {step:,} of {settings.steps:,}"
+                raise Interrupted(signal, f"saved at {where}: run it again, and it goes on there")
+            due = evaluation or step % settings.checkpoint_every == 0
+            if step == settings.steps or (due and saved.affordable(clock.seconds - before)):
+                save()
 
 
-def _start(
-    params: Params, data: Sequences, where: torch.device
-) -> tuple[RowLSTM, torch.optim.Optimizer, Batches]:
+def _load(saved: Checkpoint, learner: _Learner, steps: int) -> Mapping[str, Any] | None:
+    """The state of the last checkpoint, which the learner is brought to; None for none."""
+    try:
+        state = saved.load(*learner)
+    except Damaged as error:
+        print(f"{error}; set aside as {saved.set_aside().name}, and the training starts over")
+        return None
+    if state:
+        print(f"on from step {state['step']:,} of {steps:,}, its last checkpoint")
+    return state
+
+
+def _say_who_trains(holder: str) -> None:
+    print(f"this very training is at work in {holder}; waiting for its end", flush=True)
+
+
+def _start(params: Params, data: Sequences, where: torch.device) -> _Learner:
     torch.manual_seed(params.seed)
     model = RowLSTM(
         input_size=data.pixels.shape[2],
@@ -98,14 +157,14 @@ def _start(
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(weights, lr=params.train.learning_rate, eps=1e-8)
     shuffles = torch.Generator().manual_seed(params.seed)
-    return model, optimizer, Batches(len(data), params.train.batch_size, shuffles)
+    return _Learner(model, optimizer, Batches(len(data), params.train.batch_size, shuffles))
 
 
 def _facts(params: Params, files: dict[str, Path], where: torch.device) -> dict[str, Any]:
     return {
         "seed": params.seed,
         "model": params.model.model_dump(),
-        "train": params.train.model_dump(exclude={"device"}),
+        "train": params.train.model_dump(exclude={"device", "checkpoint_every"}),
         "data": {split: sha256(file) for split, file in files.items()},
         "code": checkpoint.code_digest(stage.code("train")),
         "versions": provenance.versions("torch", "numpy", "safetensors"),

@@ -1,10 +1,28 @@
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from samples import drawn, small_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+from samples import PROJECT, drawn, small_model
 
-from mnist_lstm.checkpoint import Checkpoint, capture, code_digest, fingerprint, restore
+from mnist_lstm.checkpoint import (
+    SHARE,
+    Checkpoint,
+    Damaged,
+    capture,
+    code_digest,
+    fingerprint,
+    read,
+)
 from mnist_lstm.model import RowLSTM
 from mnist_lstm.sequences import Batches
 from mnist_lstm.training import Evaluation, fit
@@ -13,56 +31,334 @@ from mnist_lstm.training import Evaluation, fit
 class Training:
     """A small one, to be stopped and gone on with."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, **sizes: int) -> None:
         torch.manual_seed(seed)
-        self.model: RowLSTM = small_model()
+        self.model: RowLSTM = small_model(**sizes)
         self.optimizer = torch.optim.Adam([w for w in self.model.parameters() if w.requires_grad])
         self.batches = Batches(40, 16, torch.Generator().manual_seed(seed))
 
-    def run(self, start: int, steps: int) -> list[Evaluation]:
+    @property
+    def parts(self) -> tuple[RowLSTM, torch.optim.Optimizer, Batches]:
+        return self.model, self.optimizer, self.batches
+
+    def run(self, start: int, stop: int) -> list[Evaluation]:
+        """Its evaluations, one every third step, of the steps up to `stop` of ten."""
         train, held_out = drawn(40, seed=1), drawn(20, seed=2)
-        return list(
-            fit(
-                self.model,
-                self.optimizer,
-                self.batches,
-                train,
-                held_out,
-                held_out,
-                start=start,
-                steps=steps,
-                eval_every=1,
-                eval_batch_size=20,
-            )
+        steps = fit(
+            *self.parts,
+            train,
+            held_out,
+            held_out,
+            start=start,
+            steps=10,
+            eval_every=3,
+            eval_batch_size=20,
         )
+        taken = [next(steps) for _ in range(stop - start)]
+        return [evaluation for evaluation in taken if evaluation]
 
 
-@pytest.mark.parametrize("stop", [0, 1, 4, 9])
+@pytest.mark.parametrize("stop", [0, 1, 3, 4, 10])
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, stop: int) -> None:
     whole = Training(seed=0)
     curve = whole.run(0, 10)
+    assert [evaluation.step for evaluation in curve] == [3, 6, 9, 10]
 
     stopped, checkpoint = Training(seed=0), Checkpoint(tmp_path, "f")
     first = stopped.run(0, stop)
-    checkpoint.save(capture(stopped.model, stopped.optimizer, stopped.batches))
-    other, state = Training(seed=5), checkpoint.load()  # nothing of its seed must be left
-    assert state is not None
-    restore(state, other.model, other.optimizer, other.batches)
+    checkpoint.save(*stopped.parts, {"step": stop})
+    other = Training(seed=5)  # nothing of its seed must be left
+    assert Checkpoint(tmp_path, "f").load(*other.parts) == {"step": stop}
 
     assert first + other.run(stop, 10) == curve
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, other.model.state_dict()[name])
+    there, expected = capture(*other.parts), capture(*whole.parts)
+    assert there.keys() == expected.keys()
+    assert all(torch.equal(there[name], expected[name]) for name in expected)
 
 
 def test_a_checkpoint_is_found_by_its_fingerprint_alone(tmp_path: Path) -> None:
-    one, other = Checkpoint(tmp_path, "one"), Checkpoint(tmp_path, "other")
-    assert one.load() is None
-    one.save({"step": 1})
-    one.save({"step": 2})
-    assert one.load() == {"step": 2}
-    assert other.load() is None
-    one.remove()
-    assert one.load() is None
+    training, one, other = Training(0), Checkpoint(tmp_path, "one"), Checkpoint(tmp_path, "other")
+    assert one.load(*training.parts) is None
+    one.save(*training.parts, {"step": 1})
+    one.save(*training.parts, {"step": 2})
+    assert one.load(*training.parts) == {"step": 2}
+    assert other.load(*training.parts) is None
+    assert one.remove()
+    assert one.load(*training.parts) is None
+    assert one.remove()  # there is nothing left to do
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A checkpoint after some steps."""
+    training, checkpoint = Training(seed=0), Checkpoint(tmp_path_factory.mktemp("content"), "f")
+    training.run(0, 4)
+    checkpoint.save(*training.parts, {"step": 4})
+    return checkpoint.path.read_bytes()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, content: bytes) -> Checkpoint:
+    checkpoint = Checkpoint(tmp_path, "f")
+    checkpoint.folder.mkdir()
+    checkpoint.path.write_bytes(content)
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"", "damaged"),
+        (lambda content: content[: len(content) // 2], "damaged"),
+        (lambda content: content + b"\0", "damaged"),
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "its SHA-256 is not the one"),
+        (lambda content: content.replace(b'\\"step\\": 4', b'\\"step\\": 5'), "its SHA-256"),
+        (lambda content: save(load(content)), "its SHA-256 is not the one"),
+        (lambda content: (2**40).to_bytes(8, "little") + content[8:], "damaged"),
+    ],
+)
+def test_damage_is_recognised_and_changes_nothing(
+    checkpoint: Checkpoint, content: bytes, damage: object, reason: str
+) -> None:
+    damaged = damage(content)
+    assert damaged != content
+    checkpoint.path.write_bytes(damaged)
+    training = Training(seed=3)
+    before = capture(*training.parts)
+    with pytest.raises(Damaged, match=reason) as error:
+        checkpoint.load(*training.parts)
+    assert str(error.value).startswith(f"{checkpoint.path}: ")
+    assert "\n" not in str(error.value)
+    after = capture(*training.parts)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_checkpoint_of_another_training_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(Damaged, match="the checkpoint of another training"):
+        read(checkpoint.path, "another")
+    with pytest.raises(Damaged, match=r"its model\.head\.bias is not that of this training"):
+        checkpoint.load(*Training(0, num_classes=3).parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("batches.left", torch.tensor([40])),
+        ("batches.left", torch.tensor([-1])),
+        ("batches.left", torch.zeros(3)),
+        ("rng", torch.zeros(5056, dtype=torch.uint8)),
+        ("rng", torch.zeros(3, dtype=torch.uint8)),
+        ("optimizer.0.exp_avg", torch.zeros(2)),
+        ("optimizer.99.exp_avg", torch.zeros(2)),
+        ("unknown", torch.zeros(2)),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, name: str, tensor: torch.Tensor
+) -> None:
+    """What a digest says nothing about: it was saved like this."""
+    training = Training(seed=0)
+    training.run(0, 4)
+    tensors = capture(*training.parts) | {name: tensor}
+    monkeypatch.setattr("mnist_lstm.checkpoint.capture", lambda *_: tensors)
+    checkpoint.save(*training.parts, {})
+    monkeypatch.undo()
+    with pytest.raises(Damaged, match=f"its {name} is not that of this training"):
+        checkpoint.load(*Training(seed=3).parts)
+
+
+def test_one_set_aside_takes_the_place_of_an_older_one(checkpoint: Checkpoint) -> None:
+    for content in (b"old", b"new"):
+        checkpoint.path.write_bytes(content)
+        aside = checkpoint.set_aside()
+    assert (aside.name, aside.read_bytes()) == ("checkpoint.damaged", b"new")
+    assert checkpoint.load(*Training(0).parts) is None
+
+
+@settings(
+    max_examples=1000,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_mutated_files_are_read_as_what_they_say_or_refused(
+    checkpoint: Checkpoint, content: bytes, data: st.DataObject
+) -> None:
+    mutated = bytearray(content)
+    header = 8 + int.from_bytes(content[:8], "little")
+    for _ in range(data.draw(st.integers(1, 3))):
+        # half of them in the header, which is a small part
+        last = data.draw(st.sampled_from([header, len(content)])) - 1
+        at = data.draw(st.integers(0, last))
+        instead = data.draw(st.binary(max_size=8))
+        match data.draw(st.sampled_from(["overwrite", "insert", "cut", "end"])):
+            case "overwrite":
+                mutated[at : at + len(instead)] = instead
+            case "insert":
+                mutated[at:at] = instead
+            case "cut":
+                del mutated[at : at + len(instead)]
+            case "end":
+                del mutated[at:]
+    checkpoint.path.write_bytes(mutated)
+    try:
+        state = read(checkpoint.path, "f")
+    except Damaged:
+        assert mutated != content
+    else:
+        assert state.about == {"step": 4}
+        original = load(content)
+        assert state.tensors.keys() == original.keys()
+        assert all(torch.equal(state.tensors[name], original[name]) for name in original)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
+def test_a_header_may_claim_what_it_likes(checkpoint: Checkpoint) -> None:
+    claim = b'{"a":{"dtype":"F32","shape":[2147483648,64],"data_offsets":[0,549755813888]}}'
+    checkpoint.path.write_bytes(len(claim).to_bytes(8, "little") + claim + bytes(1000))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    room = pages * resource.getpagesize() + 32 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (room, before[1]))
+    try:
+        with pytest.raises(Damaged):
+            read(checkpoint.path, "f")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(checkpoint: Checkpoint) -> None:
+    training, before = Training(seed=0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            checkpoint.save(*training.parts, {"step": 5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.filename == str(checkpoint.path)
+    assert checkpoint.load(*training.parts) == {"step": 4}
+    assert list(checkpoint.folder.iterdir()) == [checkpoint.path]
+
+
+def test_checkpoints_keep_to_their_share_of_the_time(tmp_path: Path) -> None:
+    training, checkpoint = Training(seed=0), Checkpoint(tmp_path, "f")
+    assert checkpoint.affordable(0)  # what one costs is not known yet
+    checkpoint.save(*training.parts, {})
+    first = checkpoint.seconds
+    assert first > 0
+    assert not checkpoint.affordable(1.9 * first / SHARE)
+    assert checkpoint.affordable(2.1 * first / SHARE)
+    checkpoint.save(*training.parts, {})
+    second = checkpoint.seconds - first
+    assert not checkpoint.affordable((first + 1.9 * second) / SHARE)
+    assert checkpoint.affordable((first + 2.1 * second) / SHARE)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mnist_lstm.checkpoint import Checkpoint
+with Checkpoint(Path(sys.argv[1]), "f").held(print):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def holder(folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that holds the checkpoint f until it is killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+class Waiting(threading.Thread):
+    """Wants to hold the checkpoint f too."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.checkpoint = Checkpoint(folder, "f")
+        self.told: list[str] = []
+        self.waits, self.holds = threading.Event(), threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        with self.checkpoint.held(lambda text: (self.told.append(text), self.waits.set())):
+            self.holds.set()
+            self.lock = self.checkpoint.lock.read_text()
+
+
+def test_a_second_trainer_is_told_of_the_first_and_waits_until_it_is_gone(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        waiting = Waiting(tmp_path)
+        assert waiting.waits.wait(10)
+        assert not waiting.holds.wait(0.2)
+        process.kill()
+        assert waiting.holds.wait(10)
+        waiting.join()
+    (told,) = waiting.told
+    assert told.startswith(f"process {process.pid} in {Path.cwd()}, since ")
+    assert waiting.lock.startswith(f"process {os.getpid()} in ")
+
+
+def test_one_whose_lock_is_removed_meanwhile_takes_a_new_one(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        waiting = Waiting(tmp_path)
+        assert waiting.waits.wait(10)
+        waiting.checkpoint.lock.unlink()
+        process.kill()
+        assert waiting.holds.wait(10)
+        waiting.join()
+    assert waiting.checkpoint.lock.read_text() == waiting.lock
+
+
+def test_what_is_held_is_not_removed(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "f")
+    with holder(tmp_path):
+        assert not checkpoint.remove()
+        assert checkpoint.lock.exists()
+    assert checkpoint.remove()
+    assert not checkpoint.folder.exists()
+
+
+def test_holding_does_away_with_what_a_killed_trainer_had_half_written(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "f")
+    checkpoint.folder.mkdir()
+    (checkpoint.folder / ".checkpoint.safetensors.1.draft").touch()
+    with checkpoint.held(print):
+        assert list(checkpoint.folder.iterdir()) == [checkpoint.lock]
+
+
+def test_an_error_of_the_work_is_the_works(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), Checkpoint(tmp_path, "f").held(print):
+        (tmp_path / "gone").read_text()
+
+
+def test_the_oldest_make_room(tmp_path: Path) -> None:
+    names = ["own", "oldest", "f", "old", "new"]  # by age; f is held
+    for name in names:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "checkpoint.safetensors").write_bytes(bytes(600))
+        (folder / "checkpoint.damaged").write_bytes(bytes(400))
+    with holder(tmp_path):
+        for age, name in enumerate(names):
+            os.utime(tmp_path / name, (age, age))
+        Checkpoint(tmp_path, "own").prune(5200)  # a lock has its size too
+        assert {folder.name for folder in tmp_path.iterdir()} == set(names)
+        Checkpoint(tmp_path, "own").prune(3200)
+        assert {folder.name for folder in tmp_path.iterdir()} == {"own", "f", "new"}
+        Checkpoint(tmp_path, "own").prune(0)
+        assert {folder.name for folder in tmp_path.iterdir()} == {"own", "f"}
 
 
 def test_fingerprints_tell_facts_apart() -> None:

@@ -21,6 +21,7 @@ def test_a_reading() -> None:
     time.sleep(0.05)
     idle = clock.read(2)
     assert (busy.step, idle.step) == (1, 2)
+    assert busy.seconds < clock.seconds
     assert 100.05 <= busy.seconds <= idle.seconds - 0.05
     assert busy.processor_percent > idle.processor_percent
     assert idle.memory_megabytes > 10

@@ -16,6 +16,7 @@ EXEMPT = {
     PACKAGE / "params.py": "its values reach DVC as params",
     PACKAGE / "stage.py": "guards a stage's work and takes no part in it",
     PACKAGE / "tracking.py": "shows a training",
+    PACKAGE / "interruption.py": "meets signals and takes no part in the work",
     PACKAGE / "clock.py": "times a training",
     PACKAGE / "provenance.py": "records where a training ran",
 }

@@ -1,6 +1,7 @@
 """Each line of docs/errors.md is met here, by doing what brings it about.
 
-What DVC itself says is met in tests/pipeline/test_refusals.py.
+What DVC itself says is met in tests/pipeline/test_refusals.py, and what is said of stopping and
+going on in tests/pipeline/test_kills.py.
 """
 
 import http.server
@@ -567,9 +568,11 @@ MET = {
     f"{DEVICE}<device>, but torch <version> finds no NVIDIA GPU here; write auto or cpu": device(
         "cuda", gpus=0
     ),
-    f"{DEVICE}<device>, but there is only <devices>": device("cuda:9", gpus=2),
+    f"{DEVICE}<device>, but there is only <devices>; write auto or one of these": device(
+        "cuda:9", gpus=2
+    ),
     f"{DEVICE}mps, but {NO_MAC}; write auto or cpu": device("mps", gpus=0),
-    "<stage>: <folder>: No space left on device; make room there and run again": full_disk,
+    "<stage>: <file>: No space left on device; make room there and run again": full_disk,
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows whose it is": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,
     f"{STORE}<reason>; training goes on, and evaluate will try again": followed,
@@ -616,5 +619,6 @@ def test_the_line_is_what_is_met(project: Project, line: str) -> None:
 
 
 def test_the_catalogue_has_these_lines_and_no_other() -> None:
-    lines = [line for part, its in catalogue().items() if part != "Said by DVC" for line in its]
+    elsewhere = ("Said by DVC", "Stopped, and going on")  # met in tests/pipeline
+    lines = [line for part, its in catalogue().items() if part not in elsewhere for line in its]
     assert sorted(lines) == sorted(MET)

@@ -7,7 +7,7 @@ from samples import small_model
 
 from mnist_lstm import UserError
 from mnist_lstm import model as model_module
-from mnist_lstm.model import Classifier, RowLSTM, dropout, infer
+from mnist_lstm.model import Classifier, RowLSTM, accuracy, dropout, infer
 
 
 def reference_model(implementation: str = "fused") -> RowLSTM:
@@ -154,3 +154,8 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, content: bytes | None) -> 
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors: .*dvc repro"):
         RowLSTM.load(path)
+
+
+def test_accuracy_is_a_fraction() -> None:
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    assert accuracy(logits, torch.tensor([1, 0, 0], dtype=torch.uint8)) == pytest.approx(2 / 3)

@@ -41,6 +41,11 @@ class Clock:
         self.start = self.last_wall = time.perf_counter()
         self.last_processor = time.process_time()
 
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on the training so far."""
+        return self.before + time.perf_counter() - self.start
+
     def read(self, step: int) -> Timing:
         """The row of a step, now."""
         wall, processor = time.perf_counter(), time.process_time()
@@ -50,7 +55,7 @@ class Clock:
         return Timing(
             step=step,
             time=now(),
-            seconds=round(self.before + wall - self.start, 3),
+            seconds=round(self.seconds, 3),
             memory_megabytes=round(_peak_memory_bytes() / 1e6, 1),
             processor_percent=round(100 * load, 1),
             gpu_memory_megabytes=(

@@ -24,7 +24,9 @@ def choose(name: str) -> torch.device:
             )
         if (device.index or 0) >= gpus:
             there = ", ".join(f"cuda:{index}" for index in range(gpus))
-            raise UserError(f"train.device is {name}, but there is only {there}")
+            raise UserError(
+                f"train.device is {name}, but there is only {there}; write auto or one of these"
+            )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(
             "train.device is mps, but this is no Mac with Apple silicon and macOS 14 "

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 
-from mnist_lstm.model import RowLSTM
-from mnist_lstm.training import accuracy
+from mnist_lstm.model import RowLSTM, accuracy
 
 
 def overall(logits: Tensor, labels: Tensor) -> dict[str, float]:

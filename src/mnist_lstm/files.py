@@ -19,7 +19,7 @@ def write_atomically(
 
     `content` is the bytes, or a function that writes them to the path it is given. The new file
     takes shape in the folder `scratch` (that of `path` unless named, and on its file system).
-    Folders are made as needed. Raises OSError where the disk refuses.
+    Folders are made as needed. Raises OSError, with `path` as its filename, where the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = (scratch or path.parent) / f".{path.name}.{os.getpid()}.draft"
@@ -31,5 +31,8 @@ def write_atomically(
         with draft.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
         draft.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # the draft's means nothing to a reader, and write() names none
+        raise
     finally:
         draft.unlink(missing_ok=True)

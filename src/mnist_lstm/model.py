@@ -165,3 +165,8 @@ def infer(model: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
     logits = torch.cat([model(batch) for batch in torch.split(pixels, batch_size)])
     model.train(was_training)
     return logits
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Fraction of images whose largest logit is at their label: (N, C), (N,) -> 0–1."""
+    return int((logits.argmax(dim=1) == labels).sum()) / len(labels)

@@ -77,6 +77,10 @@ class TrainParams(_Section):
     batch_size: Images = Field(description="Images that one step trains on")
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="Learning rate of Adam")
     eval_every: Steps = Field(description="Distance from one evaluation to the next")
+    checkpoint_every: Steps = Field(
+        description="Distance from one checkpoint to the next; evaluations make one too, and none "
+        "is made while all of them took 2 % of the time"
+    )
     eval_batch_size: Images = Field(
         description="Images at once in these evaluations: a matter of memory"
     )

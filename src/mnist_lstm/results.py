@@ -31,11 +31,6 @@ class Training:
         """Updates up to the last evaluation."""
         return int(self.rows[-1]["step"]) if self.rows else 0
 
-    @property
-    def seconds(self) -> float:
-        """Seconds spent up to the last evaluation."""
-        return float(self.timings[-1]["seconds"]) if self.timings else 0.0
-
     def write(self, folder: Path) -> None:
         """Write run.json, curve.csv and timing.csv, each whole or not at all."""
         write_json(folder / "run.json", self.about)

@@ -18,8 +18,9 @@ from typing import Any
 import yaml
 
 import mnist_lstm
-from mnist_lstm import UserError
+from mnist_lstm import UserError, interruption
 from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm.interruption import Interrupted
 from mnist_lstm.params import load, values_of
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -43,6 +44,8 @@ def root() -> Path:
 def run(work: Callable[..., None]) -> None:
     """Run a stage from the command line and exit: 0 done, 1 a user's mistake, said in one line.
 
+    128 and the signal's number is the code where one ended it: 130 for Ctrl-C, 143 for SIGTERM.
+
     Work is refused where the package would come from another workspace, and its results where
     what dvc.yaml lists as the stage's inputs changed while it ran: DVC would record them as made
     from the new values.
@@ -50,12 +53,16 @@ def run(work: Callable[..., None]) -> None:
     name = work.__name__
     paths = _paths(work)
     try:
-        _refuse_foreign_code(Path(inspect.getfile(work)).parent)
-        before = inputs(name)
-        work(load(Path("params.yaml")), *paths)
-        _refuse_changed_inputs(name, before)
+        with interruption.immediate():
+            _refuse_foreign_code(Path(inspect.getfile(work)).parent)
+            before = inputs(name)
+            work(load(Path("params.yaml")), *paths)
+            _refuse_changed_inputs(name, before)
     except BaseException as error:
         lost = _restored(name) if "DVC_STAGE" in os.environ else ""
+        if isinstance(error, Interrupted):
+            print(f"{name}: {error}{lost}", file=sys.stderr)
+            sys.exit(error.exit_code)
         if not isinstance(error, UserError | OSError):
             raise
         sys.exit(f"{name}: {_one_line(error)}{lost}")
@@ -114,6 +121,8 @@ def _digest(path: Path) -> object:
 
 def _restored(name: str) -> str:
     """Nothing, or that the earlier results could not be put back and how to do it."""
+    if interruption.orphaned():  # the next dvc may be at work on the outputs already
+        return " (earlier ones come back by `dvc checkout` and `git checkout results`)"
     try:
         restore_outputs(name)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""fit(): the training loop, as a generator of what was measured at each evaluation."""
+"""fit(): the training loop, as a generator of its steps and of what was measured at some."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnist_lstm.model import infer
+from mnist_lstm.model import accuracy, infer
 from mnist_lstm.sequences import Sequences
 
 
@@ -40,10 +40,11 @@ def fit(
     steps: int,
     eval_every: int,
     eval_batch_size: int,
-) -> Iterator[Evaluation]:
+) -> Iterator[Evaluation | None]:
     """Train from step `start` to `steps`, a batch of indices (B,) into `train` at a time.
 
-    Yields at each multiple of `eval_every` and at the end. All data is on the model's device.
+    Yields after each step: an Evaluation at each multiple of `eval_every` and at the end, else
+    None. There the training can be saved, or left. All data is on the model's device.
     """
     model.train()
     for step, indices in zip(range(start + 1, steps + 1), batches, strict=False):
@@ -57,9 +58,10 @@ def fit(
         loss.backward()
         optimizer.step()
 
+        evaluation = None
         if step % eval_every == 0 or step == steps:
             logits = infer(model, pixels, eval_batch_size)  # (B, C)
-            yield Evaluation(
+            evaluation = Evaluation(
                 step=step,
                 epoch=step * len(indices) // len(train),
                 train_accuracy=accuracy(logits, labels),
@@ -67,11 +69,7 @@ def fit(
                 test_accuracy=_accuracy_on(model, test, eval_batch_size),
                 train_loss=F.cross_entropy(logits, labels).item(),
             )
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Fraction of images whose largest logit is at their label: (N, C), (N,) -> 0–1."""
-    return int((logits.argmax(dim=1) == labels).sum()) / len(labels)
+        yield evaluation
 
 
 def _accuracy_on(model: nn.Module, data: Sequences, batch_size: int) -> float:

@@ -31,6 +31,12 @@ def outside(clone: Workspace) -> str:
     return done.stderr
 
 
+def torn_rwlock(clone: Workspace) -> str:
+    (clone.folder / ".dvc" / "tmp").mkdir()
+    (clone.folder / ".dvc" / "tmp" / "rwlock").write_text('{"write": ')
+    return clone.refused("repro", "fetch")
+
+
 MET = {
     "ERROR: unable to read: 'params.yaml', YAML file structure is corrupted: <reason>": without(
         "seed: 0", "seed: ["
@@ -45,6 +51,8 @@ MET = {
     "ERROR: failed to reproduce '<stage>': failed to run: <command>, exited with 1": without(
         "batch_size: 32", "batch_size: 0", "fetch"
     ),
+    "ERROR: failed to reproduce '<stage>': Unable to read RWLock-file '.dvc/tmp/rwlock'. JSON "
+    "structure is corrupted: <reason>": torn_rwlock,
 }
 
 

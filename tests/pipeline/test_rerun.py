@@ -1,14 +1,9 @@
 """What runs again after a change, and what stays as it was after a mistake."""
 
-import os
-import re
-import signal
 import time
 
 import pytest
 from workspace import Workspace, stages_run
-
-from mnist_lstm.tracking import open_store
 
 
 def test_a_change_reruns_what_depends_on_it_and_back_again_nothing(workspace: Workspace) -> None:
@@ -82,30 +77,6 @@ def test_params_edited_while_training_never_reach_the_cache(workspace: Workspace
     assert (workspace.folder / "results" / "train" / "model.safetensors").read_bytes() != honest
     assert len(workspace.runs()) == 2  # a training each, however often it was started
     assert {run.info.status for run in workspace.runs()} == {"FINISHED"}
-
-
-def test_a_killed_training_goes_on_to_the_same_weights_in_the_same_run(
-    workspace: Workspace, baseline: Workspace
-) -> None:
-    command = ("repro", "--force", "--single-item", "train")  # its results are in the cache
-    with workspace.start("dvc", *command) as training:
-        assert training.stdout
-        for line in training.stdout:
-            if "step 10," in line:
-                os.killpg(training.pid, signal.SIGKILL)
-    assert training.returncode == -signal.SIGKILL
-    assert not (workspace.folder / "results" / "train" / "model.safetensors").exists()
-
-    printed = workspace.dvc(*command)
-    assert re.search("on from step [12]0 of 20", printed)  # 20 where the kill came late
-    expected = baseline.results()
-    for name in ("model.safetensors", "curve.csv"):
-        path = f"results/train/{name}"
-        assert workspace.results()[path] == expected[path]
-    (run,) = workspace.runs()
-    assert run.info.status == "FINISHED"
-    history = open_store(workspace.folder).client.get_metric_history(run.info.run_id, "train_loss")
-    assert [metric.step for metric in history] == [10, 20]
 
 
 def test_malformed_files_are_named_and_results_stay(workspace: Workspace) -> None:

@@ -1,0 +1,325 @@
+"""A training is killed and stopped in all the ways there are, and ends as one that never was."""
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from samples import catalogue, is_the_line
+from workspace import Workspace
+
+from mnist_lstm.results import read_rows
+from mnist_lstm.tracking import open_store
+
+STEPS = 1500  # three seconds of training, behind six of imports
+LINES = catalogue()["Stopped, and going on"]
+STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED = LINES
+TRAINS = re.compile(r"^on from step|steps of 32 images out of")  # then it opens the store
+MEASURES = re.compile(r"^Iter")
+
+
+def prepare(workspace: Workspace, steps: int) -> Workspace:
+    """Set the recipe of these tests; the store is there, as it is after a first training.
+
+    A kill in the second in which MLflow makes a fresh one leaves half of its tables.
+    """
+    open_store(workspace.folder)
+    for key, value in (("steps", steps), ("eval_every", 100), ("checkpoint_every", 10)):
+        workspace.set(f"train.{key}", value)
+    return workspace
+
+
+def uninterrupted(baseline: Workspace, folder: Path, steps: int) -> Workspace:
+    """A workspace in which that training ran from beginning to end."""
+    workspace = prepare(baseline.clone(folder), steps)
+    shutil.copytree(baseline.folder / "data", folder / "data", dirs_exist_ok=True)
+    printed, _ = train(workspace).communicate()
+    assert (workspace.folder / "results" / "train" / "model.safetensors").is_file(), printed
+    return workspace
+
+
+def train(workspace: Workspace, **environment: str) -> "subprocess.Popen[str]":
+    """The stage alone, without dvc."""
+    paths = ("data/sequences", "results/train")
+    return workspace.start("python", "src/train.py", *paths, **environment)
+
+
+@pytest.fixture(scope="module")
+def whole(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return uninterrupted(baseline, tmp_path_factory.mktemp("whole") / "clone", STEPS)
+
+
+@pytest.fixture
+def dice() -> random.Random:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"the moments are drawn with seed {seed}")  # shown where the test fails
+    return random.Random(seed)
+
+
+def stopped(
+    process: "subprocess.Popen[str]",
+    stop: Callable[[int], None],
+    delay: float = 0.0,
+    word: re.Pattern[str] = MEASURES,
+) -> str:
+    """What is printed by a dvc that is stopped so long after the line with that word."""
+    printed = ""
+    assert process.stdout
+    for line in process.stdout:
+        printed += line
+        if word.search(line):
+            time.sleep(delay)
+            stop(process.pid)
+            break
+    else:
+        raise AssertionError(printed)
+    rest, _ = process.communicate()
+    return printed + rest
+
+
+def group(number: signal.Signals) -> Callable[[int], None]:
+    return lambda pid: os.killpg(pid, number)
+
+
+def alone(number: signal.Signals) -> Callable[[int], None]:
+    return lambda pid: os.kill(pid, number)
+
+
+def trainer(workspace: Workspace, number: signal.Signals) -> Callable[[int], None]:
+    """Signals the training process and not the dvc above it."""
+
+    def stop(_: int) -> None:
+        (lock,) = workspace.folder.glob(".checkpoints/*/lock")
+        os.kill(int(lock.read_text().split()[1]), number)
+
+    return stop
+
+
+def said(printed: str) -> list[str]:
+    """The lines of the catalogue that were met."""
+    return [line for line in LINES if any(is_the_line(line, met) for met in printed.splitlines())]
+
+
+def assert_equal(workspace: Workspace, whole: Workspace) -> None:
+    """Weights and curve of both are the same, and MLflow has each step of it once."""
+    expected, results = whole.results(), workspace.results()
+    for name in ("results/train/model.safetensors", "results/train/curve.csv"):
+        assert results[name] == expected[name], name
+    seconds = [row["seconds"] for row in timings(workspace)]
+    assert seconds == sorted(seconds)
+    assert_shown_once(workspace, whole)
+
+
+def timings(workspace: Workspace) -> list[dict[str, float]]:
+    return read_rows(workspace.folder / "results" / "train" / "timing.csv")
+
+
+def assert_shown_once(workspace: Workspace, whole: Workspace) -> None:
+    (run,) = workspace.runs()
+    assert run.info.status == "FINISHED"
+    curve = read_rows(whole.folder / "results" / "train" / "curve.csv")
+    history = open_store(workspace.folder).client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(m.step, m.value) for m in history] == [(r["step"], r["train_loss"]) for r in curve]
+
+
+def kill_often(workspace: Workspace, dice: random.Random, times: int, steps: int) -> None:
+    """Kill `dvc repro train` that often, all over the training: behind steps drawn at random.
+
+    Every fifth kill comes before the first step instead, while MLflow's store is opened.
+    """
+    moments = sorted(dice.sample(range(100, steps - 400, 100), times))
+    begun = []
+    for number, step in enumerate(moments, 1):
+        word = TRAINS if number % 5 == 0 else re.compile(f"^Iter.* step {step},")
+        delay = dice.uniform(0, 0.1)
+        process = workspace.start("dvc", "repro", "train")
+        printed = stopped(process, group(signal.SIGKILL), delay, word)
+        assert process.returncode == -signal.SIGKILL  # it was not over yet
+        assert not (workspace.folder / "results" / "train" / "model.safetensors").exists()
+        begun.append(went_on_from(printed) if number > 1 else 0)
+        print(f"kill {number}: begun at {begun[-1]}, {word.pattern!r} and {delay * 1000:.0f} ms")
+    begun.append(went_on_from(workspace.dvc("repro", "train")))
+    print(f"the last one: begun at {begun[-1]} of {steps}")
+    assert begun == sorted(begun)
+    # the kills were behind what is trained by then, less what no checkpoint could be afforded for
+    assert all(later > 0 for later in begun[1:])
+    assert begun[-1] >= moments[-1] / 2
+
+
+def went_on_from(printed: str) -> int:
+    (step,) = re.findall("(?m)^on from step (.*) of ", printed)
+    return int(step.replace(",", ""))
+
+
+def test_killed_at_random_moments(
+    workspace: Workspace, whole: Workspace, dice: random.Random
+) -> None:
+    prepare(workspace, STEPS)
+    kill_often(workspace, dice, 3, STEPS)
+    assert_equal(workspace, whole)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_killed_at_twenty_random_moments(
+    workspace: Workspace, baseline: Workspace, tmp_path: Path, dice: random.Random
+) -> None:
+    steps = 8000
+    whole = uninterrupted(baseline, tmp_path / "whole", steps)
+    prepare(workspace, steps)
+    kill_often(workspace, dice, 20, steps)
+    assert_equal(workspace, whole)
+
+
+def test_killed_under_a_temporary_experiment(
+    workspace: Workspace, whole: Workspace, dice: random.Random
+) -> None:
+    prepare(workspace, STEPS)
+    command = ("exp", "run", "--temp", "--name", "tried", "train")
+    process = workspace.start("dvc", *command)
+    step = dice.randrange(300, STEPS - 400, 100)
+    stopped(process, group(signal.SIGKILL), word=re.compile(f"^Iter.* step {step},"))
+    assert went_on_from(workspace.dvc(*command)) > 0
+    (ref,) = workspace.git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/tried").split()
+    curve = workspace.git("show", f"{ref}:results/train/curve.csv")
+    assert curve.encode() == whole.results()["results/train/curve.csv"]
+    outs = yaml.safe_load(workspace.git("show", f"{ref}:dvc.lock"))["stages"]["train"]["outs"]
+    (md5,) = [out["md5"] for out in outs if out["path"].endswith("model.safetensors")]
+    weights = whole.results()["results/train/model.safetensors"]
+    assert md5 == hashlib.md5(weights).hexdigest()
+    assert_shown_once(workspace, whole)
+
+
+def test_stopped_by_signals(workspace: Workspace, whole: Workspace) -> None:
+    before = workspace.results()
+    prepare(workspace, STEPS)
+    for stop, code, line in (
+        (group(signal.SIGINT), 130, STOPPED),
+        (trainer(workspace, signal.SIGTERM), 143, STOPPED),
+        (alone(signal.SIGKILL), None, DVC_IS_GONE),
+    ):
+        process = workspace.start("dvc", "repro", "train")
+        printed = stopped(process, stop)
+        assert line in said(printed), printed
+        assert "Traceback" not in printed
+        (run,) = workspace.runs()
+        assert run.info.status == "KILLED"
+        if code:
+            assert f"exited with {code}" in printed
+            assert workspace.results() == before
+    finished = workspace.dvc("repro", "train")
+    assert GOES_ON in said(finished)
+    assert_equal(workspace, whole)
+
+
+def test_stopped_while_it_imports(workspace: Workspace) -> None:
+    before = workspace.results()
+    process = workspace.start("dvc", "repro", "--force", "--single-item", "evaluate")
+    word = re.compile("^> python src/evaluate.py")
+    printed = stopped(process, group(signal.SIGINT), delay=0.6, word=word)
+    assert STOPPED_BEFORE in said(printed), printed
+    assert "exited with 130" in printed
+    assert "Traceback" not in printed
+    assert workspace.results() == before
+
+
+def test_killed_between_the_end_of_training_and_dvcs_lock(
+    workspace: Workspace, whole: Workspace
+) -> None:
+    prepare(workspace, STEPS)
+    lock = (workspace.folder / "dvc.lock").read_bytes()
+    last = workspace.folder / "results" / "train" / "timing.csv"  # of what a training writes
+
+    def once_it_is_written(pid: int) -> None:
+        while not last.exists():
+            time.sleep(0.005)
+        os.killpg(pid, signal.SIGKILL)
+
+    stopped(workspace.start("dvc", "repro", "train"), once_it_is_written)
+    assert (workspace.folder / "dvc.lock").read_bytes() == lock
+    printed = workspace.dvc("repro", "train")
+    assert "on from step 1,500 of 1,500" in printed
+    assert "Iter" not in printed
+    assert_equal(workspace, whole)
+
+
+def test_a_second_trainer_waits_and_completes(
+    workspace: Workspace, whole: Workspace, baseline: Workspace, tmp_path: Path
+) -> None:
+    other = prepare(baseline.clone(tmp_path / "other"), STEPS)
+    for one in (prepare(workspace, STEPS), other):
+        shutil.copytree(baseline.folder / "data", one.folder / "data", dirs_exist_ok=True)
+    first = train(workspace)
+    assert first.stdout
+    while not TRAINS.search(first.stdout.readline()):
+        assert first.poll() is None
+    first.send_signal(signal.SIGSTOP)  # it sleeps until the second has noticed it
+    second = train(other, DVC_ROOT=str(workspace.folder))
+    assert second.stdout
+    printed = second.stdout.readline()
+    first.send_signal(signal.SIGCONT)
+    printed += second.communicate()[0]
+    assert (first.wait(), second.returncode) == (0, 0)
+    first.stdout.close()
+    assert f"process {first.pid} in {workspace.folder}, since " in printed
+    assert WAITS in said(printed), printed
+    assert "on from step 1,500 of 1,500" in printed
+    assert other.json("results/train/run.json") == workspace.json("results/train/run.json")
+    for one in (workspace, other):
+        assert (
+            one.results()["results/train/curve.csv"] == whole.results()["results/train/curve.csv"]
+        )
+    assert_shown_once(workspace, whole)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_disk_that_fills_up_costs_nothing_but_time(
+    workspace: Workspace, whole: Workspace
+) -> None:
+    prepare(workspace, STEPS)
+
+    def fill(pid: int) -> None:
+        """The draft of the next checkpoint goes to a device that is always full."""
+        (lock,) = workspace.folder.glob(".checkpoints/*/lock")
+        draft = lock.with_name(f".checkpoint.safetensors.{pid}.draft")
+        while not draft.is_symlink():
+            with contextlib.suppress(FileExistsError):  # one is being written
+                draft.symlink_to("/dev/full")
+
+    process = train(workspace)
+    printed = stopped(process, fill)
+    assert process.returncode == 1
+    assert re.search(r"(?m)^train: .*/checkpoint\.safetensors: No space left on device; ", printed)
+    assert "Traceback" not in printed
+    assert [run.info.status for run in workspace.runs()] == ["FAILED"]
+    process = train(workspace)
+    printed, _ = process.communicate()
+    assert GOES_ON in said(printed), printed
+    assert_equal(workspace, whole)
+
+
+def test_a_damaged_checkpoint_is_set_aside(workspace: Workspace, whole: Workspace) -> None:
+    prepare(workspace, STEPS)
+    process = train(workspace)
+    stopped(process, group(signal.SIGKILL))
+    (path,) = workspace.folder.glob(".checkpoints/*/checkpoint.safetensors")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    process = train(workspace)
+    printed, _ = process.communicate()
+    assert DAMAGED in said(printed), printed
+    assert path.with_suffix(".damaged").read_bytes() == content
+    results, expected = workspace.results(), whole.results()
+    for name in ("results/train/model.safetensors", "results/train/curve.csv"):
+        assert results[name] == expected[name], name
+    assert workspace.runs()[-1].info.status == "FINISHED"  # a run of its own
