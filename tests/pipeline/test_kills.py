@@ -202,10 +202,11 @@ def test_killed_under_a_temporary_experiment(
 def test_stopped_by_signals(workspace: Workspace, whole: Workspace) -> None:
     before = workspace.results()
     prepare(workspace, STEPS)
-    for stop, code, line in (
-        (group(signal.SIGINT), 130, STOPPED),
-        (trainer(workspace, signal.SIGTERM), 143, STOPPED),
-        (alone(signal.SIGKILL), None, DVC_IS_GONE),
+    for stop, line in (
+        # the shell that dvc starts a stage in may die of a Ctrl-C itself: its code tells nothing
+        (group(signal.SIGINT), STOPPED),
+        (trainer(workspace, signal.SIGTERM), STOPPED),
+        (alone(signal.SIGKILL), DVC_IS_GONE),
     ):
         process = workspace.start("dvc", "repro", "train")
         printed = stopped(process, stop)
@@ -213,12 +214,20 @@ def test_stopped_by_signals(workspace: Workspace, whole: Workspace) -> None:
         assert "Traceback" not in printed
         (run,) = workspace.runs()
         assert run.info.status == "KILLED"
-        if code:
-            assert f"exited with {code}" in printed
+        if line == STOPPED:
             assert workspace.results() == before
     finished = workspace.dvc("repro", "train")
     assert GOES_ON in said(finished)
     assert_equal(workspace, whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_exit_code_is_that_of_the_signal(
+    workspace: Workspace, number: signal.Signals, code: int
+) -> None:
+    process = train(prepare(workspace, STEPS))
+    stopped(process, alone(number))
+    assert process.returncode == code
 
 
 def test_stopped_while_it_imports(workspace: Workspace) -> None:
@@ -227,7 +236,6 @@ def test_stopped_while_it_imports(workspace: Workspace) -> None:
     word = re.compile("^> python src/evaluate.py")
     printed = stopped(process, group(signal.SIGINT), delay=0.6, word=word)
     assert STOPPED_BEFORE in said(printed), printed
-    assert "exited with 130" in printed
     assert "Traceback" not in printed
     assert workspace.results() == before
 
