@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_lstm import device, figures, stage, tracking
+from mnist_lstm import device, figures, stage
 from mnist_lstm.checkpoint import Checkpoint
 from mnist_lstm.clock import now
 from mnist_lstm.evaluation import accuracy_by_rows, by_class, overall, read_row_by_row
@@ -24,6 +24,8 @@ from mnist_lstm.model import RowLSTM
 from mnist_lstm.params import Params
 from mnist_lstm.results import Row, Training, read_rows, write_json, write_rows
 from mnist_lstm.sequences import Sequences
+from mnist_lstm.tracking.projection import View, project
+from mnist_lstm.tracking.store import TrackingError, open_store, shown
 
 SPLITS = ("validation", "test")
 
@@ -82,11 +84,11 @@ def evaluate(
     if known:
         print(f"the published script: {known[-1]['test_accuracy']:.2%}")
     try:
-        store = tracking.project(stage.root(), training, results, Path("params.yaml"))
-        print(f"shown as {record.about['name']} in MLflow: `make ui` ({store})")
-    except tracking.TrackingError as error:
-        again = "`dvc repro --single-item --force evaluate` shows them there later"
-        print(f"{error}; the results are whole, {again}")
+        store = open_store(stage.root())
+        project(store, View.read(training, [results]))
+        print(f"shown as {record.about['name']} in MLflow: `make ui` ({shown(store.uri)})")
+    except TrackingError as error:
+        print(f"{error}; the results are whole, and `mnist-lstm sync` shows them there later")
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
 
 

@@ -28,10 +28,14 @@ import torch
 import yaml
 from samples import PROJECT, catalogue, drawn, is_the_line, small_model
 from test_idx import MALFORMED
-from test_tracking import ROWS, TIMINGS, about
+from tracked import ROWS, TIMINGS, about
 
-from mnist_lstm import datasets, idx, mirrors, stage, tracking
+from mnist_lstm import datasets, idx, mirrors, stage
+from mnist_lstm.clock import now
 from mnist_lstm.results import Training
+from mnist_lstm.tracking import Follower
+from mnist_lstm.tracking.projection import Run
+from mnist_lstm.tracking.store import TrackingError, open_store
 
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 MNIST = datasets.DATASETS["mnist"].files
@@ -108,8 +112,8 @@ class Project:
         """What opening the store says, with that in its file."""
         if content:
             (self.folder / "mlflow.db").write_bytes(content)
-        with pytest.raises(tracking.TrackingError) as error:
-            tracking.Run(tracking.open_store(Path()), about())
+        with pytest.raises(TrackingError) as error:
+            Run(open_store(Path()), about())
         return str(error.value)
 
 
@@ -325,7 +329,7 @@ def file_for_a_folder(project: Project) -> str:
 def followed(project: Project) -> str:
     said: list[str] = []
     project.monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    tracking.Follower(project.folder, about(), said.append)
+    Follower(project.folder, about(), said.append).finish("FAILED", about() | {"ended": now()})
     (line,) = said
     return line
 
@@ -361,7 +365,7 @@ def store_of_another(project: Project) -> str:
     with tempfile.TemporaryDirectory() as name:  # other users can reach it, unlike pytest's
         folder = Path(name)
         project.monkeypatch.chdir(folder)
-        tracking.open_store(folder)
+        open_store(folder)
         (folder / "mlflow.db").chmod(0o444)
         (folder / ".mlflow.lock").chmod(0o666)
         folder.chmod(0o555)
@@ -576,8 +580,9 @@ MET = {
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows whose it is": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,
     f"{STORE}<reason>; training goes on, and evaluate will try again": followed,
-    f"{STORE}<reason>; the results are whole, `dvc repro --single-item --force evaluate` shows "
-    "them there later": evaluated,
+    f"{STORE}<reason>; the results are whole, and `mnist-lstm sync` shows them there later": (
+        evaluated
+    ),
     f"{STORE}Connection refused; see that the server is up and its address right": store_at(
         "http://127.0.0.1:9"
     ),

@@ -6,7 +6,7 @@ from urllib.parse import urlparse
 
 from workspace import Workspace
 
-from mnist_lstm.tracking import open_store
+from mnist_lstm.tracking.store import open_store
 
 
 def test_temporary_and_queued_experiments_share_the_store(clone: Workspace) -> None:

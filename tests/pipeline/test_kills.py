@@ -18,7 +18,7 @@ from samples import catalogue, is_the_line
 from workspace import Workspace
 
 from mnist_lstm.results import read_rows
-from mnist_lstm.tracking import open_store
+from mnist_lstm.tracking.store import open_store
 
 STEPS = 1500  # three seconds of training, behind six of imports
 LINES = catalogue()["Stopped, and going on"]

@@ -8,7 +8,7 @@ from workspace import Workspace, stages_run
 
 from mnist_lstm.model import Classifier, RowLSTM
 from mnist_lstm.results import read_rows
-from mnist_lstm.tracking import open_store
+from mnist_lstm.tracking.store import open_store
 
 
 def test_it_tells_what_happens(baseline: Workspace) -> None:

@@ -14,7 +14,7 @@ import mlflow
 import yaml
 from samples import PROJECT
 
-from mnist_lstm.tracking import open_store
+from mnist_lstm.tracking.store import open_store
 
 # the digits tour, as small as it still says something
 SMALL = {

@@ -1,0 +1,37 @@
+"""The `mnist-lstm` command: parses, and hands over to its subcommands."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mnist_lstm import UserError
+from mnist_lstm.commands import sync, verify
+
+COMMANDS = {"sync": sync, "verify": verify}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns its exit code, 2 where it could not do its work."""
+    parser = argparse.ArgumentParser(
+        prog="mnist-lstm",
+        description="Look after the trainings of this project: their results and their runs.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=(module.__doc__ or "").rstrip("."),
+            description=module.HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add(command)
+        command.set_defaults(run=module.run, name=name)
+    parsed = parser.parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except UserError as error:
+        print(f"mnist-lstm {parsed.name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code

@@ -1,0 +1,51 @@
+"""List where MLflow and the results disagree."""
+
+import argparse
+import json
+
+HELP = """\
+Every result of this project is compared with its run in MLflow, and every run with the results:
+results without a run, curves, parameters or tags that differ, artifacts and models that are not
+there, runs whose model no result has, and runs marked as running that nothing trains. Results are
+those in the workspace, in commits, of DVC experiments and in DVC's cache.
+
+Exit code: 0 when all agrees (with --fix: when all does by now), 1 when something disagrees, 2 when
+the store cannot be reached."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("--fix", action="store_true", help="mend what can be mended")
+    parser.add_argument("--json", action="store_true", help="print a JSON array")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, print and, if asked to, mend."""
+    from mnist_lstm import stage
+    from mnist_lstm.history import History
+    from mnist_lstm.tracking.audit import disagreements
+    from mnist_lstm.tracking.store import open_store, shown
+
+    root = stage.root()
+    store, history = open_store(root), History(root)
+    found = []
+    for one in disagreements(store, history, root):
+        mended = arguments.fix and one.mend is not None
+        if mended and one.mend:
+            one.mend()
+        found += [
+            {"name": one.name, "training_id": one.training_id, "what": line, "mended": mended}
+            for line in one.lines
+        ]
+        if not arguments.json:
+            for line in one.lines:
+                print(f"{one.name}: {line}{': mended' if mended else ''}", flush=True)
+    left = sum(not entry["mended"] for entry in found)
+    if arguments.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif left:
+        hint = "" if arguments.fix else "; `mnist-lstm verify --fix` mends what can be mended"
+        print(f"{shown(store.uri)}: disagreements: {left}{hint}")
+    else:
+        print(f"{shown(store.uri)}: agrees with all results, {len(history.results)} of them")
+    return 1 if left else 0

@@ -1,0 +1,91 @@
+"""A training's run, shown while it trains: by a thread of its own, so that no store can hurt it."""
+
+import platform
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PAUSES = (1.0, 30.0)  # seconds between two tries of a store that fails: the first, and the longest
+# seconds that a training waits at its end for the store to take the rest: of a server, which may
+# hang, and of a local file, which may still be in the making
+PATIENCE = {"server": 5.0, "file": 60.0}
+
+
+class Follower:
+    """Shows a run while it trains, behind it.
+
+    The first failure of the store is reported. From then on it is tried again with growing pauses;
+    the training waits for it at its end alone, with PATIENCE, and what the store then lacks, the
+    next projection of the files adds.
+    """
+
+    def __init__(self, root: Path, about: Mapping[str, Any], report: Callable[[str], None]) -> None:
+        """Start to show, in the store of the project in `root`, the training that `about` tells of.
+
+        `about` is what `projection.Run` takes. `report` is given one line, if any, by the thread.
+        """
+        self._root, self._about, self._report = root, about, report
+        self._rows: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+        self._end: tuple[str, Mapping[str, Any]] | None = None
+        self._news = threading.Event()
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._news.set()
+        self._thread.start()
+
+    def log_rows(
+        self, rows: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Show rows of curve.csv and of timing.csv, a pair a step. Does not wait."""
+        self._rows += zip(rows, timings, strict=True)
+        self._news.set()
+
+    def finish(self, status: str, about: Mapping[str, Any]) -> None:
+        """Close the run: FINISHED, FAILED or KILLED, as of `about["ended"]`."""
+        from mnist_lstm.tracking.store import is_server, shown, uri_of
+
+        self._end = (status, about)
+        self._ends.set()
+        self._news.set()
+        uri = uri_of(self._root)
+        patience = PATIENCE["server" if is_server(uri) else "file"]
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self._say(f"MLflow store {shown(uri)}: no answer within {patience:g} s")
+
+    def _follow(self) -> None:
+        # MLflow's import takes seconds, which the training does not wait for
+        from mnist_lstm.tracking.projection import Run
+        from mnist_lstm.tracking.store import TrackingError, open_store
+
+        run, pause = None, PAUSES[0]
+        while self._news.wait():
+            self._news.clear()
+            end, rows = self._end, list(self._rows)
+            try:
+                if run is None:
+                    run = Run(open_store(self._root), self._about)
+                    run.log_trainer(trainer(self._root, self._about["fingerprint"]))
+                if rows:
+                    run.log_rows(*zip(*rows, strict=True))
+                if end:
+                    run.finish(*end)
+                pause = PAUSES[0]
+            except TrackingError as error:
+                self._say(str(error))
+                run = None
+                self._ends.wait(pause)
+                pause = min(2 * pause, PAUSES[1])
+                self._news.set()
+            if end:
+                return
+
+    def _say(self, what: str) -> None:
+        report, self._report = self._report, lambda _: None  # once
+        report(f"{what}; training goes on, and evaluate will try again")
+
+
+def trainer(root: Path, fingerprint: str) -> str:
+    """Where the file is that a training's process has locked while it lives: host and path."""
+    return f"{platform.node()}:{root.resolve() / '.checkpoints' / fingerprint / 'lock'}"

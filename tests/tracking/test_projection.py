@@ -1,0 +1,236 @@
+"""Real MLflow, on a SQLite store of the test's own."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+import yaml
+from mlflow.entities import Metric, ViewType
+from samples import drawn
+from tracked import ROWS, TIMINGS, about, evaluated
+
+from mnist_lstm.files import sha256
+from mnist_lstm.model import Classifier, RowLSTM
+from mnist_lstm.results import write_json
+from mnist_lstm.tracking.projection import Run, View, differences, flat, project, runs
+from mnist_lstm.tracking.store import Store
+
+
+def read(results: Path) -> View:
+    return View.read(results / "train", [results / "evaluate"])
+
+
+def show(store: Store, results: Path) -> mlflow.entities.Run:
+    project(store, read(results))
+    (run,) = runs(store)
+    return run
+
+
+def contents(store: Store, run: mlflow.entities.Run, scratch: Path) -> dict[str, object]:
+    """All that a store has of a run, but for its own identifiers."""
+    client, run_id = store.client, run.info.run_id
+    scratch.mkdir()
+    folder = Path(client.download_artifacts(run_id, "", str(scratch)))
+    (output,) = run.outputs.model_outputs
+    return {
+        "metrics": {
+            key: [(m.step, m.timestamp, m.value) for m in client.get_metric_history(run_id, key)]
+            for key in run.data.metrics
+        },
+        "params": run.data.params,
+        "tags": run.data.tags,
+        "files": {
+            str(path.relative_to(folder)): sha256(path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        },
+        "model": client.get_logged_model(output.model_id).tags,
+        "times": (run.info.start_time, run.info.end_time, run.info.status, run.info.run_name),
+    }
+
+
+def test_a_training_is_one_run_however_often_it_is_shown(
+    store: Store, results: Path, tmp_path: Path
+) -> None:
+    assert project(store, read(results)) == ["it has no run"]
+    assert project(store, read(results)) == []
+    (run,) = runs(store)
+    seen = contents(store, run, tmp_path / "seen")
+    assert seen["params"] == {
+        "seed": "0",
+        "model.num_layers": "2",
+        "model.hidden_size": "16",
+        "model.dropout": "0.5",
+        "train.steps": "1000",
+        "train.batch_size": "128",
+        "train.learning_rate": "0.01",
+    }
+    assert seen["times"] == (1767323040000, 1767323140000, "FINISHED", "drawn")
+    histories = seen["metrics"]
+    assert isinstance(histories, dict)
+    assert histories["test_accuracy"] == [
+        (50, 1767323090000, ROWS[0]["test_accuracy"]),
+        (100, 1767323140000, ROWS[1]["test_accuracy"]),
+    ]
+    assert histories["evaluation/test/accuracy"] == [(100, 1767326400000, 0.1)]
+    assert histories["system/process_cpu_utilization_percentage"][0][2] == 150
+    tags = run.data.tags
+    assert tags["training_id"] == "a" * 32
+    assert tags["dirty"] == "True"
+    assert tags["evaluate.batch_size"] == "10"
+    assert tags["version.torch"] == "1"
+    assert "dvc_experiment" not in tags
+    assert tags["model_sha256"] == sha256(results / "train" / "model.safetensors")
+    files = seen["files"]
+    assert isinstance(files, dict)
+    assert files == {
+        "code.patch": files["code.patch"],
+        "params.yaml": files["params.yaml"],
+        **{str(path.relative_to(results)): sha256(path) for path in results.rglob("*.*")},
+    }
+    inputs = {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
+    assert inputs == {("drawn train", "d" * 32), ("drawn test", "e" * 32)}
+    assert len(run.inputs.dataset_inputs) == 2
+    assert tags["mlflow.note.content"] == (
+        "A dropout LSTM (2 layers of 16 units, dropout 0.5) on drawn, a pixel row at a time. "
+        "1,000 steps of 128 out of 10 images, learning rate 0.01, seed 0, on cpu with 2 "
+        "threads in float32. Made by commit cccccccccc, with changes that are in code.patch."
+    )
+
+
+def test_params_yaml_says_what_training_and_evaluation_were_given(results: Path) -> None:
+    params = yaml.safe_load(read(results).files["params.yaml"])
+    assert params == about()["params"] | {"evaluate": {"batch_size": 10}}
+
+
+def test_a_lost_run_is_made_anew_from_its_files(
+    store: Store, results: Path, tmp_path: Path
+) -> None:
+    run = show(store, results)
+    first = contents(store, run, tmp_path / "first")
+    store.client.delete_run(run.info.run_id)
+    assert contents(store, show(store, results), tmp_path / "second") == first
+
+
+def test_a_half_logged_run_is_completed(store: Store, results: Path) -> None:
+    begun = Run(store, about())
+    begun.log_trainer("here")
+    begun.log_rows(ROWS[:1], TIMINGS[:1])
+    (run,) = runs(store)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["trainer"] == "here"
+    assert run.data.metrics["test_accuracy"] == ROWS[0]["test_accuracy"]
+    run = show(store, results)
+    assert run.info.run_id == begun.id
+    assert run.info.status == "FINISHED"
+    assert "trainer" not in run.data.tags
+    history = store.client.get_metric_history(run.info.run_id, "test_accuracy")
+    assert [metric.step for metric in history] == [50, 100]
+
+
+def test_what_is_missing_is_named_and_added(store: Store, results: Path, tmp_path: Path) -> None:
+    run = show(store, results)
+    whole = contents(store, run, tmp_path / "whole")
+    (output,) = run.outputs.model_outputs
+    location = store.client.get_logged_model(output.model_id).artifact_location
+    shutil.rmtree(location.removeprefix("file://"))
+    artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
+    (artifacts / "train" / "curve.csv").unlink()
+    accuracy = (artifacts / "evaluate" / "metrics.json").read_text()
+    (artifacts / "evaluate" / "metrics.json").write_text(accuracy.replace("0.1", "0.2"))
+    store.client.delete_tag(run.info.run_id, "dataset")
+    store.client.set_terminated(run.info.run_id, "FAILED")
+
+    (run,) = runs(store)
+    assert differences(store, run, read(results)).lines() == [
+        "its tag dataset is not 'drawn'",
+        "its artifact train/curve.csv is another, or not there",
+        "its artifact evaluate/metrics.json is another, or not there",
+        "its model is not there",
+        "its state or its end is another",
+    ]
+    again = show(store, results)
+    assert contents(store, again, tmp_path / "again") == whole
+    assert again.outputs.model_outputs[0].model_id == output.model_id
+    assert project(store, read(results)) == []
+
+
+def test_a_run_that_contradicts_its_files_is_made_anew(
+    store: Store, results: Path, tmp_path: Path
+) -> None:
+    run = show(store, results)
+    whole = contents(store, run, tmp_path / "whole")
+    store.client.log_batch(run.info.run_id, [Metric("test_accuracy", 0.9999, 1767323190000, 150)])
+    assert project(store, read(results)) == ["its test_accuracy has points of no such training"]
+    (again,) = runs(store)
+    assert again.info.run_id != run.info.run_id
+    assert contents(store, again, tmp_path / "again") == whole
+
+
+def test_what_people_write_about_a_run_stays(store: Store, results: Path) -> None:
+    run = show(store, results)
+    store.client.set_tag(run.info.run_id, "mlflow.note.content", "the good one")
+    store.client.update_run(run.info.run_id, name="good")
+    assert project(store, read(results)) == []
+    run = show(store, results)
+    assert (run.info.run_name, run.data.tags["mlflow.note.content"]) == ("good", "the good one")
+
+
+def test_a_new_evaluation_is_added_behind_the_earlier(
+    store: Store, results: Path, tmp_path: Path
+) -> None:
+    show(store, results)
+    later = tmp_path / "later"
+    write_json(later / "metrics.json", {"test": {"accuracy": 0.3}})
+    evaluated(later, "2026-01-02T05:00:00+00:00", batch_size=20)
+    # both, the later one, and what is earlier than the store has it
+    for folders in ([later, results / "evaluate"], [later], [results / "evaluate"]):
+        project(store, View.read(results / "train", folders))
+        (run,) = runs(store)
+        assert run.data.metrics["evaluation/test/accuracy"] == 0.3
+        assert run.data.tags["evaluate.batch_size"] == "20"
+        assert differences(store, run, View.read(results / "train", folders)).lines() == []
+        history = store.client.get_metric_history(run.info.run_id, "evaluation/test/accuracy")
+        assert [metric.value for metric in history] == [0.1, 0.3]
+
+
+def test_two_trainings_of_one_fingerprint_are_two_runs(store: Store) -> None:
+    one, two = Run(store, about("1" * 32)), Run(store, about("2" * 32))
+    assert one.id != two.id
+    assert Run(store, about("1" * 32)).id == one.id
+
+
+def test_a_training_without_an_evaluation_is_shown(store: Store, results: Path) -> None:
+    project(store, View.read(results / "train"))
+    (run,) = runs(store)
+    assert run.info.status == "FINISHED"
+    assert len(run.outputs.model_outputs) == 1
+    assert not any(key.startswith("evaluation") for key in run.data.metrics)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_the_logged_model_answers_as_ours_without_pickle(
+    store: Store, results: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    show(store, results)
+    (found,) = store.client.search_logged_models([store.experiment_id])
+    assert found.status == "READY"
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    loaded = mlflow.pyfunc.load_model(found.artifact_location)
+    pixels = drawn(batch, seed=0).pixels
+    answer = torch.from_numpy(loaded.predict(pixels.numpy()))
+    ours = Classifier(RowLSTM.load(results / "train" / "model.safetensors")).eval()(pixels)
+    torch.testing.assert_close(answer, ours, rtol=0, atol=1e-6)
+
+
+def test_default_is_never_used(store: Store, results: Path) -> None:
+    show(store, results)
+    assert store.client.search_runs(["0"], run_view_type=ViewType.ALL) == []
+    assert store.client.search_logged_models(["0"]) == []
+
+
+def test_flat() -> None:
+    assert flat({"a": 1, "b": {"c": 2, "d": {"e": 3}}}, "/") == {"a": 1, "b/c": 2, "b/d/e": 3}

@@ -1,0 +1,121 @@
+"""Real MLflow, on SQLite stores of the test's own."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+from tracked import leave_results
+
+from mnist_lstm.tracking.projection import View, differences, project, runs
+from mnist_lstm.tracking.store import EXPERIMENT, TrackingError, open_store, shown, uri_of
+
+
+def test_it_is_that_of_the_root_or_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert uri_of(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert uri_of(tmp_path) == "http://127.0.0.1:9"
+
+
+def test_the_experiment_has_an_absolute_place_for_artifacts(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root.parent)
+    store = open_store(root)
+    experiment = store.client.get_experiment(store.experiment_id)
+    assert experiment.name == EXPERIMENT == "mnist-lstm"
+    assert experiment.artifact_location == (root / "mlruns").as_uri()
+    again = open_store(root)
+    assert (again.experiment_id, again.moved_from) == (store.experiment_id, None)
+
+
+def test_several_may_open_one_at_once(tmp_path: Path) -> None:
+    """One that is not there yet: each of two would try to build its tables."""
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(open_store(tmp_path).experiment_id))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+
+
+def test_a_kill_while_the_tables_are_made_leaves_none(tmp_path: Path) -> None:
+    code = "import sys; from mnist_lstm.tracking.store import *; open_store(Path(sys.argv[1]))"
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path])
+    draft = tmp_path / ".mlflow.db.draft"
+    while not (draft.exists() and tables(draft)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    half = tables(draft)
+    open_store(tmp_path)
+    assert not draft.exists()
+    assert len(tables(tmp_path / "mlflow.db")) > len(half)
+
+
+def tables(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as opened:
+        return opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_project_in_another_folder_finds_its_artifacts(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, how: str
+) -> None:
+    view = View.read(*folders(leave_results(root / "results")))
+    project(open_store(root), view)
+    (before,) = runs(open_store(root))
+    there = tmp_path_factory.mktemp("elsewhere") / "project"
+    shutil.copytree(root, there)
+    if how == "moved":
+        shutil.rmtree(root)
+
+    _artifact_repos_cache.clear()  # which another process would not have
+    store = open_store(there)
+    assert store.moved_from == (root / "mlruns").as_uri()
+    (run,) = runs(store)
+    assert run.info.run_id == before.info.run_id
+    assert differences(store, run, view).lines() == []
+    model = store.client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    for uri in (run.info.artifact_uri, model.artifact_location):
+        path = Path(urlparse(uri).path)
+        assert path.is_relative_to(there / "mlruns")
+        assert path.is_dir()
+    assert open_store(there).moved_from is None
+    if how == "copied":
+        (left,) = runs(open_store(root))
+        assert left.info.artifact_uri == before.info.artifact_uri
+
+
+def folders(results: Path) -> tuple[Path, list[Path]]:
+    return results / "train", [results / "evaluate"]
+
+
+def test_one_that_does_not_open_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(TrackingError, match=r"^MLflow store http://…@127\.0\.0\.1:9: ") as error:
+        open_store(tmp_path)
+    assert "\n" not in str(error.value)
+    assert shown("http://127.0.0.1:9") == "http://127.0.0.1:9"
+
+
+def test_no_usage_reports_are_sent() -> None:
+    from mlflow.telemetry.utils import is_telemetry_disabled
+
+    assert is_telemetry_disabled()

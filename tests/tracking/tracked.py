@@ -1,0 +1,75 @@
+"""What tests of tracking share: a drawn training, its rows and its results."""
+
+from pathlib import Path
+
+from samples import small_model
+
+from mnist_lstm.clock import Timing
+from mnist_lstm.files import sha256
+from mnist_lstm.results import Training, row, write_json, write_rows
+from mnist_lstm.training import Evaluation
+
+STEPS = (50, 100)
+ROWS = [row(Evaluation(step, 0, 0.5, step / 1000, step / 999, 1 / step)) for step in STEPS]
+TIMINGS = [
+    row(
+        Timing(
+            step,
+            f"2026-01-02T03:{4 + step // 60:02}:{step % 60:02}+00:00",
+            1.0,
+            200.0,
+            150.0,
+            None,
+            None,
+        )
+    )
+    for step in STEPS
+]
+
+
+def about(training_id: str = "a" * 32) -> dict[str, object]:
+    return {
+        "training_id": training_id,
+        "name": "drawn",
+        "started": "2026-01-02T03:04:00+00:00",
+        "fingerprint": "f",
+        "dataset": "drawn",
+        "image": [8, 8],
+        "data": {
+            split: {"file": f"data/{split}", "images": 10, "sha256": letter * 64}
+            for split, letter in (("train", "d"), ("test", "e"))
+        },
+        "device": "cpu",
+        "threads": 2,
+        "precision": "float32",
+        "commit": "c" * 40,
+        "dirty": True,
+        "dvc_experiment": None,
+        "versions": {"torch": "1"},
+        "params": {
+            "seed": 0,
+            "model": {"num_layers": 2, "hidden_size": 16, "dropout": 0.5},
+            "train": {"steps": 1000, "batch_size": 128, "learning_rate": 0.01},
+        },
+        "patch": "diff",
+    }
+
+
+def leave_results(folder: Path, **told: object) -> Path:
+    """What train and evaluate leave in a folder."""
+    model = small_model()
+    model.save(folder / "train" / "model.safetensors")
+    ended = {"ended": TIMINGS[-1]["time"]}
+    digest = {"model_sha256": sha256(folder / "train" / "model.safetensors")}
+    Training(about() | told | ended | digest, ROWS, TIMINGS).write(folder / "train")
+    write_json(folder / "evaluate" / "metrics.json", {"test": {"accuracy": 0.1, "loss": 0.2}})
+    write_rows(folder / "evaluate" / "predictions.csv", [{"actual": 1, "predicted": 1}])
+    evaluated(folder / "evaluate", "2026-01-02T04:00:00+00:00", batch_size=10)
+    return folder
+
+
+def evaluated(folder: Path, ended: str, batch_size: int) -> Path:
+    """The run.json of an evaluation."""
+    settings = {"params": {"evaluate.batch_size": batch_size}, "ended": ended}
+    write_json(folder / "run.json", {"training_id": "a" * 32} | settings)
+    return folder
