@@ -1,9 +1,12 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from trainings import uninterrupted
 from workspace import Workspace
 
 HERE = Path(__file__).parent
@@ -15,25 +18,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.pipeline)
 
 
+@contextmanager
+def shared(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder that processes that run tests side by side share: the first one makes it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of this process is in the one of all
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield base / name
+
+
 @pytest.fixture(scope="session")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace whose pipeline has run, its results committed. To look at, not to change.
-
-    Processes that run tests side by side share it: the first one makes it, the others wait.
-    """
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent  # that of this process is in the one of all
-    workspace = Workspace(shared / "baseline")
-    with (shared / "baseline.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (workspace.folder / "printed.txt").is_file():
-            Workspace.create(workspace.folder)
+    """A workspace whose pipeline has run, its results committed. To look at, not to change."""
+    with shared(tmp_path_factory, "baseline") as folder:
+        workspace = Workspace(folder)
+        if not (folder / "printed.txt").is_file():
+            Workspace.create(folder)
             printed = workspace.dvc("repro")
             workspace.git("add", "dvc.lock", "results")
             workspace.git("commit", "--quiet", "--message", "results")
-            (workspace.folder / "printed.txt").write_text(printed)
+            (folder / "printed.txt").write_text(printed)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def whole(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with a training that nothing disturbed. To look at, not to change."""
+    with shared(tmp_path_factory, "whole") as folder:
+        return Workspace(folder) if folder.exists() else uninterrupted(baseline, folder)
 
 
 @pytest.fixture
@@ -45,6 +59,6 @@ def clone(baseline: Workspace, tmp_path: Path) -> Workspace:
 @pytest.fixture
 def workspace(clone: Workspace, baseline: Workspace) -> Workspace:
     """A clone with DVC's cache and the data: nothing in it has to run."""
-    shutil.copytree(baseline.folder / ".dvc" / "cache", clone.folder / ".dvc" / "cache")
-    clone.dvc("checkout", "--quiet")
+    for name in (".dvc/cache", "data", "results"):
+        shutil.copytree(baseline.folder / name, clone.folder / name, dirs_exist_ok=True)
     return clone

@@ -8,8 +8,8 @@ from typing import Any
 
 PAUSES = (1.0, 30.0)  # seconds between two tries of a store that fails: the first, and the longest
 # seconds that a training waits at its end for the store to take the rest: of a server, which may
-# hang, and of a local file, which may still be in the making
-PATIENCE = {"server": 5.0, "file": 60.0}
+# hang; of one that did fail; of a local file, which may still be in the making
+PATIENCE = {"server": 5.0, "failed": 2.0, "file": 60.0}
 
 
 class Follower:
@@ -26,6 +26,7 @@ class Follower:
         `about` is what `projection.Run` takes. `report` is given one line, if any, by the thread.
         """
         self._root, self._about, self._report = root, about, report
+        self._has_failed = False
         self._rows: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
         self._end: tuple[str, Mapping[str, Any]] | None = None
         self._news = threading.Event()
@@ -49,8 +50,8 @@ class Follower:
         self._ends.set()
         self._news.set()
         uri = uri_of(self._root)
-        patience = PATIENCE["server" if is_server(uri) else "file"]
-        self._thread.join(patience)
+        kind = "failed" if self._has_failed else "server" if is_server(uri) else "file"
+        self._thread.join(patience := PATIENCE[kind])
         if self._thread.is_alive():
             self._say(f"MLflow store {shown(uri)}: no answer within {patience:g} s")
 
@@ -82,8 +83,9 @@ class Follower:
                 return
 
     def _say(self, what: str) -> None:
-        report, self._report = self._report, lambda _: None  # once
-        report(f"{what}; training goes on, and evaluate will try again")
+        if not self._has_failed:  # once is enough
+            self._has_failed = True
+            self._report(f"{what}; training goes on, and evaluate will try again")
 
 
 def trainer(root: Path, fingerprint: str) -> str:

@@ -1,0 +1,223 @@
+"""A tracking server that is away in all the ways there are costs seconds, and no result.
+
+Each test prints the time that was lost: pytest -s tests/pipeline/test_outages.py
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from trainings import prepare, train
+from workspace import Workspace
+
+from mnist_lstm.results import read_rows
+from mnist_lstm.tracking.projection import runs
+from mnist_lstm.tracking.store import Store, open_store
+
+LOST_AT_MOST = 10.0  # seconds, in train and in evaluate together
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[int]:
+    """A port that refuses connections."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@contextlib.contextmanager
+def one_that_hangs() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def one_that_fails() -> Iterator[int]:
+    """A server that answers every call with 500."""
+
+    class Failing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Be quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+class RealServer:
+    """`mlflow server`, on a store of its own, to be killed and started again."""
+
+    def __init__(self, workspace: Workspace, folder: Path) -> None:
+        self.workspace = workspace
+        self.database = open_store(folder).uri  # made here, so that the start is quicker
+        self.folder = folder
+        with nobody() as port:
+            self.port = port
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.process = self.workspace.start(
+            *("mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--workers", "1", "--backend-store-uri", self.database),
+            *("--artifacts-destination", str(self.folder / "artifacts")),
+        )
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            assert self.process.poll() is None
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> Store:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", self.uri)
+        return open_store(self.folder)
+
+
+@pytest.fixture
+def server(clone: Workspace, tmp_path: Path) -> Iterator[RealServer]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = RealServer(clone, folder)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def prepared(clone: Workspace, baseline: Workspace) -> Workspace:
+    shutil.copytree(baseline.folder / "data", clone.folder / "data", dirs_exist_ok=True)
+    return prepare(clone)
+
+
+class Watched:
+    """A stage whose lines are read with the time at which they come."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.lines: list[tuple[float, str]] = []
+
+    def until(self, word: str) -> None:
+        """Read up to the first line that begins with that; to the end where none does."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append((time.monotonic(), line))
+            if line.startswith(word):
+                return
+
+    def seconds_after(self, word: str) -> float:
+        """Read to the end; how long after the last line with that it came."""
+        self.until("\n no such line")
+        assert self.process.wait() == 0, self.printed
+        ended = time.monotonic()
+        assert self.process.stdout
+        self.process.stdout.close()
+        return ended - max(at for at, line in self.lines if line.startswith(word))
+
+    @property
+    def printed(self) -> str:
+        return "".join(line for _, line in self.lines)
+
+
+def evaluate(workspace: Workspace, uri: str) -> "subprocess.Popen[str]":
+    return workspace.start(
+        *("python", "src/evaluate.py", "data/raw/classes.txt", "data/sequences", "results/train"),
+        *("data/published_curve.csv", "results/evaluate"),
+        MLFLOW_TRACKING_URI=uri,
+    )
+
+
+def assert_whole(workspace: Workspace, whole: Workspace) -> None:
+    """Every result of the training is on disk, as if nothing had been."""
+    expected, results = whole.results(), workspace.results()
+    for name in ("results/train/model.safetensors", "results/train/curve.csv"):
+        assert results[name] == expected[name], name
+    assert workspace.json("results/train/run.json")["model_sha256"]
+
+
+def said(printed: str) -> list[str]:
+    return re.findall(r"(?m)^MLflow store .*", printed)
+
+
+def test_a_server_that_is_away_from_the_start(prepared: Workspace, whole: Workspace) -> None:
+    took = {}
+    for outage in (nobody, one_that_hangs, one_that_fails):
+        with outage() as port:
+            uri = f"http://127.0.0.1:{port}"
+            training = Watched(train(prepared, MLFLOW_TRACKING_URI=uri))
+            ending = training.seconds_after("Iter")
+            evaluation = Watched(evaluate(prepared, uri))
+            took[outage] = ending + evaluation.seconds_after("test accuracy")
+        for printed, line in (
+            (training.printed, "training goes on, and evaluate will try again"),
+            (evaluation.printed, "and `mnist-lstm sync` shows them there later"),
+        ):
+            (met,) = said(printed)
+            assert met.startswith(f"MLflow store {uri}: ")
+            assert met.endswith(line)
+            assert "Traceback" not in printed
+        assert_whole(prepared, whole)
+        assert prepared.json("results/evaluate/metrics.json")["test"]["accuracy"] > 0.5
+        # a refusal comes at once, so what both stages take behind their last figures is their own
+        lost = took[outage] - (0 if outage is nobody else took[nobody])
+        print(f"{outage.__name__}: {lost:.1f} s lost")
+        assert lost < LOST_AT_MOST
+
+
+def test_a_server_that_dies_in_mid_run_and_one_that_comes_back(
+    prepared: Workspace, server: RealServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared.set("train.steps", 4000)  # time enough to find the server, and to miss it
+    server.start()
+    training = Watched(train(prepared, MLFLOW_TRACKING_URI=server.uri))
+    while not runs(server.store(monkeypatch)):
+        assert training.process.poll() is None
+    server.kill()
+    lost = training.seconds_after("Iter")
+    print(f"died: {lost:.1f} s lost")
+    assert lost < LOST_AT_MOST
+    (line,) = said(training.printed)
+    assert line.endswith("training goes on, and evaluate will try again")
+    model = prepared.results()["results/train/model.safetensors"]
+
+    # the same training finds it away, and it comes back
+    shutil.rmtree(prepared.folder / ".checkpoints")
+    training = Watched(train(prepared, MLFLOW_TRACKING_URI=server.uri))
+    training.until("MLflow store ")
+    training.process.send_signal(signal.SIGSTOP)
+    server.start()
+    training.process.send_signal(signal.SIGCONT)
+    lost = training.seconds_after("Iter")
+    print(f"came back: {lost:.1f} s lost")
+    assert lost < LOST_AT_MOST
+    assert len(said(training.printed)) == 1
+    assert prepared.results()["results/train/model.safetensors"] == model
+    store = server.store(monkeypatch)
+    first, second = runs(store)
+    assert (first.info.status, second.info.status) == ("RUNNING", "FINISHED")
+    curve = read_rows(prepared.folder / "results" / "train" / "curve.csv")
+    history = store.client.get_metric_history(second.info.run_id, "train_loss")
+    assert [(m.step, m.value) for m in history] == [(r["step"], r["train_loss"]) for r in curve]
