@@ -9,7 +9,7 @@ import torch
 import yaml
 from mlflow.entities import Metric, ViewType
 from samples import drawn
-from tracked import ROWS, TIMINGS, about, evaluated
+from tracked import ROWS, TIMINGS, about, contents, evaluated
 
 from mnist_lstm.files import sha256
 from mnist_lstm.model import Classifier, RowLSTM
@@ -26,29 +26,6 @@ def show(store: Store, results: Path) -> mlflow.entities.Run:
     project(store, read(results))
     (run,) = runs(store)
     return run
-
-
-def contents(store: Store, run: mlflow.entities.Run, scratch: Path) -> dict[str, object]:
-    """All that a store has of a run, but for its own identifiers."""
-    client, run_id = store.client, run.info.run_id
-    scratch.mkdir()
-    folder = Path(client.download_artifacts(run_id, "", str(scratch)))
-    (output,) = run.outputs.model_outputs
-    return {
-        "metrics": {
-            key: [(m.step, m.timestamp, m.value) for m in client.get_metric_history(run_id, key)]
-            for key in run.data.metrics
-        },
-        "params": run.data.params,
-        "tags": run.data.tags,
-        "files": {
-            str(path.relative_to(folder)): sha256(path)
-            for path in folder.rglob("*")
-            if path.is_file()
-        },
-        "model": client.get_logged_model(output.model_id).tags,
-        "times": (run.info.start_time, run.info.end_time, run.info.status, run.info.run_name),
-    }
 
 
 def test_a_training_is_one_run_however_often_it_is_shown(

@@ -1,12 +1,17 @@
 """What tests of tracking share: a drawn training, its rows and its results."""
 
+import hashlib
+import zipfile
 from pathlib import Path
+from urllib.parse import urlparse
 
+import mlflow
 from samples import small_model
 
 from mnist_lstm.clock import Timing
 from mnist_lstm.files import sha256
 from mnist_lstm.results import Training, row, write_json, write_rows
+from mnist_lstm.tracking.store import Store
 from mnist_lstm.training import Evaluation
 
 STEPS = (50, 100)
@@ -73,3 +78,38 @@ def evaluated(folder: Path, ended: str, batch_size: int) -> Path:
     settings = {"params": {"evaluate.batch_size": batch_size}, "ended": ended}
     write_json(folder / "run.json", {"training_id": "a" * 32} | settings)
     return folder
+
+
+def contents(store: Store, run: mlflow.entities.Run, scratch: Path) -> dict[str, object]:
+    """All that a store has of a run, but for its own identifiers."""
+    client, run_id = store.client, run.info.run_id
+    scratch.mkdir()
+    folder = Path(client.download_artifacts(run_id, "", str(scratch)))
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    program = Path(urlparse(model.artifact_location).path) / "data" / "model.pt2"
+    return {
+        "metrics": {
+            key: [(m.step, m.timestamp, m.value) for m in client.get_metric_history(run_id, key)]
+            for key in run.data.metrics
+        },
+        "params": run.data.params,
+        "tags": run.data.tags,
+        "files": {
+            str(path.relative_to(folder)): sha256(path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        },
+        "model": (model.tags, weights(program)),
+        "times": (run.info.start_time, run.info.end_time, run.info.status, run.info.run_name),
+    }
+
+
+def weights(program: Path) -> dict[str, str]:
+    """Digests of the tensors in an exported program; beside them it has paths of source files."""
+    with zipfile.ZipFile(program) as file:
+        return {
+            name.partition("/")[2]: hashlib.sha256(file.read(name)).hexdigest()
+            for name in file.namelist()
+            if "/data/weights/weight_" in name
+        }

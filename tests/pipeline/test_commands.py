@@ -1,0 +1,104 @@
+"""`mnist-lstm` in a project that has results, and no store yet."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tracked import contents
+from workspace import Workspace
+
+from mnist_lstm.cli import main
+from mnist_lstm.tracking.projection import runs
+from mnist_lstm.tracking.store import open_store
+
+
+@pytest.fixture
+def here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(workspace.folder)
+    return workspace
+
+
+def test_verify_finds_what_disagrees_and_mends_it(
+    here: Workspace, baseline: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = baseline.json("results/train/run.json")["name"]
+    assert main(["verify"]) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{name}: it has no run\n")
+    assert "disagreements: 1; `mnist-lstm verify --fix` mends what can be mended" in printed
+    assert main(["verify", "--fix", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    training_id = baseline.json("results/train/run.json")["training_id"]
+    assert found == {
+        "name": name,
+        "training_id": training_id,
+        "what": "it has no run",
+        "mended": True,
+    }
+    assert main(["verify"]) == 0
+    assert "agrees with all results, 1 of them" in capsys.readouterr().out
+
+    synced, first = open_store(here.folder), open_store(baseline.folder)
+    (mine,), (theirs,) = runs(synced), runs(first)
+    expected = contents(first, theirs, tmp_path / "first")
+    assert contents(synced, mine, tmp_path / "synced") == expected
+
+
+def test_a_result_of_another_commit_is_brought_from_cache_and_git(
+    here: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The workspace has none, and DVC's cache of runs is gone: git knows what there was."""
+    for path in (here.folder / "results").rglob("*.*"):
+        path.unlink()
+    for path in (here.folder / ".dvc" / "cache" / "runs").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    (here.folder / "dvc.lock").unlink()
+    assert main(["sync"]) == 0
+    assert "runs brought into line: 1, in line before: 0\n" in capsys.readouterr().out
+    assert [run.info.status for run in here.runs()] == ["FINISHED"]
+
+
+def test_what_is_not_in_the_cache_is_counted(
+    clone: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(clone.folder)
+    assert main(["sync"]) == 0
+    printed = capsys.readouterr().out
+    assert "runs brought into line: 0, in line before: 0\n" in printed
+    assert "recorded results that are not in DVC's cache here: 2; where a DVC remote" in printed
+
+
+def test_a_store_that_cannot_be_reached_is_a_line(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for command in ("sync", "verify"):
+        assert main([command]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"mnist-lstm {command}: MLflow store http://127.0.0.1:9: ")
+        assert said.count("\n") == 1
+
+
+def test_outside_of_a_project_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify"]) == 2
+    assert "no dvc.yaml here or above; run this inside the project" in capsys.readouterr().err
+
+
+def test_help_is_there_at_once() -> None:
+    """Neither torch nor MLflow is imported for it."""
+    code = (
+        "import sys; from mnist_lstm.cli import main\n"
+        "try: main(['verify', '--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'mlflow', 'dvc', 'numpy'} & set(sys.modules)))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert "Exit code: 0 when all agrees" in printed
+    assert printed.endswith("\n[]\n")
