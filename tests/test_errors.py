@@ -30,7 +30,7 @@ from samples import PROJECT, catalogue, drawn, is_the_line, small_model
 from test_idx import MALFORMED
 from tracked import ROWS, TIMINGS, about
 
-from mnist_lstm import datasets, idx, mirrors, stage
+from mnist_lstm import cli, datasets, idx, mirrors, stage
 from mnist_lstm.clock import now
 from mnist_lstm.results import Training
 from mnist_lstm.tracking import Follower
@@ -347,6 +347,12 @@ def evaluated(project: Project) -> str:
     return line
 
 
+def commanded(project: Project) -> str:
+    project.monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert cli.main(["sync"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
 def store_at(uri: str) -> Callable[[Project], str]:
     def provoke(project: Project) -> str:
         project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -583,6 +589,7 @@ MET = {
     f"{STORE}<reason>; the results are whole, and `mnist-lstm sync` shows them there later": (
         evaluated
     ),
+    f"mnist-lstm <command>: {STORE}<reason>": commanded,
     f"{STORE}Connection refused; see that the server is up and its address right": store_at(
         "http://127.0.0.1:9"
     ),

@@ -73,7 +73,14 @@ class Workspace:
 
     def dvc(self, *arguments: str, **environment: str) -> str:
         """Run dvc, which must succeed; returns what it and the stages print."""
-        done = self.start("dvc", *arguments, **environment)
+        return self._succeed("dvc", *arguments, **environment)
+
+    def command(self, *arguments: str) -> str:
+        """Run mnist-lstm, which must succeed; returns what it prints."""
+        return self._succeed("mnist-lstm", *arguments)
+
+    def _succeed(self, program: str, *arguments: str, **environment: str) -> str:
+        done = self.start(program, *arguments, **environment)
         printed, _ = done.communicate()
         assert done.returncode == 0, printed
         return printed
