@@ -10,7 +10,7 @@ Edit = tuple[str, int, int, bytes]
 
 
 def fuzz(cases: int) -> settings:
-    """So many cases, the same ones each time: what fails here fails everywhere."""
+    """So many cases, the same ones in every run of the tests: what fails once fails again."""
     return settings(
         max_examples=cases,
         derandomize=True,
