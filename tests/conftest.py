@@ -1,9 +1,19 @@
 """What holds for every test: a seed, few threads, and none of the user's own settings."""
 
+import tempfile
+
 import pytest
 import torch
+from hypothesis.configuration import set_hypothesis_home_dir
 
 torch.set_num_threads(1)  # for models this small, a second one costs more than it brings
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis would keep its notes in the tree."""
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    set_hypothesis_home_dir(folder.name)
 
 
 @pytest.fixture(autouse=True)

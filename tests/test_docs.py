@@ -41,7 +41,7 @@ def test_every_parameter_has_its_row_in_the_order_of_the_reference_recipe() -> N
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
-        ("train.batch_size", ["images", "whole number ≥ 1", "`128`"]),
+        ("train.batch_size", ["images", "whole number ≥ 1 and < 2⁶³", "`128`"]),
         ("model.dropout", ["fraction", "number ≥ 0 and < 1", "`0.5`"]),
         ("model.implementation", ["", "`fused`, `unrolled`", "`fused`"]),
         ("preprocess.split_seed", ["", "whole number ≥ 0 and < 2⁶³ or `null`", "`null`"]),

@@ -474,6 +474,7 @@ MET = {
         "rate: 0.005", "rate: 5e-3"
     ),
     f"{PARAMS}<key> must be text, is <value>": edited("device: auto", "device: 0"),
+    f"{PARAMS}<key> must be Unicode text, is <value>": edited("device: auto", r'device: "\\ud800"'),
     f"{PARAMS}<key> must be <one> or <another>, is <value>": edited("fused", "fast"),
     f"{PARAMS}train.device must be auto, cpu, cuda, cuda:N or mps, is <value>": edited(
         "device: auto", "device: gpu"
@@ -491,9 +492,11 @@ MET = {
         "evaluate:\n.*", "evaluate: 3"
     ),
     f"{PARAMS}must have sections, is <value>": params_are(b""),
-    f"{PARAMS}line <number>, column <number>: the key <key> comes twice in the section": edited(
+    f"{PARAMS}line <number>, column <number>: <key>: comes twice in the section": edited(
         "(?m)^seed", "seed: 1\nseed"
     ),
+    f"{PARAMS}line <number>, column <number>: <key>: has the YAML tag <tag>; write the value "
+    "alone": edited("seed: 0", "seed: !!python/name:os.system x"),
     f"{PARAMS}line <number>, column <number>: <what is wrong there>": edited("seed: 0", "seed: ["),
     f"{PARAMS}not UTF-8 text (<reason> at byte <number>)": params_are(b"\xff\xfe"),
     f"{PARAMS}not readable as YAML: <reason>": params_are(b"seed: \x00"),

@@ -147,3 +147,12 @@ def test_belief_shows_the_first_image_of_each_class_and_every_row() -> None:
         answer = beliefs[digit, -1].argmax()
         assert title(image) == str(digit)
         assert title(shades) == f"read as {answer} ({beliefs[digit, -1, answer]:.0%})"
+
+
+def test_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    images, labels, beliefs = answers()
+    names = ["$x$", r"$\frac$", "a_b^c", "{", "%", *DIGITS[5:]]
+    figure = figures.confusion(labels, beliefs[:, -1].argmax(axis=1), names)
+    figures.save(figure, tmp_path / "picture.png")
+    assert all(not text.get_parse_math() for text in figure.axes[0].get_xticklabels())
+    figures.save(figures.belief(images, labels, beliefs, names), tmp_path / "picture.png")

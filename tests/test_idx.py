@@ -1,18 +1,28 @@
 """IDX: what is written is read back, and whatever is malformed is refused in one line."""
 
 import gzip
+import math
 import re
 import struct
 import tracemalloc
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mutations import Edit, edited, fuzz, some_edits
+from numpy.typing import NDArray
 
 from mnist_lstm import UserError
 from mnist_lstm.idx import MAX_VALUES, IdxError, decode, encode, read_pair
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (3, 4, 5), dtype=np.uint8)
 LABELS = np.array([0, 9, 4], dtype=np.uint8)
 PLAIN = bytes([0, 0, 8, 3]) + struct.pack(">III", 3, 4, 5) + IMAGES.tobytes()
 
@@ -118,27 +128,119 @@ def test_a_broken_gzip_is_refused(content):
         decode(content, rank=3, name="some-file.gz")
 
 
-def peak_of_refusing(content: bytes) -> int:
-    """Most bytes allocated at once while the content is refused."""
+ROOM = 2**19  # bytes that gzip takes for itself, whatever it reads
+
+
+def read(content: bytes, rank: int) -> tuple[NDArray[np.uint8] | IdxError, int]:
+    """The array in the content or the refusal, and the most bytes that Python and NumPy held."""
     tracemalloc.start()
     try:
-        with pytest.raises(IdxError):
-            decode(content, rank=3, name="x")
-        return tracemalloc.get_traced_memory()[1]
+        found: NDArray[np.uint8] | IdxError = decode(content, rank=rank, name="x")
+    except IdxError as refusal:
+        found = refusal
     finally:
+        peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+    return found, peak
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_memory_follows_the_content_not_the_header(pack):
     claim = header(2**14, 2**8, 2**8)
     assert MAX_VALUES == 2**14 * 2**8 * 2**8
-    assert peak_of_refusing(pack(claim + b"abc")) < 2**23
+    refusal, peak = read(pack(claim + b"abc"), rank=3)
+    assert str(refusal).endswith("found 3")
+    assert peak < ROOM
 
 
 def test_a_gzip_that_swells_is_read_only_as_far_as_its_header_claims():
-    bomb = gzip.compress(header(1, 28, 28) + bytes(2**26))
-    assert peak_of_refusing(bomb) < 2**22
+    refusal, peak = read(gzip.compress(header(1, 28, 28) + bytes(2**26)), rank=3)
+    assert str(refusal).endswith("found trailing bytes")
+    assert peak < ROOM
+
+
+@pytest.mark.parametrize("pack", [bytes, partial(gzip.compress, compresslevel=1)])
+@pytest.mark.parametrize("values", [bytes, np.random.default_rng(0).bytes], ids=["zeros", "noise"])
+@pytest.mark.parametrize("images", [2**6, 2**9, 2**12, 2**15])
+def test_no_more_memory_than_twice_the_values(images, values, pack):
+    size = images * 16 * 16
+    array, peak = read(pack(header(images, 16, 16) + values(size)), rank=3)
+    assert array.nbytes == size
+    assert peak < 2 * size + ROOM
+
+
+def test_labels_beyond_the_classes_take_no_more_memory_than_twice_the_labels(tmp_path):
+    size = 2**22
+    for name, shape in (("images", (size, 1, 1)), ("labels", (size,))):
+        (tmp_path / name).write_bytes(header(*shape) + b"\xff" * size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IdxError, match="label 0: expected a class from 0 to 9, found 255"):
+            read_pair(tmp_path / "images", tmp_path / "labels", num_classes=10)
+        assert tracemalloc.get_traced_memory()[1] < 2 * (2 * size) + ROOM
+    finally:
+        tracemalloc.stop()
+
+
+SIZES = [struct.pack(">I", size) for size in (0, 1, 2, 3, 60, 2**16, 2**30, 2**31, 2**32 - 1)]
+ARRAYS = st.sampled_from([IMAGES, LABELS, RNG.integers(0, 256, (2, 28, 28), dtype=np.uint8)])
+NONE, SOME = st.just(()), some_edits(SIZES)
+FILES = st.tuples(ARRAYS, SOME, st.sampled_from([None, ()])) | st.tuples(ARRAYS, NONE, NONE | SOME)
+
+
+def damaged(
+    array: NDArray[np.uint8], plain: Sequence[Edit], packed: Sequence[Edit] | None
+) -> bytes:
+    """IDX with edits made before it is packed and after; None leaves it plain."""
+    content = header(*array.shape) + array.tobytes()
+    content = edited(content, [3, *range(4, 4 + 4 * array.ndim)], plain)
+    if packed is None:
+        return content
+    content = gzip.compress(content, mtime=0)
+    return edited(content, [*range(10), *range(len(content) - 8, len(content))], packed)
+
+
+def what_it_says(content: bytes, rank: int) -> NDArray[np.uint8] | None:
+    """The array in IDX, all of it unpacked and cut up at once; None where it is malformed."""
+    try:
+        plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (OSError, EOFError, zlib.error):
+        return None
+    values = 4 + 4 * rank
+    if plain[:4] != bytes([0, 0, 8, rank]) or len(plain) < values:
+        return None
+    shape = np.frombuffer(plain[4:values], ">u4").tolist()
+    if 0 in shape or math.prod(shape) != len(plain) - values:
+        return None
+    return np.frombuffer(plain[values:], np.uint8).reshape(shape)
+
+
+def test_mutated_files_are_read_as_what_they_say_or_refused():
+    outcomes = Counter[str]()
+
+    @fuzz(cases=5000)
+    @given(FILES)
+    def check(file: tuple[NDArray[np.uint8], Sequence[Edit], Sequence[Edit] | None]) -> None:
+        content, rank = damaged(*file), file[0].ndim
+        expected = what_it_says(content, rank)
+        found, peak = read(content, rank)
+        if isinstance(found, IdxError):
+            assert expected is None
+            _, field, _ = str(found).split(": ", 2)
+            assert "\n" not in str(found)
+        else:
+            field = "read"
+            assert found.dtype == np.uint8
+            np.testing.assert_array_equal(found, expected, strict=True)
+        assert peak < 2 * len(content) + ROOM
+        outcomes[re.sub(r" \d", "", field)] += 1
+
+    check()
+    assert outcomes.total() >= 5000
+    assert outcomes.keys() == {
+        *("read", "magic", "rank", "header", "dimension", "dimensions", "values", "gzip")
+    }
+    assert min(outcomes.values()) >= 20, outcomes
 
 
 @pytest.fixture

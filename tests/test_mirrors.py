@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +18,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from samples import PROJECT
 
 from mnist_lstm import mirrors
 from mnist_lstm.datasets import (
@@ -106,6 +109,18 @@ def altered(handler: BaseHTTPRequestHandler, name: str) -> None:
     send(handler, CONTENTS[name][:-1] + bytes([CONTENTS[name][-1] ^ 1]))
 
 
+def circle(handler: BaseHTTPRequestHandler, name: str) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", handler.path)
+    handler.end_headers()
+
+
+def elsewhere(handler: BaseHTTPRequestHandler, name: str) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", Path(__file__).as_uri())
+    handler.end_headers()
+
+
 def trickle(handler: BaseHTTPRequestHandler, name: str) -> None:
     handler.send_response(200)
     handler.end_headers()
@@ -116,6 +131,10 @@ def trickle_of_headers(handler: BaseHTTPRequestHandler, name: str) -> None:
     handler.send_response(200)
     handler.flush_headers()
     drip(handler, b"X-Patience: " + b"z" * 60_000)
+
+
+def trickle_of_interim_answers(handler: BaseHTTPRequestHandler, name: str) -> None:
+    drip(handler, b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
 
 
 def drip(handler: BaseHTTPRequestHandler, content: bytes) -> None:
@@ -258,6 +277,8 @@ BAD = {
     "broken off": (half_of_what_it_says, "expected {size} bytes, {half} came"),
     "broken chunk": (broken_chunk, "the connection broke off"),
     "too much": (too_much, "expected {size} bytes, more came"),
+    "redirected in a circle": (circle, "HTTP status 302 Found"),
+    "redirected to a file": (elsewhere, "HTTP status 302 Found"),
 }
 
 
@@ -298,7 +319,37 @@ def test_the_digest_found_and_the_one_expected_are_told(good, raw):
     )
 
 
-@pytest.mark.parametrize("answer", [trickle, trickle_of_headers], ids=["content", "headers"])
+def test_no_more_memory_than_twice_the_known_size(serve, raw):
+    """Of both sides: the server is in this process, and sends 64 KiB at a time."""
+    size = 2**23
+    large = Dataset("large", (), 30, 20, {TRAIN_IMAGES: Published("md5", "0" * 32, size)})
+    server = serve(too_much)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MirrorError, match="expected 8,388,608 bytes, more came"):
+            mirrors.fetch(large, raw, [server.url], lambda line: None)
+        assert size < tracemalloc.get_traced_memory()[1] < 2 * size + 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_bad_mirror_may_cost_is_what_is_said_of_it():
+    def minutes(name: str) -> float:
+        sizes = [file.size for file in DATASETS[name].files.values()]
+        seconds = [mirrors.GRACE_SECONDS + s / mirrors.SLOWEST_BYTES_PER_SECOND for s in sizes]
+        return sum(seconds) / 60
+
+    assert 4.5 < minutes("mnist") <= 5
+    assert 19 < minutes("fashion-mnist") == minutes("kmnist") <= 20
+    for page in (PROJECT / "docs" / "datasets.md", Path(mirrors.__file__)):
+        assert re.search(r"5 minutes[^.]* 20\b", page.read_text())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [trickle, trickle_of_headers, trickle_of_interim_answers],
+    ids=["content", "headers", "interim answers"],
+)
 def test_a_trickle_runs_into_the_deadline(serve, raw, monkeypatch, answer):
     monkeypatch.setattr(mirrors, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(mirrors, "SLOWEST_BYTES_PER_SECOND", 1e9)

@@ -68,12 +68,18 @@ def write(name: str, content: str | bytes | np.ndarray) -> Callable[[Path], None
     return change
 
 
+def test_a_mark_of_utf8_is_no_part_of_a_name(own):
+    (own / CLASSES).write_text("cat\ndog\nT-shirt/top\n", encoding="utf-8-sig")
+    assert read(own).classes == ("cat", "dog", "T-shirt/top")
+
+
 MANY = "".join(f"{number}\n" for number in range(257))
 NOT_OWN = {
     "no classes": (lambda own: (own / CLASSES).unlink(), f"{CLASSES}: no such file; it has "),
     "no text": (write(CLASSES, b"\xff\xfe"), f"{CLASSES}: not UTF-8 text (invalid start byte"),
     "one class": (write(CLASSES, "cat\n"), f"{CLASSES}: must name 2 to 256 classes"),
     "257 classes": (write(CLASSES, MANY), f"{CLASSES}: must name 2 to 256 classes"),
+    "a million": (write(CLASSES, "x\n" * 10**6), f"{CLASSES}: must name 2 to 256 classes"),
     "empty line": (write(CLASSES, "cat\n \ndog\n"), f"{CLASSES}: line 2 must have the name"),
     "twice": (write(CLASSES, "cat\ndog\ncat\n"), f"{CLASSES}: line 3 must have a new name"),
     "no file": (lambda own: (own / TEST_LABELS).unlink(), "t10k-labels-idx1-ubyte: no such file, "),

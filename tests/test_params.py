@@ -1,12 +1,20 @@
+import itertools
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from bad_params import EXECUTES, KINDS, REFERENCE, Bad, put
+from dvc.utils.serialize import parse_yaml
+from hypothesis import given
+from mutations import fuzz
 from samples import PROJECT
 
 from mnist_lstm import UserError
 from mnist_lstm.params import load, values_of
-
-REFERENCE = (PROJECT / "params.yaml").read_text()
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
@@ -40,7 +48,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         ("batch_size: 128", "batch_size: 0", "train.batch_size must be at least 1, is 0"),
         ("steps: 2000", "steps: 2.5", "train.steps must be a whole number, is 2.5"),
         ("steps: 2000", "steps: true", "train.steps must be a whole number, is true (true/false)"),
-        ("steps: 2000", "steps: [1]", "train.steps must be a whole number, is [1] (a list)"),
+        ("steps: 2000", "steps: [1]", "train.steps must be a whole number, is a list"),
         ("steps: 2000", "steps:", "train.steps must be a whole number, is nothing"),
         (
             "steps: 2000",
@@ -94,7 +102,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         (
             "seed: 0",
             "seed: 0\nseed: 1",
-            "line 4, column 1: the key 'seed' comes twice in the section",
+            "line 5, column 1: seed: comes twice in the section",
         ),
         (
             "implementation: fused",
@@ -124,9 +132,18 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
             "is 55001",
         ),
         ("fetch:\n  dataset: mnist", "fetch: 3", "fetch must be a section (keys and values), is 3"),
-        ("seed: 0", "seed: !!python/object/apply:os.getcwd []", "line 4, column 7: could not"),
-        ("seed: 0", "seed: [", "line "),
-        ("seed: 0", "? {a: 1}\n: 2\nseed: 0", "line "),
+        (
+            "seed: 0",
+            "seed: !!python/object/apply:os.getcwd []",
+            "line 4, column 7: seed: has the YAML tag "
+            "'tag:yaml.org,2002:python/object/apply:os.getcwd'; write the value alone",
+        ),
+        ("seed: 0", "seed: [", "line 7, column 10: seed: while parsing a flow sequence, expected "),
+        ("seed: 0", "? {a: 1}\n: 2\nseed: 0", "line 4, column 3: "),
+        ("seed: 0", "seed: 0777", "seed must be a whole number, is '0777' (text); write 777"),
+        ("seed: 0", "seed: 1:30", "seed must be a whole number, is '1:30' (text)"),
+        ("seed: 0", 'seed: 0\n"a\\nb": 1', r"'a\nb' is not a known key; known here are seed, "),
+        ("seed: 0", 'seed: 0\n"\\ud800": 1', r"a key must be Unicode text, is '\ud800' (text)"),
     ],
 )
 def test_a_mistake_gets_one_line_that_names_the_key(
@@ -150,7 +167,7 @@ def test_sizes_are_checked_where_the_images_are_counted(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "must have sections, is nothing"),
-        (b"- 1\n", "must have sections, is [1] (a list)"),
+        (b"- 1\n", "must have sections, is a list"),
         (b"\xff\xfe", "not UTF-8 text"),
         (b"seed: \x00", "not readable as YAML"),
         (None, "no such file; `git checkout"),
@@ -177,3 +194,84 @@ def test_values_of_keys_and_of_sections(tmp_path: Path) -> None:
         "seed.deeper": None,
     }
     assert values_of(path, ["fetch"]) == {"fetch": {"dataset": "mnist"}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generated_mistakes_get_one_line_that_names_the_key(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, refused = Path("params.yaml"), set[str | bytes]()
+
+    @fuzz(cases=40)
+    @given(KINDS[kind])
+    def check(bad: Bad) -> None:
+        content, named = bad
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(UserError) as error:
+            load(path)
+        line = str(error.value)
+        assert line.startswith("params.yaml: ")
+        assert line.isprintable()  # so there is no line break in it
+        assert len(line) < 300
+        assert named in line
+        assert list(Path().iterdir()) == [path]
+        refused.add(content)
+
+    check()
+    assert len(refused) >= 30
+
+
+@pytest.mark.parametrize("tag", EXECUTES)
+def test_the_tags_would_execute_what_they_say(
+    tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else that nothing is there after a refusal would say nothing."""
+    monkeypatch.chdir(tmp_path)
+    yaml.unsafe_load(tag.format(it="executed"))
+    assert Path("executed").exists()
+
+
+STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "value"),
+    [
+        ("fetch", "fetch.dataset", EXECUTES[1].format(it="executed")),
+        ("fetch", "evaluate.batch_size", "0"),
+        ("preprocess", "model.hidden_size", "*nothing"),
+        ("train", "train.steps", "0777"),
+    ],
+)
+def test_a_stage_refuses_before_anything_is_written(
+    tmp_path: Path, stage: str, key: str, value: str
+) -> None:
+    (tmp_path / "params.yaml").write_text(put(key, value))
+    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
+    _, script, *paths = shlex.split(STAGES[stage]["cmd"])
+    command = [sys.executable, PROJECT / script, *paths]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{stage}: params.yaml: ")
+    assert key in line
+    assert {path.name for path in tmp_path.iterdir()} == {"dvc.yaml", "params.yaml"}
+
+
+WORDS = "0o17 0x1F 0b11 1:30 1:30.5 08 yes no on off true TRUE null Null ~ .inf -.Inf .NAN nan inf"
+SHORT = ("".join(text) for size in range(1, 6) for text in itertools.product("01_.e-", repeat=size))
+
+
+def test_a_number_is_the_one_that_dvc_records(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "params.yaml", 0
+    for text in [*WORDS.split(), *SHORT]:
+        path.write_text(f"steps: {text}\n")
+        try:
+            ours = values_of(path, ["steps"])["steps"]
+        except UserError:
+            continue
+        if not isinstance(ours, str):  # which is taken for no number
+            numbers += 1
+            assert repr(ours) == repr(parse_yaml(path.read_text(), path)["steps"]), text
+    assert numbers > 300

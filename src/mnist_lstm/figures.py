@@ -39,6 +39,7 @@ STYLE = {
     "grid.color": PALE,
     "legend.frameon": False,
     "savefig.dpi": "figure",
+    "text.parse_math": False,  # the user's own class may be called $x$
 }
 
 Inputs = ParamSpec("Inputs")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mnist_lstm import UserError
 
 MAX_VALUES = 2**30  # 1 GiB, twenty times MNIST: a header that claims more is not believed
-_CHUNK = 2**20  # bytes
+_CHUNK = 2**16  # bytes
 _MAGIC = bytes([0, 0, 8])
 
 
@@ -43,8 +43,8 @@ def encode(array: NDArray[np.uint8]) -> bytes:
 def decode(content: bytes, *, rank: int, name: str) -> NDArray[np.uint8]:
     """The array of `rank` dimensions in IDX bytes, plain or inside gzip.
 
-    `name` is what errors call the content. Memory follows what is there, not what the header
-    claims. Raises IdxError.
+    `name` is what errors call the content. No more is unpacked than the header claims, and memory
+    stays below twice what of that is there. Raises IdxError.
     """
     return _decode(io.BytesIO(content), rank, name)
 
@@ -64,12 +64,14 @@ def read_pair(
             f"{len(pixels):,} labels as {images} has images",
             f"{len(classes):,}",
         )
-    if beyond := np.flatnonzero(classes >= num_classes).tolist():
+    beyond = classes >= num_classes
+    if beyond.any():
+        first = int(beyond.argmax())
         raise IdxError(
             str(labels),
-            f"label {beyond[0]:,}",
+            f"label {first:,}",
             f"a class from 0 to {num_classes - 1}",
-            str(classes[beyond[0]]),
+            str(classes[first]),
         )
     return pixels, classes
 
@@ -112,7 +114,8 @@ def _parse(file: io.BufferedIOBase, rank: int, name: str) -> NDArray[np.uint8]:
         raise IdxError(name, "dimensions", f"at most {MAX_VALUES:,} values", claim)
 
     values = bytearray()
-    while len(values) <= size and (chunk := file.read(_CHUNK)):
+    # to one byte beyond the claim: the end, or that there is more
+    while chunk := file.read(min(_CHUNK, size + 1 - len(values))):
         values += chunk
     if len(values) != size:
         found = f"{len(values):,}" if len(values) < size else "trailing bytes"

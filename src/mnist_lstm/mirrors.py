@@ -17,9 +17,10 @@ from mnist_lstm.files import write_atomically
 Progress = Callable[[str, int, int], object]
 
 CHUNK = 64 * 1024  # bytes between two reports of progress
+# What a bad mirror costs: one byte more than a file has, and the time that these allow for it. That
+# is 5 minutes at most for MNIST's four files, and 20 for files whose sizes are only bounded.
 SOCKET_SECONDS = 10.0  # without a byte, then a mirror counts as down
 GRACE_SECONDS = 15.0  # for name lookup, connection and headers of a file, however they trickle
-# MNIST's largest file may take 15 s + 198 s, one of unknown size, by its bound, 15 s + 960 s
 SLOWEST_BYTES_PER_SECOND = 50_000.0
 
 
@@ -205,11 +206,12 @@ def _download(url: str, limit: int, progress: Callable[[int, int], object]) -> b
     try:
         with urllib.request.urlopen(url, timeout=SOCKET_SECONDS) as response:
             expected = min(response.length or limit, limit)
-            content = b""
-            while part := response.read(min(CHUNK, limit - len(content))):
-                content += part
-                progress(len(content), expected)
-            return content
+            parts, arrived = [], 0
+            while part := response.read(min(CHUNK, limit - arrived)):
+                parts.append(part)
+                arrived += len(part)
+                progress(arrived, expected)
+            return b"".join(parts)
     except urllib.error.HTTPError as error:
         error.close()
         raise _Wrong(

@@ -51,7 +51,8 @@ def read(folder: Path) -> Dataset:
 
 def _class_names(path: Path) -> tuple[str, ...]:
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        # "-sig": Windows marks UTF-8 at its start, which is no part of the first name
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file; it has the name of each class in a line, in the order of the "
@@ -59,13 +60,13 @@ def _class_names(path: Path) -> tuple[str, ...]:
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    if not 2 <= len(names) <= 256:
+        raise UserError(f"{path}: must name 2 to 256 classes, one a line, names {len(names)}")
     for number, name in enumerate(names, start=1):
         if not name:
             raise UserError(f"{path}: line {number} must have the name of a class, is empty")
         if (first := names.index(name) + 1) != number:
             raise UserError(f"{path}: line {number} must have a new name, is that of line {first}")
-    if not 2 <= len(names) <= 256:
-        raise UserError(f"{path}: must name 2 to 256 classes, one a line, names {len(names)}")
     return tuple(names)
 
 

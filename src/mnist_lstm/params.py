@@ -1,9 +1,11 @@
 """params.yaml as frozen, validated types; the only reader of that file."""
 
 import difflib
+import re
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,7 +19,7 @@ def _in(unit: str) -> Any:
     return Field(json_schema_extra={"unit": unit})
 
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]  # torch counts in 64 bits
 Images = Annotated[Count, _in("images")]
 Steps = Annotated[Count, _in("steps")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -41,7 +43,7 @@ class FetchParams(_Section):
             raise PydanticCustomError(
                 "dataset",
                 "fetch.dataset must be one of {names}, is {dataset}",
-                {"names": ", ".join(NAMES), "dataset": repr(self.dataset)},
+                {"names": ", ".join(NAMES), "dataset": _cut(repr(self.dataset))},
             )
         return self
 
@@ -84,7 +86,7 @@ class TrainParams(_Section):
     eval_batch_size: Images = Field(
         description="Images at once in these evaluations: a matter of memory"
     )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$")] = Field(
         description="What computes; auto takes CUDA where there is a GPU, else the CPU",
         examples=["auto", "cpu", "cuda", "cuda:0", "mps"],
     )
@@ -168,36 +170,73 @@ def values_of(path: Path, keys: list[str]) -> dict[str, object]:
     return found
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without the silent overwriting of a key that comes twice."""
+class _Loader(yaml.SafeLoader):
+    """YAML without tags and without the silent overwriting of a key that comes twice.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} comes twice in the section", node.start_mark
+    What DVC, which records the values, takes for another number is text here: 0777 is 777 there
+    and 511 to PyYAML, 1:30 is text there and 90.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
+        None: [
+            (f"tag:yaml.org,2002:{tag}", re.compile(f"({pattern})$"))
+            for tag, pattern in (
+                ("null", r"~|null|Null|NULL|"),
+                ("bool", r"true|True|TRUE|false|False|FALSE"),
+                ("int", r"[-+]?(0|[1-9][0-9_]{0,99})"),  # Python refuses thousands of digits
+                ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?"),
+                ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+            )
+        ]
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.keys: list[str] = []  # of what is being read; an error leaves them
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Read a node; for one that has a key, `index` is the key's node and `parent` a mapping."""
+        has_key = isinstance(index, yaml.ScalarNode)
+        if has_key:
+            self.keys.append(index.value)
+            if index.value in [name.value for name, _ in parent.value]:
+                raise yaml.MarkedYAMLError(
+                    problem="comes twice in the section", problem_mark=index.start_mark
                 )
-        return super().construct_mapping(node, deep)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if tag := getattr(event, "tag", None):
+            problem = f"has the YAML tag {_cut(ascii(tag))}; write the value alone"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        if has_key:
+            self.keys.pop()
+        return node
 
 
 def _read(path: Path) -> object:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `git checkout {path}` brings it back") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UserError(f"{path}: {where}{error.problem}") from None
+    keys: list[str] = []
+    try:
+        loader = _Loader(text)
+        keys = loader.keys
+        return loader.get_single_data()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        key = f"{_dotted(keys)}: " if keys else ""
+        if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+            where = f"line {mark.line + 1}, column {mark.column + 1}"
+            what = ", ".join(filter(None, (error.context, error.problem)))
+            raise UserError(f"{path}: {where}: {key}{what}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: {key}not readable as YAML: {reason}") from None
 
 
 def _explain(error: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = _dotted(error["loc"])
     value, context = error["input"], error.get("ctx", {})
     match error["type"]:
         case "dataset" | "combination":
@@ -223,6 +262,8 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key} must be {number}, is {_shown(value)}{_yaml_hint(value)}"
         case "string_type":
             return f"{key} must be text, is {_shown(value)}"
+        case "string_unicode":  # half a character, such as "\\ud800"
+            return f"{key or 'a key'} must be Unicode text, is {_shown(value)}"
         case "literal_error":
             return f"{key} must be {context['expected']}, is {_shown(value)}"
         case "string_pattern_mismatch":
@@ -231,15 +272,29 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key}: {error['msg']}, is {_shown(value)}"
 
 
+def _dotted(keys: Sequence[object]) -> str:
+    names = map(str, keys)
+    return _cut(".".join(name if name and name.isprintable() else ascii(name) for name in names))
+
+
 def _shown(value: object) -> str:
-    kinds = {str: "text", bool: "true/false", dict: "a section", list: "a list"}
-    kind = next((name for type_, name in kinds.items() if isinstance(value, type_)), "")
-    if isinstance(value, bool):
-        value = str(value).lower()
-    elif isinstance(value, str):
-        value = repr(value)
-    text = "nothing" if value is None else " ".join(str(value).split())
-    return (text if len(text) <= 60 else text[:57] + "…") + (f" ({kind})" if kind else "")
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"{str(value).lower()} (true/false)"
+        case str():
+            return f"{_cut(repr(value))} (text)"
+        case dict():
+            return "a section"
+        case list():
+            return "a list"
+        case _:
+            return str(value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _yaml_hint(value: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bad_params import EXECUTES, put
 from samples import catalogue, is_the_line
 from workspace import Workspace
 
@@ -64,3 +65,10 @@ def test_the_line_is_what_is_met(clone: Workspace, line: str) -> None:
 
 def test_the_catalogue_has_these_lines_and_no_other() -> None:
     assert catalogue()["Said by DVC"] == list(MET)
+
+
+@pytest.mark.parametrize("tag", EXECUTES)
+def test_dvc_executes_no_tag_either(clone: Workspace, tag: str) -> None:
+    (clone.folder / "params.yaml").write_text(put("train.steps", tag.format(it="executed")))
+    clone.refused("repro")
+    assert clone.git("status", "--short") == " M params.yaml\n"

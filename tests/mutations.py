@@ -1,0 +1,120 @@
+"""Valid files made invalid, and the settings under which every reader is fuzzed with them."""
+
+import json
+import re
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+Edit = tuple[str, int, int, bytes]
+
+
+def fuzz(cases: int) -> settings:
+    """So many cases, the same ones in every run of the tests: what fails once fails again."""
+    return settings(
+        max_examples=cases,
+        derandomize=True,
+        database=None,
+        deadline=None,  # a case takes a millisecond, and ten on a busy machine
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+
+
+def some_edits(values: Sequence[bytes]) -> SearchStrategy[Sequence[Edit]]:
+    """One to three edits of a file. `values` are worth writing, beside bytes that are drawn."""
+    kinds = st.sampled_from(["flip", "overwrite", "insert", "repeat", "delete", "cut"])
+    place = st.integers(0, 2**16 - 1)
+    written = st.binary(min_size=1, max_size=8) | st.sampled_from(values)
+    return st.lists(st.tuples(kinds, place, place, written), min_size=1, max_size=3)
+
+
+def edited(content: bytes, fields: Sequence[int], edits: Sequence[Edit]) -> bytes:
+    """A file after some edits, half of them at `fields`: where its header says something."""
+    file = bytearray(content)
+    for kind, place, other, written in edits:
+        where, odd = divmod(place, 2)
+        at = fields[where % len(fields)] if odd else where % len(content)
+        match kind:
+            case "flip" if at < len(file):
+                file[at] ^= 1 << other % 8
+            case "overwrite":
+                file[at : at + len(written)] = written
+            case "insert":
+                file[at:at] = written
+            case "repeat":
+                file[at:at] = content[other % len(content) :][:64]
+            case "delete":
+                del file[at : at + len(written)]
+            case "cut":
+                del file[at:]
+    return bytes(file)
+
+
+TOKEN = re.compile(r'-?[0-9]+(?:\.[0-9]+)?|"(?:[^"\\]|\\.)*"')  # of JSON: a number or a string
+CLAIMS = [
+    *("0", "1", "-1", "2.5", "3", "1500", "2147483648", "9223372036854775808", "1e400", "9" * 5000),
+    *("null", "true", "NaN", "[]", "{}", "[" * 10**5, "", ",", '"x"', '"2"', r'"\ud800"'),
+    *(f'"{dtype}"' for dtype in ("U8", "I8", "BOOL", "F32", "F64", "BF16", "C64", "F8_E5M2", "F4")),
+]
+LENGTHS = [length.to_bytes(8, "little") for length in (0, 1, 2**16, 2**31, 2**63, 2**64 - 1)]
+
+# what is written in place of which token; of the metadata, or else of what is said of the tensors
+Claim = tuple[bool, int, str]
+Damage = tuple[Sequence[Claim], Sequence[Edit]]
+_CLAIM = st.tuples(st.booleans(), st.integers(0, 2**16 - 1), st.sampled_from(CLAIMS))
+DAMAGE: SearchStrategy[Damage] = st.tuples(
+    st.lists(_CLAIM, min_size=1, max_size=2), st.just(())
+) | st.tuples(st.just(()), some_edits(LENGTHS))
+
+
+def damaged(content: bytes, damage: Damage) -> bytes:
+    """A safetensors file whose header says something else, or with edits in it."""
+    claims, edits = damage
+    if claims:
+        content = _claiming(content, claims)
+    return edited(content, range(8 + int.from_bytes(content[:8], "little")), edits)
+
+
+def _claiming(content: bytes, claims: Sequence[Claim]) -> bytes:
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    metadata = header.pop("__metadata__")
+    name = next(name for name, text in metadata.items() if text.startswith("{"))
+    tensors = json.dumps(header)
+    for in_metadata, which, instead in claims:
+        if in_metadata:
+            metadata[name] = _reworded(metadata[name], which, instead)
+        else:
+            tensors = _reworded(tensors, which, instead)
+    said = f'{{"__metadata__": {json.dumps(metadata)}, {tensors[1:]}'.encode()
+    return len(said).to_bytes(8, "little") + said + content[end:]
+
+
+def _reworded(text: str, which: int, instead: str) -> str:
+    tokens = [*TOKEN.finditer(text)]
+    token = tokens[which % len(tokens)]
+    return text[: token.start()] + instead + text[token.end() :]
+
+
+@contextmanager
+def memory(room: int) -> Iterator[None]:
+    """No more than so many bytes beyond what the process has by now; only Linux holds to that.
+
+    tracemalloc would see nothing of what torch and safetensors allocate.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
