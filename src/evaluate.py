@@ -10,7 +10,6 @@ if __name__ == "__main__":
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -57,16 +56,18 @@ def evaluate(
             logits[split] = read_row_by_row(model, bar).cpu()
     test = data["test"]
     known = read_rows(published) if test.dataset == "mnist" else []
+    classes = class_names.read_text(encoding="utf-8").splitlines()
 
-    metrics = _metrics(logits, data)
+    answers = {split: (logits[split][:, -1], data[split].labels) for split in SPLITS}
+    metrics = {split: overall(*answers[split]) for split in SPLITS}
     predictions = [
         row for split in SPLITS for row in _predictions(split, logits[split], data[split].labels)
     ]
     reading = _reading(logits, data)
     write_json(results / "metrics.json", metrics)
+    write_rows(results / "classes.csv", by_class(*answers["test"], classes))
     write_rows(results / "predictions.csv", predictions)
     write_rows(results / "reading.csv", reading)
-    classes = class_names.read_text(encoding="utf-8").splitlines()
     pictures = _pictures(test, logits["test"], classes, record.rows, known, reading)
     for name, figure in pictures.items():
         figures.save(figure, results / f"{name}.png")
@@ -88,13 +89,6 @@ def evaluate(
         again = "`dvc repro --single-item --force evaluate` shows them there later"
         print(f"{error}; the results are whole, {again}")
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
-
-
-def _metrics(logits: Mapping[str, Tensor], data: Mapping[str, Sequences]) -> dict[str, Any]:
-    answers = {split: (logits[split][:, -1], data[split].labels) for split in SPLITS}
-    metrics: dict[str, Any] = {split: overall(*answers[split]) for split in SPLITS}
-    metrics["test"] |= by_class(*answers["test"])
-    return metrics
 
 
 def _predictions(split: str, logits: Tensor, labels: Tensor) -> Iterator[Row]:
