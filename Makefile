@@ -13,19 +13,10 @@ env: ## bring .venv up to requirements.lock; the others do it too (PYTHON=... to
 
 repro: env ## run what has to run: fetch, preprocess, train, evaluate
 	@$(ACTIVATE) dvc repro
+	@echo "make repro: \`make ui\` shows the runs; \`. .venv/bin/activate\` gives you dvc and mlflow"
 
 ui: env ## look at the runs in a browser, with MLflow (PORT=5000)
-	@case "$$MLFLOW_TRACKING_URI" in \
-	http://* | https://*) \
-	    echo "make ui: MLFLOW_TRACKING_URI is set, so the runs are at $$MLFLOW_TRACKING_URI" ;; \
-	*) \
-	    $(ACTIVATE) python -c 'import socket; socket.create_server(("127.0.0.1", int("$(PORT)")))' \
-	        2>/dev/null || \
-	        { echo "make ui: cannot use port $(PORT); take another: make ui PORT=5001" >&2; exit 1; }; \
-	    echo "make ui: the runs are at http://127.0.0.1:$(PORT) in some seconds; Ctrl-C ends it"; \
-	    exec mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
-	        --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
-	esac
+	@$(ACTIVATE) exec python scripts/ui.py $(PORT)
 
 test: env ## run the tests
 	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --dist worksteal

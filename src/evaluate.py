@@ -10,7 +10,6 @@ if __name__ == "__main__":
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -48,27 +47,28 @@ def evaluate(
     # dvc.lock has the training by now: its checkpoint has served
     Checkpoint(stage.root() / ".checkpoints", record.about["fingerprint"]).remove()
 
-    where = device.choose(params.train.device)
-    model = RowLSTM.load(training / "model.safetensors").to(where)
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in SPLITS}
-    logits = {}  # (N, T, C) each
-    for split in SPLITS:
-        batches = data[split].pixels.to(where).split(params.evaluate.batch_size)
-        # shown on a terminal only
-        with tqdm(batches, split, unit=" batches", leave=False, delay=1, disable=None) as bar:
-            logits[split] = read_row_by_row(model, bar).cpu()
-    test = data["test"]
-    known = read_rows(published) if test.dataset == "mnist" else []
-
-    metrics = _metrics(logits, data)
+    logits = _logits(params, training / "model.safetensors", data)
+    answers = {split: (logits[split][:, -1], data[split].labels) for split in SPLITS}
+    metrics = {split: overall(*answers[split]) for split in SPLITS}
     predictions = [
         row for split in SPLITS for row in _predictions(split, logits[split], data[split].labels)
     ]
     reading = _reading(logits, data)
+    test = data["test"]
+    wrong = sum(row["split"] == "test" and row["actual"] != row["predicted"] for row in predictions)
+    accuracy = metrics["test"]["accuracy"]
+    print(f"test accuracy {accuracy:.2%}: {wrong:,} of {len(test):,} images read wrong")
+    known = read_rows(published) if test.dataset == "mnist" else []
+    if known:
+        print(f"the published script: {known[-1]['test_accuracy']:.2%}")
+
+    print(f"tables and pictures: {results}")  # before they are drawn, which takes seconds
+    classes = class_names.read_text(encoding="utf-8").splitlines()
     write_json(results / "metrics.json", metrics)
+    write_rows(results / "classes.csv", by_class(*answers["test"], classes))
     write_rows(results / "predictions.csv", predictions)
     write_rows(results / "reading.csv", reading)
-    classes = class_names.read_text(encoding="utf-8").splitlines()
     pictures = _pictures(test, logits["test"], classes, record.rows, known, reading)
     for name, figure in pictures.items():
         figures.save(figure, results / f"{name}.png")
@@ -76,27 +76,32 @@ def evaluate(
     moment = {"training_id": record.about["training_id"], "started": started, "ended": now()}
     write_json(results / "run.json", moment | {"params": settings})
 
-    accuracy, wrong = (
-        metrics["test"]["accuracy"],
-        sum(row["split"] == "test" and row["actual"] != row["predicted"] for row in predictions),
-    )
-    print(f"test accuracy {accuracy:.2%}: {wrong:,} of {len(test):,} images read wrong")
-    if known:
-        print(f"the published script: {known[-1]['test_accuracy']:.2%}")
-    try:
-        store = open_store(stage.root())
-        project(store, View.read(training, [results]))
-        print(f"shown as {record.about['name']} in MLflow: `make ui` ({shown(store.uri)})")
-    except TrackingError as error:
-        print(f"{error}; the results are whole, and `mnist-lstm sync` shows them there later")
+    _show(record.about["name"], training, results)
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
 
 
-def _metrics(logits: Mapping[str, Tensor], data: Mapping[str, Sequences]) -> dict[str, Any]:
-    answers = {split: (logits[split][:, -1], data[split].labels) for split in SPLITS}
-    metrics: dict[str, Any] = {split: overall(*answers[split]) for split in SPLITS}
-    metrics["test"] |= by_class(*answers["test"])
-    return metrics
+def _logits(params: Params, weights: Path, data: Mapping[str, Sequences]) -> dict[str, Tensor]:
+    """The model's answers after each row: (N, T, C) a split."""
+    where = device.choose(params.train.device)
+    model = RowLSTM.load(weights).to(where)
+    logits = {}
+    for split, found in data.items():
+        batches = found.pixels.to(where).split(params.evaluate.batch_size)
+        # shown on a terminal only
+        with tqdm(batches, split, unit=" batches", leave=False, delay=1, disable=None) as bar:
+            logits[split] = read_row_by_row(model, bar).cpu()
+    return logits
+
+
+def _show(name: str, training: Path, results: Path) -> None:
+    """Show the run in MLflow; where that fails, say so and how to do it later."""
+    print(f"now into MLflow, as {name} …")  # which takes seconds, the model's export most of them
+    try:
+        store = open_store(stage.root())
+        project(store, View.read(training, [results]))
+        print(f"look at it there: `make ui` ({shown(store.uri)})")
+    except TrackingError as error:
+        print(f"{error}; the results are whole, and `mnist-lstm sync` shows them there later")
 
 
 def _predictions(split: str, logits: Tensor, labels: Tensor) -> Iterator[Row]:

@@ -108,6 +108,6 @@ def test_the_committed_results_are_those_of_the_lock() -> None:
         for out in stage["outs"]
         if out["path"].endswith((".csv", "metrics.json")) and "timing" not in out["path"]
     ]
-    assert len(committed) == 4
+    assert len(committed) == 5
     for path, md5 in committed:
         assert hashlib.md5((PROJECT / path).read_bytes()).hexdigest() == md5, path

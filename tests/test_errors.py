@@ -439,8 +439,10 @@ def another_make(project: Project) -> str:
 
 def port_in_use(project: Project) -> str:
     shutil.copy(PROJECT / "Makefile", project.folder)
+    (project.folder / "scripts").mkdir()
+    shutil.copy(PROJECT / "scripts" / "ui.py", project.folder / "scripts")
     for name in ("scripts/env.sh", ".venv/bin/activate"):  # the environment is the one of the tests
-        (project.folder / name).parent.mkdir(parents=True)
+        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (project.folder / name).touch()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with silent_server() as url:

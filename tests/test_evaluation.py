@@ -19,10 +19,12 @@ def test_overall() -> None:
 
 
 def test_by_class() -> None:
-    figures = by_class(LOGITS, LABELS)
-    assert figures["precision"] == {"0": 1, "1": 0.5, "2": 0}  # no 2 was read: not defined
-    assert figures["recall"] == {"0": pytest.approx(2 / 3), "1": 1, "2": 0}
-    assert figures["f1"] == {"0": pytest.approx(0.8), "1": pytest.approx(2 / 3), "2": 0}
+    third = pytest.approx(2 / 3)
+    assert by_class(LOGITS, LABELS, ("cat", "dog", "owl")) == [
+        {"class": "cat", "images": 3, "precision": 1, "recall": third, "f1": pytest.approx(0.8)},
+        {"class": "dog", "images": 1, "precision": 0.5, "recall": 1, "f1": third},
+        {"class": "owl", "images": 0, "precision": 0, "recall": 0, "f1": 0},  # not defined
+    ]
 
 
 @pytest.mark.parametrize("implementation", ["fused", "unrolled"])

@@ -1,11 +1,13 @@
 """Real signals, sent to a process that watches for them."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from samples import PROJECT
@@ -95,6 +97,28 @@ def test_what_is_ignored_stays_ignored() -> None:
         printed = printed_after(process, "work", signal.SIGHUP)
     assert process.returncode == 0
     assert printed.endswith("never after a signal\n")
+
+
+@pytest.mark.parametrize(
+    ("imports", "told"), [(2.5, "importing torch and the like …\n"), (0.5, "")]
+)
+def test_imports_that_take_long_are_told_of_on_a_terminal(imports: float, told: str) -> None:
+    ours, theirs = pty.openpty()
+    script = SCRIPT.replace("+ 0.5", f"+ ({imports} if what == 'imports' else 2.5)")
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=theirs,
+        env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
+    ) as process:
+        os.close(theirs)
+        printed = b""
+        with suppress(OSError):  # Linux's word for the end
+            while part := os.read(ours, 1000):
+                printed += part
+    os.close(ours)
+    assert process.returncode == 0
+    story = f"imports\n{told}work\nstep\nstep done None\nnever after a signal\n"
+    assert printed.decode().replace("\r\n", "\n") == story
 
 
 def test_it_ends_with_the_dvc_that_started_it() -> None:

@@ -1,6 +1,7 @@
 """A stage of a small project of its own, run as dvc would run it."""
 
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,27 @@ def test_help_says_what_a_stage_does(project: Path) -> None:
     )
     assert "Demonstrate a stage." in done.stdout
     assert "out " in done.stdout
+
+
+def test_a_line_arrives_when_it_is_printed(project: Path) -> None:
+    (project / "src" / "demo.py").write_text(
+        DEMO.format(work="print('at work'); Path('/dev/stdin').read_text()")
+    )
+    ours = ("PYTHONPATH", "PYTHONUNBUFFERED")
+    environment = {k: v for k, v in os.environ.items() if k not in ours}
+    with subprocess.Popen(
+        [sys.executable, "src/demo.py", "out"],
+        cwd=project,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout
+        arrived, _, _ = select.select([running.stdout], [], [], 30)  # seconds
+        running.communicate()
+    assert arrived
+    assert running.returncode == 0
 
 
 def test_the_root_is_dvcs_or_the_nearest_above(

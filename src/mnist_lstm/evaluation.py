@@ -3,7 +3,8 @@
 N images, T rows as time steps, D pixels a row, B batch, H hidden size, C classes
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,19 +20,20 @@ def overall(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {"accuracy": accuracy(logits, labels), "loss": loss.item()}
 
 
-def by_class(logits: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
-    """Precision, recall and F1 of each class, fractions; 0 where one is not defined.
+def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row a class: its images, and precision, recall and F1, fractions, 0 where not defined.
 
-    (N, C), (N,) -> {"precision": {"0": …, …}, "recall": …, "f1": …}
+    (N, C), (N,), a name a class
     """
-    classes = [str(label) for label in range(logits.shape[1])]
     scores = precision_recall_fscore_support(
         labels.numpy(), logits.argmax(dim=1).numpy(), labels=range(len(classes)), zero_division=0
     )
-    return {
-        name: dict(zip(classes, values.tolist(), strict=True))
-        for name, values in zip(("precision", "recall", "f1"), scores, strict=False)
-    }
+    return [
+        {"class": name, "images": images, "precision": precision, "recall": recall, "f1": f1}
+        for name, precision, recall, f1, images in zip(
+            classes, *(values.tolist() for values in scores), strict=True
+        )
+    ]
 
 
 @torch.inference_mode()

@@ -1,12 +1,14 @@
 """Ctrl-C, SIGTERM and SIGHUP end a stage at a moment that suits it, with a line and no traceback.
 
-A stage's script calls `watch` before its other imports, of which torch and mlflow take seconds.
+A stage's script calls `watch` before its other imports, of which torch and mlflow take seconds,
+which is said on a terminal.
 From then on a signal is noted; it raises Interrupted inside of `immediate` and at its start, and
 inside of that, not within `deferred`, but at its end.
 """
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from types import FrameType
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 PARENT_CHECKED = 0.5  # seconds between two looks
+SILENT = 2.0  # seconds of imports, then they are told of
 
 
 class Interrupted(BaseException):
@@ -29,6 +32,7 @@ class Interrupted(BaseException):
 _came: int | None = None  # the first signal that did
 _raises = False
 _parent: int | None = None  # the `dvc` that started us
+_imports: threading.Timer | None = None  # tells of them
 
 
 def watch() -> None:
@@ -36,13 +40,17 @@ def watch() -> None:
 
     What is ignored, say after nohup, stays ignored.
     """
-    global _parent
+    global _parent, _imports
     for number in NAMES:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _note)
     if "DVC_STAGE" in os.environ:
         _parent = os.getppid()
         threading.Thread(target=_end_with_parent, daemon=True).start()
+    if sys.stdout.isatty():
+        _imports = threading.Timer(SILENT, print, ["importing torch and the like …"])
+        _imports.daemon = True
+        _imports.start()
 
 
 def came() -> int | None:
@@ -52,7 +60,9 @@ def came() -> int | None:
 
 @contextmanager
 def immediate() -> Iterator[None]:
-    """Raise Interrupted when a signal comes, or where one came before."""
+    """Raise Interrupted when a signal comes, or where one came before. The imports are over."""
+    if _imports:
+        _imports.cancel()
     with _raising(True):
         yield
 

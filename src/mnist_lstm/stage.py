@@ -8,6 +8,7 @@ import argparse
 import errno
 import hashlib
 import inspect
+import io
 import os
 import subprocess
 import sys
@@ -52,6 +53,8 @@ def run(work: Callable[..., None]) -> None:
     """
     name = work.__name__
     paths = _paths(work)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe would get nothing before 8 KiB are there
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         with interruption.immediate():
             _refuse_foreign_code(Path(inspect.getfile(work)).parent)

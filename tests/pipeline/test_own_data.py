@@ -24,7 +24,8 @@ def test_own_images_go_through_the_pipeline(tmp_path: Path) -> None:
     assert re.search(r"train: +250 images, 12 rows of 9 pixels", printed)
     assert workspace.json("results/train/run.json")["image"] == [12, 9]
     metrics = workspace.json("results/evaluate/metrics.json")
-    assert metrics["test"]["f1"].keys() == {"0", "1"}
+    classes = read_rows(tmp_path / "results" / "evaluate" / "classes.csv")
+    assert [row["class"] for row in classes] == ["lighter upwards", "lighter downwards"]
     (last,) = read_rows(tmp_path / "results" / "train" / "curve.csv")[-1:]
     assert metrics["test"]["accuracy"] == last["test_accuracy"]
     names = (tmp_path / "data" / "raw" / "classes.txt").read_text()

@@ -11,7 +11,7 @@ import pytest
 from workspace import Workspace
 
 PICTURES = {"belief", "confusion", "curve", "mistakes", "reading"}
-CHARTS = 4  # accuracy, loss, confusion, accuracy by rows
+CHARTS = 5  # accuracy, loss, recall by class, accuracy by rows, confusion
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 # lists what the page has asked for, with one request of its own, so that the list is seen to work
 WATCH = """
@@ -97,10 +97,12 @@ def test_the_page_draws_its_charts_with_the_network_off(page: Path, tmp_path: Pa
         check=True,
     )
     assert "Uncaught" not in done.stderr
+    assert '"WARN ' not in done.stderr  # in which Vega says what it drops
     assert len(re.findall(r"<svg [^>]*class=\"marks\"", done.stdout)) == CHARTS
     marks = re.findall(r'<g class="mark-(\w+) role-mark [^"]*"[^>]*>(.*?)</g>', done.stdout)
     drawn = [kind for kind, content in marks if "<path" in content or "<text" in content]
     assert drawn.count("line") == 5  # three accuracies, the loss, the rows
+    assert drawn.count("symbol") == 1  # the classes
     assert drawn.count("rect") == drawn.count("text") == 1  # the confusion's cells
     (asked,) = re.findall(r'<body asked="(.*?)"', done.stdout)
     outside = {address for address in asked.split() if not address.startswith("file://")}

@@ -1,0 +1,45 @@
+"""Open MLflow on the project's runs, until Ctrl-C. Run: make ui (PORT=5000)"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+def main(port: str) -> None:
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if given.startswith(("http://", "https://")):
+        from mnist_lstm.tracking.store import shown
+
+        print(f"make ui: MLFLOW_TRACKING_URI is set, so the runs are at {shown(given)}")
+        return
+    try:
+        socket.create_server((HOST, int(port))).close()
+    except (OSError, OverflowError, ValueError):
+        sys.exit(f"make ui: cannot use port {port}; take another: make ui PORT=5001")
+
+    print("make ui: starting MLflow, which takes some seconds; Ctrl-C ends it", flush=True)
+    from mnist_lstm.tracking.store import TrackingError, open_store
+
+    try:
+        # before the server, which would make a fresh store's tables beside a stage that does so
+        store = open_store(Path.cwd())
+    except TrackingError as error:
+        sys.exit(f"make ui: {error}")
+    if not store.client.search_runs([store.experiment_id], max_results=1):
+        print("make ui: there is no run yet: `make repro` makes one, shown here while it trains")
+    # the charts of all runs, in the half of MLflow that is not about language models
+    view = "runs?workflowType=machine_learning&compareRunsMode=CHART"
+    print(f"make ui: http://{HOST}:{port}/#/experiments/{store.experiment_id}/{view}", flush=True)
+
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # jobs for language models
+    os.environ["PYTHONWARNINGS"] = "ignore:starlette.middleware.wsgi"  # MLflow's own doing
+    server = ["mlflow", "ui", "--host", HOST, "--port", port, "--workers", "1"]
+    stores = ["--backend-store-uri", store.uri, "--registry-store-uri", store.uri]
+    os.execvp("mlflow", [*server, *stores, "--uvicorn-opts", "--no-access-log"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
