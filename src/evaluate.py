@@ -23,8 +23,9 @@ from mnist_lstm.model import RowLSTM
 from mnist_lstm.params import Params
 from mnist_lstm.results import Row, Training, read_rows, write_json, write_rows
 from mnist_lstm.sequences import Sequences
-from mnist_lstm.tracking.projection import View, project
+from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import TrackingError, open_store, shown
+from mnist_lstm.tracking.view import View
 
 SPLITS = ("validation", "test")
 

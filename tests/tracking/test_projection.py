@@ -6,7 +6,6 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-import yaml
 from mlflow.entities import Metric, ViewType
 from samples import drawn
 from tracked import ROWS, TIMINGS, about, contents, evaluated
@@ -14,8 +13,9 @@ from tracked import ROWS, TIMINGS, about, contents, evaluated
 from mnist_lstm.files import sha256
 from mnist_lstm.model import Classifier, RowLSTM
 from mnist_lstm.results import write_json
-from mnist_lstm.tracking.projection import Run, View, differences, flat, project, runs
+from mnist_lstm.tracking.projection import Run, differences, project, runs
 from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.view import View
 
 
 def read(results: Path) -> View:
@@ -75,11 +75,6 @@ def test_a_training_is_one_run_however_often_it_is_shown(
         "1,000 steps of 128 out of 10 images, learning rate 0.01, seed 0, on cpu with 2 "
         "threads in float32. Made by commit cccccccccc, with changes that are in code.patch."
     )
-
-
-def test_params_yaml_says_what_training_and_evaluation_were_given(results: Path) -> None:
-    params = yaml.safe_load(read(results).files["params.yaml"])
-    assert params == about()["params"] | {"evaluate": {"batch_size": 10}}
 
 
 def test_a_lost_run_is_made_anew_from_its_files(
@@ -207,7 +202,3 @@ def test_default_is_never_used(store: Store, results: Path) -> None:
     show(store, results)
     assert store.client.search_runs(["0"], run_view_type=ViewType.ALL) == []
     assert store.client.search_logged_models(["0"]) == []
-
-
-def test_flat() -> None:
-    assert flat({"a": 1, "b": {"c": 2, "d": {"e": 3}}}, "/") == {"a": 1, "b/c": 2, "b/d/e": 3}

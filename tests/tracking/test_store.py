@@ -14,8 +14,9 @@ import pytest
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from tracked import leave_results
 
-from mnist_lstm.tracking.projection import View, differences, project, runs
+from mnist_lstm.tracking.projection import differences, project, runs
 from mnist_lstm.tracking.store import EXPERIMENT, TrackingError, open_store, shown, uri_of
+from mnist_lstm.tracking.view import View
 
 
 def test_it_is_that_of_the_root_or_of_the_environment(

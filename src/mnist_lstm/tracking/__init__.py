@@ -1,7 +1,8 @@
 """MLflow as a view of a training's files, which can be made anew from them; its only importer.
 
-`store` is where the runs are, `projection` brings a run into line with its files, and `Follower`
-shows a training while it goes on.
+`store` is where the runs are, `view` what they show, `projection` brings a run into line with its
+files (its model: `logged_model`), `audit` finds what disagrees in all of them, and `Follower` shows
+a training while it goes on.
 """
 
 import logging

@@ -14,7 +14,6 @@ from mnist_lstm.history import History, Result
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.projection import (
     TRAINER,
-    View,
     close,
     differences,
     metrics,
@@ -22,6 +21,7 @@ from mnist_lstm.tracking.projection import (
     runs,
 )
 from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.view import View
 
 
 @dataclass(frozen=True)

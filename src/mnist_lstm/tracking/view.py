@@ -1,0 +1,128 @@
+"""What MLflow shows of a training, made from the training's files alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mnist_lstm.model import RowLSTM
+from mnist_lstm.results import Training, read_json
+
+CURVE = ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss")
+SYSTEM = {
+    "memory_megabytes": "system/peak_memory_usage_megabytes",
+    "processor_percent": "system/process_cpu_utilization_percentage",
+    "gpu_memory_megabytes": "system/gpu_0_memory_usage_megabytes",
+    "gpu_percent": "system/gpu_0_utilization_percentage",
+}
+EVALUATION = "evaluation/"
+
+# of run.json, what is no tag: it has a field of its own in MLflow, or is an artifact
+NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch", "data")
+
+Point = tuple[str, int, int]  # of a metric: key, step, milliseconds
+
+
+@dataclass(frozen=True)
+class View:
+    """All that MLflow shows of a training and its evaluations."""
+
+    about: Mapping[str, Any]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    points: Mapping[Point, float]
+    files: Mapping[str, bytes]  # artifacts, by path
+    model: RowLSTM
+
+    @staticmethod
+    def read(training: Path, evaluations: Sequence[Path] = ()) -> "View":
+        """That of the folders with the results of train and of evaluate, each time that it ran.
+
+        Raises UserError where a file is not there or is damaged.
+        """
+        record = Training.read(training)
+        about = record.about
+        points = curve(record.rows, record.timings)
+        tags, files = tags_of(about), _contents(training, "train")
+        if about["patch"]:
+            files["code.patch"] = about["patch"].encode()
+        abouts = [read_json(evaluation / "run.json") for evaluation in evaluations]
+        for folder, evaluated in sorted(
+            zip(evaluations, abouts, strict=True), key=lambda pair: pair[1]["ended"]
+        ):
+            at = milliseconds(evaluated["ended"])
+            figures = flat(read_json(folder / "metrics.json"), "/")
+            points |= {(EVALUATION + key, record.step, at): v for key, v in figures.items()}
+            # the last one is what a run shows beside them
+            tags |= {key: str(value) for key, value in evaluated["params"].items()}
+            files |= _contents(folder, "evaluate") | {"params.yaml": _params_yaml(about, evaluated)}
+        params = {key: str(value) for key, value in flat(about["params"], ".").items()}
+        model = RowLSTM.load(training / "model.safetensors")
+        return View(about, params, tags, points, files, model)
+
+
+def flat(tree: Mapping[str, Any], joint: str) -> dict[str, Any]:
+    """A tree as one level, the keys on the way joined: `test/recall/7`, `model.hidden_size`."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= {f"{key}{joint}{name}": leaf for name, leaf in flat(value, joint).items()}
+        else:
+            leaves[key] = value
+    return leaves
+
+
+def curve(
+    rows: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]
+) -> dict[Point, float]:
+    points: dict[Point, float] = {}
+    for row, timing in zip(rows, timings, strict=True):
+        values = {name: row[name] for name in CURVE}
+        values |= {SYSTEM[k]: timing[k] for k in SYSTEM if timing[k] is not None}
+        at = milliseconds(timing["time"])
+        points |= {(name, row["step"], at): value for name, value in values.items()}
+    return points
+
+
+def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
+    tags = {key: value for key, value in about.items() if key not in NOT_TAGS and value is not None}
+    tags |= {f"version.{package}": number for package, number in about["versions"].items()}
+    tags |= {"mlflow.source.git.commit": about["commit"]} if about["commit"] else {}
+    tags |= {"mlflow.source.name": "src/train.py", "mlflow.note.content": _description(about)}
+    return {key: str(value) for key, value in tags.items()}
+
+
+def _params_yaml(about: Mapping[str, Any], evaluated: Mapping[str, Any]) -> bytes:
+    """What params.yaml said: the parameters that both depend on."""
+    sections = dict(about["params"])
+    for key, value in evaluated["params"].items():
+        section, _, name = key.partition(".")
+        sections[section] = sections.get(section, {}) | {name: value}
+    text: str = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+    return text.encode()
+
+
+def _description(about: Mapping[str, Any]) -> str:
+    """What a training was, in words: MLflow shows it above a run."""
+    params, data = about["params"], about["data"]
+    model, train = params["model"], params["train"]
+    code = f"commit {about['commit'][:10]}" if about["commit"] else "code outside of git"
+    changed = ", with changes that are in code.patch" if about["dirty"] else ""
+    return (
+        f"A dropout LSTM ({model['num_layers']} layers of {model['hidden_size']} units, dropout "
+        f"{model['dropout']}) on {about['dataset']}, a pixel row at a time. {train['steps']:,} "
+        f"steps of {train['batch_size']} out of {data['train']['images']:,} images, learning rate "
+        f"{train['learning_rate']}, seed {params['seed']}, on {about['device']} with "
+        f"{about['threads']} threads in {about['precision']}. Made by {code}{changed}."
+    )
+
+
+def _contents(folder: Path, name: str) -> dict[str, bytes]:
+    return {f"{name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def milliseconds(time: str) -> int:
+    return round(datetime.fromisoformat(time).timestamp() * 1000)
