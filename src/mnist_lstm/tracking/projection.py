@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow.pytorch
+import mlflow
 import numpy as np
 from mlflow.entities import (
     Dataset,
