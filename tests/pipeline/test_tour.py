@@ -1,0 +1,51 @@
+"""The README's tour, its commands as they stand there."""
+
+import re
+import shlex
+
+from samples import PROJECT
+from workspace import Workspace, stages_run
+
+TOUR = re.findall(r"(?s)\n## A tour\n(.*?)\n## ", (PROJECT / "README.md").read_text())[0]
+# each part's commands, by the words that it begins with
+PARTS = {
+    title: [shlex.split(line, comments=True) for line in re.findall(r"(?m)^    (.+)", text)]
+    for title, text in re.findall(r"(?s)(?:^|\n)\*\*(.+?)\*\*(.*?)(?=\n\*\*|$)", TOUR)
+}
+
+
+def test_the_tour_goes_as_the_readme_says(workspace: Workspace) -> None:
+    def tour(part: str) -> str:
+        assert {program for program, *_ in PARTS[part]} == {"dvc"}
+        return "\n".join(workspace.dvc(*arguments) for _, *arguments in PARTS[part])
+
+    before = workspace.results()
+    looked = tour("Look.")
+    assert re.findall(r"\| (\w+) \|", looked) == ["fetch", "preprocess", "train", "evaluate"]
+    assert f"{workspace.json('results/evaluate/metrics.json')['test']['loss']:.5f}" in looked
+    page = workspace.folder / "dvc_plots" / "index.html"
+    assert page.is_file()
+
+    ((key, value),) = re.findall(r"say `(\w+): (\S+)`", TOUR)
+    was = re.findall(rf"{key}: (\S+)", (workspace.folder / "params.yaml").read_text())[0]
+    assert was != value
+    workspace.set(f"train.{key}", value)
+    assert stages_run(tour("Change")) == ["train", "evaluate"]
+
+    page.unlink()
+    compared = tour("Compare")
+    assert re.search(rf"params.yaml +train.{key} +{was} +{value}\n", compared)
+    assert re.search(r"metrics.json +test.accuracy +0\.", compared)
+    assert "HEAD" in page.read_text()
+
+    workspace.set(f"train.{key}", was)
+    assert stages_run(tour("Go back")) == []
+    assert workspace.results() == before
+
+    tried = tour("Try")
+    assert stages_run(tried) == ["train", "evaluate"]
+    assert re.search(r"(?m)^.*\[\w+-\w+\] .* 0\.3 *$", tried)  # its name, last its dropout
+    assert workspace.results() == before
+    assert workspace.git("status", "--porcelain") == ""
+    assert max(map(len, tried.splitlines())) <= 125  # columns
+    assert "Warning" not in looked + compared + tried
