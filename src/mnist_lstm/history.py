@@ -95,7 +95,7 @@ class History:
 
     def _runs(self, folder: Path) -> Iterator[Files]:
         for path in folder.glob("*/*/*"):
-            yield _outs(yaml.load(path.read_bytes(), yaml.CSafeLoader))
+            yield _outs(yaml.safe_load(path.read_bytes()))
 
     def _commits(self) -> Iterator[Files]:
         """Of every commit that changed dvc.lock: on branches, of tags and of experiments."""
@@ -103,7 +103,7 @@ class History:
         commits = listed.split()
         locks = self._blobs([f"{commit}:./dvc.lock" for commit in commits])
         for commit, content in zip(commits, locks, strict=True):
-            lock = yaml.load(content, yaml.CSafeLoader) or {}
+            lock = yaml.safe_load(content) or {}
             for stage in lock.get("stages", {}).values():
                 files = _outs(stage)
                 self._in_git |= {md5: f"{commit}:./{path}" for path, md5 in files.items()}

@@ -27,7 +27,7 @@ from workspace import Workspace
 
 from mnist_lstm.model import Classifier, RowLSTM
 from mnist_lstm.sequences import Sequences
-from mnist_lstm.tracking import open_store
+from mnist_lstm.tracking.store import open_store
 
 EXAMPLE = "model/data/sample_inputs/model.pt"
 
