@@ -82,3 +82,13 @@ def test_editors_find_the_schema_beside_each_recipe(recipe: Path) -> None:
     assert first == "# yaml-language-server: $schema=params.schema.json"
     schema = json.loads((recipe.parent / "params.schema.json").read_text())
     assert schema == Params.model_json_schema()
+
+
+def test_each_accepted_vulnerability_has_its_reason_and_is_still_there() -> None:
+    (accepted,) = re.findall(r"(?m)^ACCEPTED := (.*?) #", (PROJECT / "Makefile").read_text())
+    reasons = re.findall(
+        r"\*\*(CVE-\S+)\*\*, in ([\w-]+)", (PROJECT / "docs/machines.md").read_text()
+    )
+    assert [name for name, _ in reasons] == accepted.split()
+    lock = (PROJECT / "requirements.lock").read_text()
+    assert all(f"\n{package}==" in lock for _, package in reasons)
