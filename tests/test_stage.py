@@ -25,6 +25,7 @@ from pathlib import Path
 from mnist_lstm import UserError, stage
 
 def demo(params, out):
+    """Put it into `out`."""
     {work}
 
 if __name__ == "__main__":
@@ -134,7 +135,7 @@ def test_help_says_what_a_stage_does(project: Path) -> None:
         check=True,
     )
     assert "Demonstrate a stage." in done.stdout
-    assert "out " in done.stdout
+    assert "Put it into `out`." in done.stdout
 
 
 def test_a_line_arrives_when_it_is_printed(project: Path) -> None:

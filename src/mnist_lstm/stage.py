@@ -149,7 +149,11 @@ def _section(name: str) -> dict[str, list[str]]:
 def _paths(work: Callable[..., None]) -> list[Path]:
     _, *names = inspect.signature(work).parameters
     module: Any = sys.modules[work.__module__]
-    parser = argparse.ArgumentParser(description=module.__doc__)
+    parser = argparse.ArgumentParser(
+        description=module.__doc__,
+        epilog=inspect.getdoc(work),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for name in names:
         parser.add_argument(name, type=Path, help="as dvc.yaml has it")
     arguments = parser.parse_args()
