@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -57,11 +59,14 @@ def edited(content: bytes, fields: Sequence[int], edits: Sequence[Edit]) -> byte
 
 
 TOKEN = re.compile(r'-?[0-9]+(?:\.[0-9]+)?|"(?:[^"\\]|\\.)*"')  # of JSON: a number or a string
+VALUE = re.compile(rf"(?<=: )(?:{TOKEN.pattern})")  # one that has a key
 CLAIMS = [
     *("0", "1", "-1", "2.5", "3", "1500", "2147483648", "9223372036854775808", "1e400", "9" * 5000),
     *("null", "true", "NaN", "[]", "{}", "[" * 10**5, "", ",", '"x"', '"2"', r'"\ud800"'),
+    *("1" + "0" * 400, '"labels"', '"pixels"', '"head.bias"'),
     *(f'"{dtype}"' for dtype in ("U8", "I8", "BOOL", "F32", "F64", "BF16", "C64", "F8_E5M2", "F4")),
 ]
+DTYPES = {"F32": np.float32, "U8": np.uint8}
 LENGTHS = [length.to_bytes(8, "little") for length in (0, 1, 2**16, 2**31, 2**63, 2**64 - 1)]
 
 # what is written in place of which token; of the metadata, or else of what is said of the tensors
@@ -89,17 +94,29 @@ def _claiming(content: bytes, claims: Sequence[Claim]) -> bytes:
     tensors = json.dumps(header)
     for in_metadata, which, instead in claims:
         if in_metadata:
-            metadata[name] = _reworded(metadata[name], which, instead)
+            metadata[name] = _reworded(metadata[name], VALUE, which, instead)
         else:
-            tensors = _reworded(tensors, which, instead)
+            tensors = _reworded(tensors, TOKEN, which, instead)
     said = f'{{"__metadata__": {json.dumps(metadata)}, {tensors[1:]}'.encode()
     return len(said).to_bytes(8, "little") + said + content[end:]
 
 
-def _reworded(text: str, which: int, instead: str) -> str:
-    tokens = [*TOKEN.finditer(text)]
+def _reworded(text: str, pattern: re.Pattern[str], which: int, instead: str) -> str:
+    tokens = [*pattern.finditer(text)]
     token = tokens[which % len(tokens)]
     return text[: token.start()] + instead + text[token.end() :]
+
+
+def what_it_says(file: bytes) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
+    """The metadata and the arrays in a safetensors file that has float32 and uint8 alone."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    metadata, arrays = header.pop("__metadata__"), dict[str, np.ndarray[Any, Any]]()
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        values = np.frombuffer(file[start + begin : start + end], DTYPES[entry["dtype"]])
+        arrays[name] = values.reshape(entry["shape"])
+    return metadata, arrays
 
 
 @contextmanager

@@ -143,6 +143,17 @@ def test_the_checkpoint_of_another_training_is_refused(checkpoint: Checkpoint) -
         checkpoint.load(*Training(0, num_classes=3).parts)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", "[[1, 2]]", "5", "null", '"f"', "[" * 10**5])
+def test_one_that_says_nothing_of_its_training_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Sealed with the right digest, which says nothing about it."""
+    monkeypatch.setattr("mnist_lstm.checkpoint.json.dumps", lambda _: text)
+    checkpoint.save(*Training(seed=0).parts, {})
+    with pytest.raises(Damaged, match="it does not say whose it is"):
+        read(checkpoint.path, "f")
+
+
 @pytest.mark.parametrize(
     ("name", "tensor"),
     [

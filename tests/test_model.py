@@ -1,8 +1,12 @@
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from mutations import DAMAGE, Damage, damaged, fuzz, memory, what_it_says
 from samples import small_model
 
 from mnist_lstm import UserError
@@ -154,6 +158,60 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, content: bytes | None) -> 
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors: .*dvc repro"):
         RowLSTM.load(path)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [{"input_size": 10**6}, {"hidden_size": 2000}, {"num_layers": 10**9}, {"num_classes": 10**7}],
+)
+def test_no_memory_is_taken_for_what_a_configuration_claims(
+    tmp_path, claim: dict[str, int]
+) -> None:
+    model = small_model()
+    model.config |= claim
+    model.save(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"not th.+ of its configuration"), memory(2**24):
+        RowLSTM.load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_weights_of_another_type_are_not_converted(tmp_path, dtype: torch.dtype) -> None:
+    small_model().to(dtype).save(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"its head\.bias is not that of its configuration"):
+        RowLSTM.load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
+def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path) -> None:
+    path, refusals, read = tmp_path / "model.safetensors", [], 0
+    small_model(hidden_size=4).save(path)
+    content = path.read_bytes()
+
+    @fuzz(cases=1000)
+    @given(DAMAGE)
+    def check(damage: Damage) -> None:
+        nonlocal read
+        file = damaged(content, damage)
+        path.write_bytes(file)
+        try:
+            with memory(2**24):
+                found = RowLSTM.load(path)
+        except UserError as refusal:
+            refusals.append(str(refusal))
+        else:
+            read += 1
+            metadata, arrays = what_it_says(file)
+            assert found.config == json.loads(metadata["model"])
+            weights = {name: weight.numpy() for name, weight in found.state_dict().items()}
+            assert weights.keys() == arrays.keys()
+            for name, weight in weights.items():
+                np.testing.assert_array_equal(weight, arrays[name], strict=True)
+
+    check()
+    assert len(refusals) > 500
+    assert read > 20
+    # what torch says where there is no room for what a header claims
+    assert not any("\n" in line or "allocate" in line for line in refusals)
 
 
 def test_accuracy_is_a_fraction() -> None:

@@ -1,8 +1,12 @@
+import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from mutations import DAMAGE, Damage, damaged, fuzz, memory, what_it_says
 from safetensors.torch import save_file
 from samples import drawn
 
@@ -50,6 +54,54 @@ def test_other_files_are_refused(tmp_path) -> None:
     for name in ("torn", "foreign", "missing"):
         with pytest.raises(UserError, match=f"{name}: .*dvc repro"):
             Sequences.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"num_classes": "2"},
+        {"num_classes": 2.5},
+        {"num_classes": None},
+        {"num_classes": 257},
+        {"dataset": 5},
+        {"preprocess": [1]},
+    ],
+)
+def test_what_is_said_of_them_must_be_of_its_type(tmp_path, about: dict[str, object]) -> None:
+    replace(drawn(10, seed=0), **about).save(tmp_path / "bad")
+    with pytest.raises(UserError, match=r"bad: .*(must be|are more than)"):
+        Sequences.load(tmp_path / "bad")
+
+
+def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path) -> None:
+    path, refusals, read = tmp_path / "sequences", [], 0
+    drawn(12, seed=0).save(path)
+    content = path.read_bytes()
+
+    @fuzz(cases=1000)
+    @given(DAMAGE)
+    def check(damage: Damage) -> None:
+        nonlocal read
+        file = damaged(content, damage)
+        path.write_bytes(file)
+        try:
+            with memory(2**24):
+                found = Sequences.load(path)
+        except UserError as refusal:
+            refusals.append(str(refusal))
+        else:
+            read += 1
+            metadata, arrays = what_it_says(file)
+            about = {key: getattr(found, key) for key in ("num_classes", "dataset", "preprocess")}
+            assert about == json.loads(metadata["sequences"])
+            np.testing.assert_array_equal(found.pixels.numpy(), arrays["pixels"], strict=True)
+            np.testing.assert_array_equal(found.labels.numpy(), arrays["labels"], strict=True)
+
+    check()
+    assert len(refusals) > 500
+    assert read > 20
+    # what torch says where there is no room for what a header claims
+    assert not any("\n" in line or "allocate" in line for line in refusals)
 
 
 def test_split_parts_the_first_images() -> None:

@@ -161,8 +161,12 @@ def read(path: Path, fingerprint: str) -> State:
     text = metadata.get("checkpoint", "")
     if metadata.get("sha256") != _digest(text, tensors):
         raise Damaged(f"{path}: damaged (its SHA-256 is not the one it was saved with)")
-    about = json.loads(text)
-    if about.pop("fingerprint") != fingerprint:
+    try:
+        about = dict(json.loads(text))
+        whose = about.pop("fingerprint")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Damaged(f"{path}: damaged (it does not say whose it is)") from None
+    if whose != fingerprint:
         raise Damaged(f"{path}: the checkpoint of another training")
     return State(tensors, about)
 

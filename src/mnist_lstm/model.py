@@ -4,7 +4,7 @@ B batch, T rows as time steps, D pixels a row, H hidden size, C classes
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -132,8 +132,16 @@ class RowLSTM(nn.Module):
         """Read what `save` wrote, onto the CPU. Raises UserError where a file is anything else."""
         try:
             with safe_open(path, framework="pt") as file:
-                model = RowLSTM(**json.loads(file.metadata()["model"]))
-                model.load_state_dict(file.get_tensors())
+                config, weights = json.loads(file.metadata()["model"]), file.get_tensors()
+            if 4 * config["num_layers"] + 2 != len(weights):
+                raise ValueError(f"{len(weights)} weights are not those of its configuration")
+            with torch.device("meta"):  # where sizes take no memory, whatever the file claims
+                expected = RowLSTM(**config).state_dict()
+            if others := _kinds(expected).items() ^ _kinds(weights).items():
+                name, _ = min(others)
+                raise ValueError(f"its {name} is not that of its configuration")
+            model = RowLSTM(**config)
+            model.load_state_dict(weights)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `dvc repro train` makes it") from None
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -143,6 +151,10 @@ class RowLSTM(nn.Module):
                 "`dvc repro --force train` makes it anew"
             ) from None
         return model
+
+
+def _kinds(weights: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size]]:
+    return {name: (str(weight.dtype), weight.shape) for name, weight in weights.items()}
 
 
 class Classifier(nn.Module):

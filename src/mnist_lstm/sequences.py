@@ -62,7 +62,7 @@ class Sequences:
                 found = Sequences(file.get_tensor("pixels"), file.get_tensor("labels"), **about)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `dvc repro preprocess` makes it") from None
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             reason: str | None = " ".join(str(error).split())
         else:
             reason = found._mistake()
@@ -74,12 +74,17 @@ class Sequences:
         )
 
     def _mistake(self) -> str | None:
+        for name, type_ in (("num_classes", int), ("dataset", str), ("preprocess", dict)):
+            if type(value := getattr(self, name)) is not type_:
+                return f"{name} must be {type_.__name__}, is {type(value).__name__}"
         for name, tensor, rank in (("pixels", self.pixels, 3), ("labels", self.labels, 1)):
             if tensor.dtype != torch.uint8 or tensor.dim() != rank or tensor.numel() == 0:
                 kind = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
                 return f"{name} must be uint8 with {rank} dimensions and not empty, is {kind}"
         if len(self.pixels) != len(self.labels):
             return f"{len(self.pixels)} images but {len(self.labels)} labels"
+        if self.num_classes > 256:
+            return f"{self.num_classes} classes are more than uint8 labels tell apart"
         if (highest := int(self.labels.max())) >= self.num_classes:
             return f"label {highest} is beyond the {self.num_classes} classes"
         return None
