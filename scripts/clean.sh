@@ -30,6 +30,6 @@ fi
 
 if [ -e mlflow.db ] || [ -e mlruns ]; then
     if agreed "MLflow's store (mlflow.db, mlruns/)"; then
-        rm -rf mlflow.db* mlruns
+        rm -rf mlflow.db* .mlflow.* mlruns
     fi
 fi
