@@ -103,19 +103,21 @@ def _learn(
         show()
 
     show()
-    with tqdm(  # shown on a terminal only
-        learner.batches, "train", settings.steps, initial=step, unit=" steps", disable=None
+    evaluations = fit(
+        learner.model,
+        learner.optimizer,
+        learner.batches,
+        *(data[split] for split in SPLITS),
+        start=step,
+        steps=settings.steps,
+        eval_every=settings.eval_every,
+        eval_batch_size=settings.eval_batch_size,
+    )
+    # shown on a terminal only
+    with tqdm(
+        evaluations, "train", settings.steps, initial=step, unit=" steps", disable=None
     ) as bar:
-        for evaluation in fit(
-            learner.model,
-            learner.optimizer,
-            bar,
-            *(data[split] for split in SPLITS),
-            start=step,
-            steps=settings.steps,
-            eval_every=settings.eval_every,
-            eval_batch_size=settings.eval_batch_size,
-        ):
+        for evaluation in bar:
             step += 1
             if evaluation:
                 record.rows.append(row(evaluation))
