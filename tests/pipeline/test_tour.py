@@ -1,11 +1,13 @@
 """The README's tour, its commands as they stand there."""
 
+import json
 import re
 import shlex
 
 from samples import PROJECT
 from workspace import Workspace, stages_run
 
+METRICS = "results/evaluate/metrics.json"
 TOUR = re.findall(r"(?s)\n## A tour\n(.*?)\n## ", (PROJECT / "README.md").read_text())[0]
 # each part's commands, by the words that it begins with
 PARTS = {
@@ -19,10 +21,10 @@ def test_the_tour_goes_as_the_readme_says(workspace: Workspace) -> None:
         assert {program for program, *_ in PARTS[part]} == {"dvc"}
         return "\n".join(workspace.dvc(*arguments) for _, *arguments in PARTS[part])
 
-    before = workspace.results()
+    before, committed = workspace.results(), workspace.json(METRICS)
     looked = tour("Look.")
     assert re.findall(r"\| (\w+) \|", looked) == ["fetch", "preprocess", "train", "evaluate"]
-    assert f"{workspace.json('results/evaluate/metrics.json')['test']['loss']:.5f}" in looked
+    assert f"{committed['test']['loss']:.5f}" in looked
     page = workspace.folder / "dvc_plots" / "index.html"
     assert page.is_file()
 
@@ -36,6 +38,10 @@ def test_the_tour_goes_as_the_readme_says(workspace: Workspace) -> None:
     compared = tour("Compare")
     assert re.search(rf"params.yaml +train.{key} +{was} +{value}\n", compared)
     assert re.search(r"metrics.json +test.accuracy +0\.", compared)
+    accuracy = json.loads(workspace.dvc("metrics", "diff", "--json"))[METRICS]["test.accuracy"]
+    assert accuracy["old"] == committed["test"]["accuracy"]
+    assert accuracy["new"] == workspace.json(METRICS)["test"]["accuracy"]
+    assert accuracy["diff"] == accuracy["new"] - accuracy["old"] != 0
     assert "HEAD" in page.read_text()
 
     workspace.set(f"train.{key}", was)
@@ -44,8 +50,8 @@ def test_the_tour_goes_as_the_readme_says(workspace: Workspace) -> None:
 
     tried = tour("Try")
     assert stages_run(tried) == ["train", "evaluate"]
-    assert re.search(r"(?m)^.*\[\w+-\w+\] .* 0\.3 *$", tried)  # its name, last its dropout
+    (name,) = re.findall(r"(?m)^.*\[(\w+-\w+)\] .* 0\.3 *$", tried)  # the last is its dropout
     assert workspace.results() == before
     assert workspace.git("status", "--porcelain") == ""
-    assert max(map(len, tried.splitlines())) <= 125  # columns
+    assert max(map(len, tried.splitlines())) <= 117 + len(name)  # columns; names are drawn
     assert "Warning" not in looked + compared + tried
