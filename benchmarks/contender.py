@@ -51,7 +51,12 @@ class Work:
 
 
 class Contender(ABC):
-    """A model that can be trained a few steps and evaluated; its set-up is not measured."""
+    """A model that can be trained a few steps and evaluated; its set-up is not measured.
+
+    `beside` is how many images an evaluation reads besides those to test with.
+    """
+
+    beside = 0
 
     @abstractmethod
     def __init__(self, work: Work) -> None: ...
@@ -112,7 +117,7 @@ def measure(kind: type[Contender], work: Work) -> dict[str, Any]:
     contender.train(work.warm_up)
     steps = [contender.train(work.steps) for _ in range(work.blocks)]
     contender.evaluate(min(work.eval_batch_size, work.evaluated))
-    scale = work.test_images / work.evaluated
+    scale = (work.test_images + contender.beside) / (work.evaluated + contender.beside)
     evaluations = [contender.evaluate(work.evaluated) * scale for _ in range(work.evaluations)]
     return {
         "step": steps,

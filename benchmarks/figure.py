@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from benchmarks.results import EVALUATIONS, STEPS, floors
 from benchmarks.table import duration
@@ -50,7 +51,8 @@ def whole_jobs(results: Mapping[str, Any]) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()  # the first one on top
         axes.grid(visible=False, axis="y")
-        axes.set_xlim(0, 1.3 * longest)
+        axes.set_xlim(0, 1.5 * longest)  # room for the figures
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_xlabel("seconds for the whole job")
         axes.set_title(f"{STEPS:,} steps and {EVALUATIONS} evaluations, on one machine")
         figure.legend(loc="outside lower right", ncols=3)

@@ -32,7 +32,7 @@ def measure(work: Work, say: Callable[[str], None]) -> list[dict[str, Any]]:
         say(f"growth: {name}")
         sizes = {
             "steps": sized.warm_up + sized.blocks * sized.steps,
-            "hidden_size": sized.hidden_size,
+            "hidden size": sized.hidden_size,
             "rows": sized.rows,
             "images": sized.train_images,
         }

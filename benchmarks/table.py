@@ -47,10 +47,12 @@ def _machine(results: Mapping[str, Any]) -> str:
     told = versions(results["contenders"])
     on = f", computing on {told.pop('computes on')}" if "computes on" in told else ""
     libraries = ", ".join(f"{name} {version}" for name, version in told.items())
+    count = results["rounds"]
+    rounds = "one round" if count == 1 else f"medians of {count} rounds"
     rough = " **Rough: a few steps and a part of the test images.**" if results["quick"] else ""
     return (
         f"{results['machine']}{on}, {results['threads']} threads; {libraries}; commit "
-        f"{results['commit']}, {results['date']}; medians of {results['rounds']} rounds.{rough}"
+        f"{results['commit']}, {results['date']}; {rounds}.{rough}"
     )
 
 

@@ -99,10 +99,12 @@ def test_a_contender_answers_with_seconds_and_memory(kind: type[Contender]) -> N
 
 def test_the_seconds_of_a_part_of_the_test_images_are_scaled_to_all() -> None:
     class Counting(Floor):
-        def evaluate(self, images: int) -> float:
-            return float(images)
+        beside = 2
 
-    assert measure(Counting, SMALL)["evaluation"] == [12.0]
+        def evaluate(self, images: int) -> float:
+            return float(images + self.beside)
+
+    assert measure(Counting, SMALL)["evaluation"] == [14.0]
 
 
 @pytest.mark.parametrize("implementation", ["fused", "unrolled"])

@@ -26,6 +26,7 @@ class Project(OnTorch):
             raise Skipped(f"this project does not train in {work.precision}")
         self.work = work
         self.seconds_a_step = 0.0
+        self.beside = work.batch_size + 1  # the batch just trained on; a validation image
         self.train_data = self.sequences(work.train_images, 0)
         self.test = self.sequences(work.test_images, 1)
         self.validation = self.sequences(work.validation_images, 2)
@@ -80,7 +81,9 @@ class Project(OnTorch):
         return self.evaluation(first(self.validation, 1), first(self.test, images))
 
     def validate(self) -> float:
-        return self.evaluation(self.validation, first(self.test, 1))
+        some = min(self.work.validation_images, self.work.evaluated)
+        seconds = self.evaluation(first(self.validation, some), first(self.test, 1))
+        return seconds * self.work.validation_images / (some + self.beside)
 
     def evaluation(self, validation: Sequences, test: Sequences) -> float:
         """The seconds of an evaluation in the loop: those of a step that has one, less a step's."""

@@ -23,7 +23,7 @@ class Reference(Contender):
 
     def __init__(self, work: Work) -> None:
         v1.disable_v2_behavior()
-        self.batch_size = work.batch_size
+        self.batch_size = self.beside = work.batch_size
         self.train_images, self.train_labels = data(work.train_images, work, 0)
         self.test_images, self.test_labels = data(work.test_images, work, 1)
         self.random = np.random.default_rng(0)
