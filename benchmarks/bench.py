@@ -102,7 +102,8 @@ def measure(*, quick: bool, device: str) -> dict[str, Any]:
     ]
     grown = [row | {"summary": summary([row["round"]])} for row in growth.measure(work, say)]
     try:
-        piped = pipeline.measure(work.threads, 1 if quick else 5, say)
+        steps, times = (50, 1) if quick else (200, 5)
+        piped = pipeline.measure(work.threads, steps=steps, times=times, say=say)
     except subprocess.CalledProcessError as error:
         *_, last = (error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
         piped = {"skipped": f"failed: {' '.join(error.cmd[:3])}: {last}"}

@@ -15,15 +15,15 @@ from typing import Any
 from benchmarks.process import PROJECT, environment
 
 STAGES = ("fetch", "preprocess", "train", "evaluate")
-STEPS = 200  # of training, which is taken off
 NOT_THE_USERS = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME")
 
 
-def measure(threads: int, times: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Seconds of `make repro` beyond its two computations, of one with nothing to do, of start-ups.
 
-    The data set is MNIST where MNIST_MIRROR says where it is, else the digits of scikit-learn. What
-    can be repeated is, so many `times`; the median counts. Raises CalledProcessError.
+    The data set is MNIST where MNIST_MIRROR says where it is, else the digits of scikit-learn; a
+    few `steps` are trained, whose time is taken off. What can be repeated is, so many `times`, and
+    the median counts. Raises CalledProcessError.
     """
     own = {name: value for name, value in environment(threads).items() if name not in NOT_THE_USERS}
     own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
@@ -39,7 +39,7 @@ def measure(threads: int, times: int, say: Callable[[str], None]) -> dict[str, A
         clone = Path(folder) / "clone"
         seconds("git", "clone", "--quiet", str(PROJECT), str(clone))
         recipe = clone / ("params.yaml" if mirror else "recipes/quick.yaml")
-        text = re.sub(r"(?m)^  steps: \d+", f"  steps: {STEPS}", recipe.read_text())
+        text = re.sub(r"(?m)^  steps: \d+", f"  steps: {steps}", recipe.read_text())
         (clone / "params.yaml").write_text(text)
 
         say("the pipeline: everything")
@@ -69,7 +69,7 @@ def measure(threads: int, times: int, say: Callable[[str], None]) -> dict[str, A
     return {
         "dataset": "mnist" if mirror else "digits",
         "times": times,
-        "steps": STEPS,
+        "steps": steps,
         "make_repro": environment_check + everything,
         "training": training,
         "evaluation": evaluation,

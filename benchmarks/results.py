@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 STEPS, EVALUATIONS = 2_000, 40  # the whole job of the reference recipe
+DISTURBED = 1.5  # blocks of steps on an idle machine are closer to each other than this factor
 
 
 def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -26,6 +27,14 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "peak_bytes": max(answer["peak_bytes"] for answer in found),
         "gpu_peak_bytes": max(gpu) if gpu else None,
     }
+
+
+def unsteady(rounds: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """The fastest and slowest step, where they are so far apart that something disturbed them."""
+    steps = [seconds for answer in rounds for seconds in answer.get("step", [])]
+    if not steps or max(steps) < DISTURBED * min(steps):
+        return None
+    return min(steps), max(steps)
 
 
 def floors(contenders: Sequence[Mapping[str, Any]]) -> dict[str, float]:

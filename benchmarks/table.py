@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.results import EVALUATIONS, STEPS, fastest_here, floors, versions
+from benchmarks.results import EVALUATIONS, STEPS, fastest_here, floors, unsteady, versions
 
 BEGIN, END = "<!-- make bench WRITE=1 writes from here -->", "<!-- to here -->"
 DATA_SETS = {"mnist": "MNIST", "digits": "the 8×8 digits"}
@@ -87,6 +87,14 @@ def _remarks(contenders: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 f"{duration(EVALUATIONS * added)} to the whole job."
             )
 
+    for contender in contenders:
+        if apart := unsteady(contender["rounds"]):
+            fastest, slowest = (_time_of_step(seconds) for seconds in apart)
+            yield (
+                f"{contender['name']}, {contender['precision']}: its steps took between {fastest} "
+                f"and {slowest}; the machine had other work, and this row is not to be trusted."
+            )
+
 
 def _pipeline(found: Mapping[str, Any]) -> str:
     if "skipped" in found:
@@ -119,11 +127,14 @@ def _growth(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _measured(found: Mapping[str, Any]) -> dict[str, str]:
-    step = found["step"] * 1000
     return {
-        "a step": f"{step:.0f} ms" if step >= 10 else f"{step:.2f} ms",
+        "a step": _time_of_step(found["step"]),
         "an evaluation": f"{found['evaluation']:.2f} s",
     }
+
+
+def _time_of_step(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2f} ms"
 
 
 def _memory(found: Mapping[str, Any]) -> dict[str, str]:

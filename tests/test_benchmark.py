@@ -179,6 +179,15 @@ def test_what_was_not_measured_has_a_row_that_says_why() -> None:
     assert row["whole job"] == ""
 
 
+def test_the_table_warns_of_a_machine_that_had_other_work() -> None:
+    steady = answer(0.2, 5) | {"step": [0.2, 0.29]}
+    disturbed = answer(0.2, 5) | {"step": [0.2, 0.2, 0.5]}
+    text = table.markdown(results(project=steady, plain=disturbed))
+    assert re.findall(r"- (.+): its steps took between (.+) and (.+);", text) == [
+        ("Plain, float32", "200 ms", "500 ms")
+    ]
+
+
 def test_the_table_has_the_pipeline_and_growth() -> None:
     text = table.markdown(results(project=answer(0.2, 5)))
     assert cells(text, "**the rest: what the pipeline costs**")["time"] == "7.25 s"
