@@ -88,7 +88,7 @@ class Project(OnTorch):
         return seconds * self.work.validation_images / (some + self.beside)
 
     def evaluation(self, validation: Sequences, test: Sequences) -> float:
-        """The seconds of an evaluation in the loop: those of a step that has one, less the fastest step's."""
+        """The seconds of an evaluation in the loop: a step with one, less the fastest step."""
         before = 50 if self.device.type == "cuda" else 1  # a GPU's loop may record its first steps
         loop = self.loop(validation, test, eval_every=before + 1)
         for _ in range(before):
