@@ -4,7 +4,7 @@ PORT ?= 5000
 ACTIVATE := . .venv/bin/activate &&
 ACCEPTED := CVE-2025-69872 # vulnerabilities without a fix; why, and what to do: docs/machines.md
 
-.PHONY: help env repro ui test soak check docs lock audit clean
+.PHONY: help env repro ui test soak bench check docs lock audit clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,10 @@ test: env ## run the tests
 
 soak: env ## run the tests that take many minutes, and tell what they measured
 	@$(ACTIVATE) pytest -m soak -s --numprocesses 0
+
+bench: env ## measure this project beside others (QUICK=1: rougher; WRITE=1: into docs/; DEVICE=cuda)
+	@$(ACTIVATE) exec python -m benchmarks.bench --device $(or $(DEVICE),cpu) \
+	    $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(WRITE)),--write)
 
 check: env ## lint, formatting and types: what pre-commit and CI call
 	@$(ACTIVATE) ruff check

@@ -1,0 +1,186 @@
+"""This project beside what people would use instead, in one run on one machine. Run: make bench
+
+Each contender is a process of its own, measured in rounds, one after another, so that a machine
+that is slower for a while is slower for all of them. Images are random: for timing, any will do.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import environment, growth, machine, pipeline, table
+from benchmarks.contender import Work
+from benchmarks.process import PROJECT, measured
+from benchmarks.results import summary
+
+PAGE = PROJECT / "docs" / "benchmark.md"
+RECORD = {".json": PROJECT / "benchmarks" / "benchmark.json", ".png": PAGE.with_suffix(".png")}
+LATEST = {ending: PROJECT / ".bench" / f"benchmark{ending}" for ending in RECORD}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: a file of contenders/, and what it is asked for."""
+
+    name: str
+    contender: str
+    precision: str = "float32"
+    implementation: str = "fused"
+    library: str = "torch"
+
+
+ENTRIES = (
+    *(
+        Entry(f"this project, {implementation}", "project", precision, implementation)
+        for implementation in ("fused", "unrolled")
+        for precision in ("bfloat16", "float32")
+    ),
+    Entry("PyTorch: nn.LSTM, the plain loop", "plain"),
+    Entry("PyTorch: LSTMCells, unrolled", "cells"),
+    Entry("TensorFlow: the reference's graph", "reference", library="tensorflow"),
+    Entry("Keras 3: LSTM layers, fit", "keras_fit", library="tensorflow"),
+    Entry("floor: the matrix products alone", "floor", "bfloat16"),
+    Entry("floor: the matrix products alone", "floor", "float32"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the same, rougher: minutes")
+    parser.add_argument("--write", action="store_true", help="into docs/ and benchmarks/")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    arguments = parser.parse_args()
+    if arguments.quick and arguments.write:
+        sys.exit("bench: QUICK=1 is too rough to be written into docs/; leave out one of the two")
+    try:
+        results = measure(quick=arguments.quick, device=arguments.device)
+    except KeyboardInterrupt:
+        print("bench: stopped; nothing was written", file=sys.stderr)
+        sys.exit(130)
+    print(f"\n{table.markdown(results)}\n")
+    write(results, for_the_record=arguments.write)
+
+
+def measure(*, quick: bool, device: str) -> dict[str, Any]:
+    """Everything there is to measure, as the JSON has it."""
+    work, rounds = size(quick=quick, device=device)
+    say(f"{'about 4' if quick else 'about 15'} minutes on two cores, without a download")
+    try:
+        pythons = {"torch": Path(sys.executable), "tensorflow": environment.python()}
+        missing = ""
+    except environment.Unavailable as reason:
+        pythons, missing = {"torch": Path(sys.executable)}, str(reason)
+
+    answers: dict[Entry, list[dict[str, Any]]] = {}
+    for entry in ENTRIES:
+        if why := not_here(entry, device, missing):
+            answers[entry] = [{"skipped": why}]
+    for number in range(1, rounds + 1):
+        for entry in ENTRIES:
+            before = answers.setdefault(entry, [])
+            if any("skipped" in answer for answer in before):
+                continue
+            asked = replace(work, precision=entry.precision, implementation=entry.implementation)
+            answer = measured(entry.contender, asked, pythons[entry.library])
+            before.append(answer)
+            say(f"round {number} of {rounds}: {entry.name}, {entry.precision}: {told(answer)}")
+    contenders = [
+        {
+            "name": entry.name,
+            "contender": entry.contender,
+            "precision": entry.precision,
+            "summary": summary(answers[entry]),
+            "rounds": answers[entry],
+        }
+        for entry in ENTRIES
+    ]
+    grown = [row | {"summary": summary([row["round"]])} for row in growth.measure(work, say)]
+    try:
+        steps, times = (50, 1) if quick else (200, 5)
+        piped = pipeline.measure(work.threads, steps=steps, times=times, say=say)
+    except subprocess.CalledProcessError as error:
+        *_, last = (error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
+        piped = {"skipped": f"failed: {' '.join(error.cmd[:3])}: {last}"}
+    return {
+        "machine": machine.describe(),
+        "device": device,
+        "threads": work.threads,
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "quick": quick,
+        "rounds": rounds,
+        "contenders": contenders,
+        "growth": grown,
+        "pipeline": piped,
+    }
+
+
+def size(*, quick: bool, device: str) -> tuple[Work, int]:
+    """What each process is to do, and how many rounds of them there are."""
+    threads = machine.threads()
+    if device == "cuda":
+        work = Work(50, 3, 300, evaluations=3, evaluated=10_000, threads=threads, device=device)
+        return (replace(work, warm_up=20, blocks=2, steps=100), 1) if quick else (work, 3)
+    if quick:
+        return Work(2, 3, 2, evaluations=1, evaluated=2_000, threads=threads), 1
+    return Work(3, 3, 8, evaluations=1, evaluated=10_000, threads=threads), 3
+
+
+def not_here(entry: Entry, device: str, missing: str) -> str:
+    """Why an entry cannot be measured; nothing where it can."""
+    if entry.library == "tensorflow":
+        return "on a processor alone" if device != "cpu" else missing
+    if entry.precision == "bfloat16" and device == "cpu" and not machine.multiplies_bfloat16():
+        return "this processor does not multiply bfloat16 natively"
+    return ""
+
+
+def told(answer: Mapping[str, Any]) -> str:
+    """An answer in one line."""
+    found = summary([answer])
+    if "skipped" in found:
+        return str(found["skipped"])
+    return f"{found['step'] * 1000:.1f} ms a step, {found['evaluation']:.2f} s an evaluation"
+
+
+def commit() -> str:
+    """The project's, and whether something differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
+    """Keep JSON and figure: in .bench/, or, for the record, where git has them, with the page."""
+    # from here on, since a process's peak memory is at least its parent's when it starts
+    from benchmarks.figure import whole_jobs
+    from mnist_lstm.figures import save
+
+    paths = RECORD if for_the_record else LATEST
+    for path in paths.values():
+        path.parent.mkdir(exist_ok=True)
+    paths[".json"].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if any("job" in contender["summary"] for contender in results["contenders"]):
+        save(whole_jobs(results), paths[".png"])
+    written = list(paths.values())
+    if for_the_record:
+        picture = "![The whole job of each contender](benchmark.png)"
+        page = table.written_into(PAGE.read_text(), f"{picture}\n\n{table.markdown(results)}")
+        PAGE.write_text(page)
+        written.append(PAGE)
+    say(f"written: {', '.join(str(path.relative_to(PROJECT)) for path in written)}")
+
+
+def say(line: str) -> None:
+    """What it is at, while it is at it."""
+    print(f"bench: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

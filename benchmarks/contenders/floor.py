@@ -1,0 +1,70 @@
+"""The floor: the matrix products of a step and of an evaluation alone, as few and large as can be.
+
+B batch, T time steps, D pixels a row, H hidden size. The products over all time steps at once are
+one; the recurrent ones, forward and backward, cannot be and are T of (B, H) and (B, 4H).
+"""
+
+import torch
+from torch import Tensor
+
+from benchmarks.contender import CLASSES, Work, run
+from benchmarks.contenders.on_torch import OnTorch
+
+
+class Floor(OnTorch):
+    """Products of random matrices of the model's sizes, in one precision."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self.type = getattr(torch, work.precision)
+        self.work = work
+        self.training = Products(self, work.batch_size, backward=True)
+        self.answering = Products(self, min(work.eval_batch_size, work.evaluated), backward=False)
+
+    def matrix(self, rows: int, columns: int) -> Tensor:
+        """A random one."""
+        return torch.randn(rows, columns, device=self.device).to(self.type)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        self.training.multiply()
+
+    @torch.inference_mode()
+    def answer(self, images: int) -> None:
+        for _ in range(images // self.answering.batch):
+            self.answering.multiply()
+
+
+class Products:
+    """Pairs of matrices, each with how often it is multiplied, and where to."""
+
+    def __init__(self, floor: Floor, batch: int, *, backward: bool) -> None:
+        self.batch = batch
+        hidden, rows, pixels = floor.work.hidden_size, floor.work.rows, floor.work.pixels
+        gates, flat = 4 * hidden, batch * rows
+        sizes = []  # (rows, inner, columns, times)
+        for inputs in (pixels, hidden):
+            sizes += [(flat, inputs, gates, 1), (batch, hidden, gates, rows)]
+            if backward:  # of the state, the two kernels, and the input of the upper layer
+                sizes += [(batch, gates, hidden, rows)]
+                sizes += [(gates, flat, hidden, 1), (gates, flat, inputs, 1)]
+                sizes += [(flat, gates, hidden, 1)] if inputs == hidden else []
+        sizes += [(batch, hidden, CLASSES, 1)]
+        if backward:
+            sizes += [(CLASSES, batch, hidden, 1), (batch, CLASSES, hidden, 1)]
+        self.flops = sum(2 * a * b * c * times for a, b, c, times in sizes)
+        with torch.inference_mode():
+            self.pairs = [
+                (floor.matrix(a, b), floor.matrix(b, c), floor.matrix(a, c), times)
+                for a, b, c, times in sizes
+            ]
+
+    def multiply(self) -> None:
+        """All of them, once."""
+        for left, right, product, times in self.pairs:
+            for _ in range(times):
+                torch.mm(left, right, out=product)
+
+
+if __name__ == "__main__":
+    run(Floor)

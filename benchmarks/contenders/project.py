@@ -1,0 +1,114 @@
+"""This project's own loop, mnist_lstm.training.fit, as src/train.py drives it."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from benchmarks.contender import CLASSES, DROPOUT, LEARNING_RATE, Skipped, Work, drawn, run
+from benchmarks.contenders.on_torch import OnTorch
+from mnist_lstm import device
+from mnist_lstm.model import RowLSTM
+from mnist_lstm.sequences import Batches, Sequences
+from mnist_lstm.training import Evaluation, fit
+
+PRECISIONS = ("float32",)
+ENDLESS = 10**9
+
+
+class Project(OnTorch):
+    """RowLSTM in one implementation and precision."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        if work.precision not in PRECISIONS:
+            raise Skipped(f"this project does not train in {work.precision}")
+        self.work = work
+        self.fastest_step = math.inf
+        self.beside = work.batch_size + 1  # the batch just trained on; a validation image
+        self.train_data = self.sequences(work.train_images, 0)
+        self.test = self.sequences(work.test_images, 1)
+        self.validation = self.sequences(work.validation_images, 2)
+        self.prepare()
+        self.steps = self.loop(self.validation, self.test, eval_every=ENDLESS)
+
+    def prepare(self) -> None:
+        """Model, optimizer and batches. With `loop`, what follows src/train.py."""
+        device.choose(self.work.device)  # which makes computation on it deterministic
+        self.model = RowLSTM(
+            input_size=self.work.pixels,
+            num_classes=CLASSES,
+            hidden_size=self.work.hidden_size,
+            num_layers=2,
+            dropout=DROPOUT,
+            forget_bias=1.0,
+            implementation=self.work.implementation,
+        ).to(self.device)
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE, eps=1e-8)
+        shuffles = torch.Generator().manual_seed(0)
+        self.batches = Batches(len(self.train_data), self.work.batch_size, shuffles)
+
+    def loop(
+        self, validation: Sequences, test: Sequences, *, eval_every: int
+    ) -> Iterator[Evaluation | None]:
+        """The training loop from step 0 on, without end: each `next` of it is a step."""
+        return fit(
+            self.model,
+            self.optimizer,
+            self.batches,
+            self.train_data,
+            validation,
+            test,
+            start=0,
+            steps=ENDLESS,
+            eval_every=eval_every,
+            eval_batch_size=self.work.eval_batch_size,
+        )
+
+    def step(self) -> None:
+        next(self.steps)
+
+    def train(self, steps: int) -> float:
+        seconds = super().train(steps)
+        self.fastest_step = min(self.fastest_step, seconds)
+        return seconds
+
+    def answer(self, images: int) -> None:
+        raise NotImplementedError("an evaluation comes after a step: `evaluate` measures it")
+
+    def evaluate(self, images: int) -> float:
+        return self.evaluation(first(self.validation, 1), first(self.test, images))
+
+    def validate(self) -> float:
+        some = min(self.work.validation_images, self.work.evaluated)
+        seconds = self.evaluation(first(self.validation, some), first(self.test, 1))
+        return seconds * self.work.validation_images / (some + self.beside)
+
+    def evaluation(self, validation: Sequences, test: Sequences) -> float:
+        """The seconds of an evaluation in the loop: a step with one, less the fastest step."""
+        before = 50 if self.device.type == "cuda" else 1  # a GPU's loop may record its first steps
+        loop = self.loop(validation, test, eval_every=before + 1)
+        for _ in range(before):
+            next(loop)
+        self.wait()
+        start = time.perf_counter()
+        next(loop)
+        self.wait()
+        return time.perf_counter() - start - self.fastest_step
+
+    def sequences(self, images: int, seed: int) -> Sequences:
+        """Random images and labels, on the device."""
+        pixels, labels = (torch.from_numpy(array) for array in drawn(images, self.work, seed))
+        return Sequences(pixels, labels, CLASSES, "random", {}).to(self.device)
+
+
+def first(data: Sequences, images: int) -> Sequences:
+    """The same, cut to so many images."""
+    return replace(data, pixels=data.pixels[:images], labels=data.labels[:images])
+
+
+if __name__ == "__main__":
+    run(Project)

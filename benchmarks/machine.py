@@ -1,0 +1,58 @@
+"""The machine that was measured on, in words; what its processor can do."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def threads() -> int:
+    """What each contender computes with: OMP_NUM_THREADS, or all cores that it may use."""
+    return int(os.environ.get("OMP_NUM_THREADS") or cores())
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Its name, as the system has it."""
+    if sys.platform == "darwin":
+        return _sysctl("machdep.cpu.brand_string")
+    found = re.search(r"(?m)^model name\s*: (.+)$", _cpuinfo())
+    return found[1] if found else platform.machine()
+
+
+def memory_gigabytes() -> float:
+    """Of the whole machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it; others emulate it, slower than float32."""
+    if sys.platform == "darwin":
+        return _sysctl("hw.optional.arm.FEAT_BF16") == "1"
+    words = set(_cpuinfo().split())
+    return bool(words & {"avx512_bf16", "amx_bf16"} or {"bf16", "asimd"} <= words)
+
+
+def describe() -> str:
+    """`AMD EPYC (x86_64), 2 cores, 24 GB of memory, Linux`, say."""
+    return (
+        f"{processor()} ({platform.machine()}), {cores()} cores, "
+        f"{memory_gigabytes():.0f} GB of memory, {platform.system()}"
+    )
+
+
+def _cpuinfo() -> str:
+    return CPUINFO.read_text() if CPUINFO.exists() else ""
+
+
+def _sysctl(name: str) -> str:
+    command = ["sysctl", "-n", name]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

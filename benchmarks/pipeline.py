@@ -1,0 +1,80 @@
+"""What the pipeline costs beside training and evaluation proper, in a temporary clone."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.process import PROJECT, environment
+
+STAGES = ("fetch", "preprocess", "train", "evaluate")
+NOT_THE_USERS = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME")
+
+
+def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Seconds of `make repro` beyond its two computations, of one with nothing to do, of start-ups.
+
+    The data set is MNIST where MNIST_MIRROR says where it is, else the digits of scikit-learn; a
+    few `steps` are trained, whose time is taken off. What can be repeated is, so many `times`, and
+    the median counts. Raises CalledProcessError.
+    """
+    own = {name: value for name, value in environment(threads).items() if name not in NOT_THE_USERS}
+    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+    if (mirror := own.get("MNIST_MIRROR", "")) and (PROJECT / mirror).is_dir():
+        own["MNIST_MIRROR"] = str(PROJECT / mirror)
+
+    def seconds(*command: str, where: Path = PROJECT) -> float:
+        start = time.perf_counter()
+        subprocess.run(command, cwd=where, env=own, check=True, capture_output=True, text=True)
+        return time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        seconds("git", "clone", "--quiet", str(PROJECT), str(clone))
+        recipe = clone / ("params.yaml" if mirror else "recipes/quick.yaml")
+        text = re.sub(r"(?m)^  steps: \d+", f"  steps: {steps}", recipe.read_text())
+        (clone / "params.yaml").write_text(text)
+
+        say("the pipeline: everything")
+        everything = seconds("dvc", "repro", where=clone)
+        with (clone / "results" / "train" / "timing.csv").open() as file:
+            *_, last = csv.DictReader(file)
+        training = float(last["seconds"])
+        evaluation = float(
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.reading", str(clone)],
+                cwd=PROJECT,
+                env=own,
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        say("the pipeline: nothing to do, and start-ups")
+        nothing = median(seconds("dvc", "repro", where=clone) for _ in range(times))
+        start_up = {
+            stage: median(
+                seconds("python", f"src/{stage}.py", "--help", where=clone) for _ in range(times)
+            )
+            for stage in STAGES
+        }
+    environment_check = median(seconds("sh", "scripts/env.sh") for _ in range(times))
+    return {
+        "dataset": "mnist" if mirror else "digits",
+        "times": times,
+        "steps": steps,
+        "make_repro": environment_check + everything,
+        "training": training,
+        "evaluation": evaluation,
+        "overhead": environment_check + everything - training - evaluation,
+        "environment": environment_check,
+        "nothing_to_do": nothing,
+        "start_up": start_up,
+    }

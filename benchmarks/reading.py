@@ -1,0 +1,33 @@
+"""The seconds that the evaluate stage computes in a project's folder: the answers after each row.
+
+Run by pipeline.py: python -m benchmarks.reading FOLDER
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from mnist_lstm import device
+from mnist_lstm.evaluation import read_row_by_row
+from mnist_lstm.model import RowLSTM
+from mnist_lstm.params import load
+from mnist_lstm.sequences import Sequences
+
+
+def seconds(project: Path) -> float:
+    """Of all validation and test images, with the model that was trained there."""
+    params = load(project / "params.yaml")
+    where = device.choose(params.train.device)
+    model = RowLSTM.load(project / "results" / "train" / "model.safetensors").to(where)
+    data = [
+        Sequences.load(project / "data" / "sequences" / f"{split}.safetensors")
+        for split in ("validation", "test")
+    ]
+    start = time.perf_counter()
+    for found in data:
+        read_row_by_row(model, found.pixels.to(where).split(params.evaluate.batch_size)).cpu()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    print(seconds(Path(sys.argv[1])))

@@ -1,0 +1,65 @@
+"""The benchmark's JSON: what was measured, and the medians that table and figure show."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+STEPS, EVALUATIONS = 2_000, 40  # the whole job of the reference recipe
+DISTURBED = 1.5  # blocks of steps on an idle machine are closer to each other than this factor
+
+
+def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Medians over all rounds of seconds; the highest memory; `{"skipped": reason}` for none."""
+    found = [answer for answer in rounds if "skipped" not in answer]
+    if len(found) < len(rounds) or not found:
+        return {"skipped": next(answer["skipped"] for answer in rounds if "skipped" in answer)}
+    step, evaluation = (
+        median(seconds for answer in found for seconds in answer[what])
+        for what in ("step", "evaluation")
+    )
+    validations = [answer["validation"] for answer in found if answer["validation"] is not None]
+    gpu = [answer["gpu_peak_bytes"] for answer in found if answer["gpu_peak_bytes"] is not None]
+    return {
+        "step": step,
+        "evaluation": evaluation,
+        "job": STEPS * step + EVALUATIONS * evaluation,
+        "validation": median(validations) if validations else None,
+        "peak_bytes": max(answer["peak_bytes"] for answer in found),
+        "gpu_peak_bytes": max(gpu) if gpu else None,
+    }
+
+
+def unsteady(rounds: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """The fastest and slowest step, where they are so far apart that something disturbed them."""
+    steps = [seconds for answer in rounds for seconds in answer.get("step", [])]
+    if not steps or max(steps) < DISTURBED * min(steps):
+        return None
+    return min(steps), max(steps)
+
+
+def floors(contenders: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The seconds of the floor's whole job, by precision."""
+    return {
+        contender["precision"]: contender["summary"]["job"]
+        for contender in contenders
+        if contender["contender"] == "floor" and "job" in contender["summary"]
+    }
+
+
+def fastest_here(contenders: Sequence[Mapping[str, Any]]) -> float | None:
+    """The seconds of this project's fastest whole job."""
+    jobs = [
+        contender["summary"]["job"]
+        for contender in contenders
+        if contender["contender"] == "project" and "job" in contender["summary"]
+    ]
+    return min(jobs, default=None)
+
+
+def versions(contenders: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Of everything that was computed with, as the contenders told."""
+    told: dict[str, str] = {}
+    for contender in contenders:
+        for answer in contender["rounds"]:
+            told |= answer.get("about", {})
+    return told
