@@ -27,6 +27,10 @@ EXEMPT = {
     **dict.fromkeys(modules("tracking"), "shows trainings"),
     **dict.fromkeys((PACKAGE / "cli.py", *modules("commands")), "looks after trainings"),
     **dict.fromkeys((PACKAGE / "history.py", PACKAGE / "selection.py"), "finds results"),
+    **dict.fromkeys(
+        [PACKAGE / f"{name}.py" for name in ("comparison", "listing", "table", "unfinished")],
+        "shows results",
+    ),
 }
 
 

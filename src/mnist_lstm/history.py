@@ -105,6 +105,11 @@ class History:
         with tempfile.TemporaryDirectory() as scratch:
             return read_json(self.lay_out({path: files[path]}, Path(scratch)) / "metrics.json")
 
+    def committed(self, path: str) -> bytes:
+        """What HEAD has at a path of the project; nothing where it has none."""
+        (content,) = self._blobs([f"HEAD:./{path}"])
+        return content
+
     def _path_of(self, files: Files, name: str) -> str | None:
         """That of a file of this name, where its content is here."""
         for path, md5 in files.items():
@@ -228,15 +233,15 @@ class History:
 
     def _has(self, md5: str) -> bool:
         cached = Path(self._cached(md5)).is_file()
-        return cached or md5 in self._in_workspace or bool(self._committed(md5))
+        return cached or md5 in self._in_workspace or bool(self._in_commit(md5))
 
     def _content(self, md5: str) -> bytes:
         for path in (Path(self._cached(md5)), self._in_workspace.get(md5)):
             if path and path.is_file():
                 return path.read_bytes()
-        return self._committed(md5)
+        return self._in_commit(md5)
 
-    def _committed(self, md5: str) -> bytes:
+    def _in_commit(self, md5: str) -> bytes:
         """A file that a commit with that sum in its dvc.lock has; nothing where it has another."""
         (content,) = self._blobs([self._in_git[md5]]) if md5 in self._in_git else [b""]
         return content if hashlib.md5(content).hexdigest() == md5 else b""

@@ -1,0 +1,62 @@
+"""Runs side by side: the parameters that differ, and whether one reads more digits than another."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LEVEL = 0.05  # a difference that chance alone makes less often than this is called more than chance
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same images: how many each alone reads right.
+
+    `p` is how often chance alone would part them as unevenly, were both equally good.
+    """
+
+    images: int
+    only_first: int
+    only_second: int
+    p: float
+
+    @property
+    def more_than_chance(self) -> bool:
+        """Whether the difference is to be believed, at the usual level."""
+        return self.p < LEVEL
+
+
+def paired(actual: Sequence[int], first: Sequence[int], second: Sequence[int]) -> Paired:
+    """Compare two models' answers to the same images: labels, an image each.
+
+    McNemar, Note on the sampling error of the difference between correlated proportions or
+    percentages, Psychometrika 12 (1947), in its exact form: see `mcnemar`.
+    """
+    rights = [
+        (one == label, other == label)
+        for label, one, other in zip(actual, first, second, strict=True)
+    ]
+    only_first, only_second = rights.count((True, False)), rights.count((False, True))
+    return Paired(len(rights), only_first, only_second, mcnemar(only_first, only_second))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The two-sided p of McNemar's exact test.
+
+    Images that both read right, or both wrong, do not tell them apart. Each of the others is a toss
+    of a fair coin if the two are equally good; p is the chance of tosses at least this uneven, the
+    double of the binomial distribution's shorter tail.
+    """
+    tosses, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**tosses)  # whole numbers, so that it is exact to the last digit
+
+
+def differing(params: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The parameters that are not the same in all of these, or that some do not have."""
+    keys = dict.fromkeys(key for one in params for key in one)
+    return [key for key in keys if any(not _same(one, params[0], key) for one in params)]
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    return (key in one) == (key in other) and one.get(key) == other.get(key)
