@@ -28,7 +28,10 @@ EXEMPT = {
     **dict.fromkeys((PACKAGE / "cli.py", *modules("commands")), "looks after trainings"),
     **dict.fromkeys((PACKAGE / "history.py", PACKAGE / "selection.py"), "finds results"),
     **dict.fromkeys(
-        [PACKAGE / f"{name}.py" for name in ("comparison", "listing", "table", "unfinished")],
+        [
+            PACKAGE / f"{name}.py"
+            for name in ("comparison", "listing", "report", "table", "unfinished")
+        ],
         "shows results",
     ),
 }

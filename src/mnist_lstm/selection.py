@@ -8,10 +8,7 @@ from pathlib import Path
 from mnist_lstm import UserError
 from mnist_lstm.history import History, Result
 
-RUN_HELP = (
-    "a run: its name, its training_id or MLflow's id of it, the name of a DVC experiment that has "
-    "it, or the start of one of these that no other run has"
-)
+NO_RUN_YET = "no run yet: `dvc repro` makes one"
 FETCH = (
     "`dvc repro` makes those of params.yaml, `dvc fetch --all-commits --run-cache` brings all that "
     "a DVC remote has"
@@ -104,7 +101,7 @@ def _unknown(history: History, candidates: Sequence[Result], text: str) -> str:
     if not candidates and history.partial:
         return f"no run's results are here, and {len(history.partial)} are recorded; {FETCH}"
     if not candidates:
-        return "no run yet: `dvc repro` makes one"
+        return NO_RUN_YET
     names = list(dict.fromkeys(name for result in candidates for name in _shown(result)))
     if near := difflib.get_close_matches(text, names, n=3):
         return f"no run is called {text!r}; did you mean {' or '.join(near)}?"

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
+from mnist_lstm.commands import RUN
 
 if TYPE_CHECKING:
     from mnist_lstm.comparison import Paired
     from mnist_lstm.history import History, Result
     from mnist_lstm.listing import Run
 
-HELP = """\
+HELP = f"""\
 The parameters in which the runs differ, their final metrics side by side, their curves in one
 picture, and for each against the first, whether it reads more or fewer of the test images right
 than chance explains: McNemar's exact test on the answers of both to the same images. It is about
 these two models. Whether one recipe is better than another, several seeds of each tell; and of
 twenty comparisons of equals, one has p < 0.05.
 
-A RUN is a name, a training_id or MLflow's id of it, a DVC experiment, or the start of one of these
-that no other run has. `mnist-lstm runs` lists them.
+{RUN}
 
 Exit code: 0 when all were compared, 1 when the answers of some could not be paired with the first
 one's, 2 when a run is not known or known by several."""

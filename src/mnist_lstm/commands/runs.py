@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, filter, sort, print."""
     from mnist_lstm import listing, stage
     from mnist_lstm.history import History
+    from mnist_lstm.selection import NO_RUN_YET
     from mnist_lstm.unfinished import unfinished
 
     root = stage.root()
@@ -86,9 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
         _print(found)
     elif every:
         what = " and ".join(arguments.where) or "a final accuracy"
-        print(f"none of {len(every)} runs has {what}", file=sys.stderr)
+        print(f"mnist-lstm runs: none of {len(every)} runs has {what}", file=sys.stderr)
     else:
-        print("no run yet: `dvc repro` makes one", file=sys.stderr)
+        print(f"mnist-lstm runs: {NO_RUN_YET}", file=sys.stderr)
     return 0 if found else 1
 
 
