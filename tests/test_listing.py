@@ -4,9 +4,11 @@ import re
 from dataclasses import replace
 
 import pytest
+import yaml
+from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.listing import Run, assignments, best, ordered, where
+from mnist_lstm.listing import SECTIONS, Run, assignments, best, ordered, settings, where
 
 PARAMS = {"seed": 0, "train.learning_rate": 0.001, "train.device": "auto", "train.steps": 100}
 ONE = Run(
@@ -97,10 +99,15 @@ def test_a_wrong_filter_or_order_is_told(wrong, said: str) -> None:
         wrong()
 
 
-def test_differences_are_as_dvc_takes_them() -> None:
+def test_differences_are_as_a_filter_takes_them() -> None:
     values = {"train.learning_rate": 0.002, "preprocess.split_seed": None, "train.device": "cpu"}
-    assert assignments(values) == [
-        "train.learning_rate=0.002",
-        "preprocess.split_seed=null",
-        "train.device=cpu",
-    ]
+    said = assignments(values)
+    assert said == ["learning_rate=0.002", "split_seed=null", "device=cpu"]
+    run = replace(ONE, params=PARAMS | values)
+    assert where([run], said) == [run]
+
+
+def test_no_two_parameters_need_their_sections() -> None:
+    reference = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    keys = [key.rpartition(".")[2] for key in settings({k: reference[k] for k in SECTIONS})]
+    assert len(set(keys)) == len(keys) > 10

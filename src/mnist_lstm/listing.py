@@ -144,8 +144,8 @@ def best(runs: Sequence[Run], number: int) -> list[Run]:
 
 
 def assignments(values: Mapping[str, Any]) -> list[str]:
-    """Parameters as `--set-param` and `--where` take them."""
-    return [f"{key}={shown(value)}" for key, value in values.items()]
+    """Parameters as `--where` takes them, without their sections, which no two keys need."""
+    return [f"{key.rpartition('.')[2]}={shown(value)}" for key, value in values.items()]
 
 
 def shown(value: object) -> str:

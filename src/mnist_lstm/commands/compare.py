@@ -150,7 +150,7 @@ def _print(
         ["device", *(run.device or "–" for run in runs)],
         ["state", *(run.state for run in runs)],
     ]
-    print(table(rows, width()))
+    print(*table(rows, width()), sep="\n")
     print(f"\nAnswers to the test images, against {names[0]}:")
     for name, pair in pairs.items():
         print(f"{name}: {_sentence(names[0], name, pair)}")
@@ -171,6 +171,6 @@ def _sentence(first: str, name: str, pair: "Paired | str") -> str:
         return f"{pair}, so there is nothing to pair"
     chance = "more than chance" if pair.more_than_chance else "no more than chance"
     return (
-        f"of {pair.images:,} images, {pair.only_second:,} it alone reads right and "
-        f"{pair.only_first:,} the first alone; p = {pair.p:.2g}: {chance}"
+        f"of {pair.images:,} images, it alone reads {pair.only_second:,} right and the first alone "
+        f"{pair.only_first:,}; p = {pair.p:.2g}: {chance}"
     )

@@ -23,17 +23,7 @@ shown: whoever chooses by it no longer knows how good the chosen one is on image
 
 Exit code: 0 when runs are listed, 1 when there are none, 2 when the command is wrong."""
 
-TITLES = (
-    "run",
-    "experiments",
-    "different",
-    "validation",
-    "test",
-    "steps",
-    "seconds",
-    "device",
-    "state",
-)
+TITLES = ["run", "experiments", "validation", "test", "steps", "seconds", "device", "state"]
 
 NOTE = """
 different: from params.yaml at HEAD. Choose by the accuracy on validation images; that on test
@@ -94,10 +84,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(found: Sequence["Run"]) -> None:
-    from mnist_lstm.table import table, width
+    from mnist_lstm.listing import assignments
+    from mnist_lstm.table import fits, table, width
 
+    differences = [" ".join(assignments(run.differs)) or "nothing" for run in found]
     rows = [TITLES, *(_cells(run) for run in found)]
-    print(table(rows, width(), right="   rrrr"))
+    wide = [
+        [*row[:2], cell, *row[2:]]
+        for row, cell in zip(rows, ["different", *differences], strict=True)
+    ]
+    if fits(wide, width()):
+        print(*table(wide, width(), right="   rrrr"), sep="\n")
+    else:
+        title, *lines = table(rows, width(), right="  rrrr")
+        print(title)
+        for line, cell in zip(lines, differences, strict=True):
+            print(line, f"  different: {cell}", sep="\n")
     print(NOTE)
     for run in found:
         if others := [name for name in run.experiments if name != run.name]:
@@ -107,12 +109,9 @@ def _print(found: Sequence["Run"]) -> None:
 
 
 def _cells(run: "Run") -> list[str]:
-    from mnist_lstm.listing import assignments
-
     return [
         run.name,
         ", ".join(run.experiments),
-        " ".join(assignments(run.differs)) or "nothing",
         _percent(run.validation_accuracy),
         _percent(run.test_accuracy),
         "" if run.steps is None else f"{run.steps:,}",
