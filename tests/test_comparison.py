@@ -3,7 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from mnist_lstm.comparison import Paired, differing, mcnemar, paired
+from mnist_lstm.comparison import Paired, differing, mcnemar, pair, paired
+from mnist_lstm.history import Files, History, Result
+from mnist_lstm.results import Row
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -37,6 +39,50 @@ def test_only_images_that_one_alone_reads_right_tell_two_apart() -> None:
 def test_answers_to_different_numbers_of_images_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match="shorter"):
         paired([1, 2], [1, 2], [1])
+
+
+class Answered(History):
+    """A history whose evaluations are their answers to two images, of class 3 and 5."""
+
+    def __init__(self) -> None:
+        pass
+
+    def rows(self, files: Files, name: str) -> list[Row]:
+        if name != "predictions.csv" or not files:
+            return []
+        labels = files["labels"].split()
+        rows = zip(labels, files["answers"].split(), strict=True)
+        return [{"split": "test", "actual": label, "predicted": said} for label, said in rows] + [
+            {"split": "validation", "actual": "0", "predicted": "1"}
+        ]
+
+
+def answered(answers: str, labels: str = "3 5", sha256: str = "e", **told: object) -> Result:
+    about = {"name": answers, "dataset": "digits", "data": {"test": {"sha256": sha256}}} | told
+    return Result(about, {}, [{"labels": labels, "answers": answers}])
+
+
+def test_answers_to_the_same_test_images_are_paired() -> None:
+    first = answered("3 5")
+    assert pair(Answered(), first, answered("3 4")) == Paired(2, 1, 0, 1.0)
+    committed = answered("1 1", data={})  # of which git has the tables, and its labels tell
+    assert pair(Answered(), first, committed) == Paired(2, 2, 0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (answered("3 4", dataset="mnist"), "its test images are those of mnist, not of digits"),
+        (answered("3 4", sha256="f"), "its test images are others, though both are called digits"),
+        (answered("3 4", "5 3"), "its test images are others, though both are called digits"),
+        (answered("3 4 1", "3 5 1", data={}), "its test images are others, though both are"),
+        (Result({"name": "b", "dataset": "digits"}, {}), "the answers of b are not in its results"),
+    ],
+)
+def test_answers_to_other_images_are_not(other: Result, said: str) -> None:
+    told = pair(Answered(), answered("3 5"), other)
+    assert isinstance(told, str)
+    assert told.startswith(said)
 
 
 def test_parameters_that_differ_or_are_missing() -> None:

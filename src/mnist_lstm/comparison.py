@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mnist_lstm.history import History, Result
+
 LEVEL = 0.05  # a difference that chance alone makes less often than this is called more than chance
 
 
@@ -24,6 +26,28 @@ class Paired:
     def more_than_chance(self) -> bool:
         """Whether the difference is to be believed, at the usual level."""
         return self.p < LEVEL
+
+
+def pair(history: History, first: Result, second: Result) -> Paired | str:
+    """The answers of two runs to the test images, compared; why not, where they cannot be."""
+    sets = [result.about.get("dataset") for result in (first, second)]
+    if sets[0] != sets[1]:
+        return f"its test images are those of {sets[1]}, not of {sets[0]}"
+    files = [
+        result.about.get("data", {}).get("test", {}).get("sha256") for result in (first, second)
+    ]
+    answers = []
+    for result in (first, second):
+        evaluation = result.evaluations[-1] if result.evaluations else {}
+        rows = history.rows(evaluation, "predictions.csv")
+        answers.append([row for row in rows if row["split"] == "test"])
+        if not rows:
+            return f"the answers of {result.about['name']} are not in its results"
+    actual = [[row["actual"] for row in rows] for rows in answers]
+    # of a run whose large files are elsewhere, the labels tell
+    if actual[0] != actual[1] or (all(files) and files[0] != files[1]):
+        return f"its test images are others, though both are called {sets[0]}"
+    return paired(actual[0], *([row["predicted"] for row in rows] for rows in answers))
 
 
 def paired(actual: Sequence[int], first: Sequence[int], second: Sequence[int]) -> Paired:

@@ -173,10 +173,10 @@ class History:
     ) -> Result | None:
         """The result that has these files; a new one, a partial, where none that is whole has."""
         training, evaluation = _below(TRAIN, files), _below(EVALUATE, files)
-        if not training:
-            return None
         # without run.json, the curve tells
-        key = training.get(f"{TRAIN}/run.json") or training.get(f"{TRAIN}/curve.csv", "")
+        key = training.get(f"{TRAIN}/run.json") or training.get(f"{TRAIN}/curve.csv")
+        if key is None:
+            return None
         if key not in by_key:
             about: dict[str, Any] = {"name": title, "params": _params(lock)}
             about["dataset"] = about["params"].get("fetch", {}).get("dataset")

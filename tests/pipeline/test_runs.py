@@ -12,7 +12,7 @@ from workspace import Workspace
 
 from mnist_lstm.cli import main
 from mnist_lstm.history import History
-from mnist_lstm.selection import find
+from mnist_lstm.selection import NoSuchRun, find
 
 METRICS = "results/evaluate/metrics.json"
 Capture = pytest.CaptureFixture[str]
@@ -150,15 +150,21 @@ def test_neither_torch_nor_mlflow_is_imported(
     assert printed.endswith("\n[]\n")
 
 
-def test_in_a_clone_the_committed_tables_are_listed_and_compared(
-    clone: Workspace,
-    baseline: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
+def test_of_another_machines_runs_the_tables_in_git_are_listed_and_compared(
+    sweep: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
+    clone = sweep.clone(tmp_path / "clone")
+    clone.git("fetch", "--quiet", "origin", "refs/exps/*:refs/exps/*")  # as `dvc exp pull` does
+    monkeypatch.chdir(sweep.folder)
+    theirs = listed(capsys)
     monkeypatch.chdir(clone.folder)
-    (run,) = listed(capsys)
-    commit = clone.git("rev-parse", "HEAD").strip()
-    assert (run["name"], run["commits"]) == (commit[:7], [commit])
-    assert (run["state"], run["training_id"]) == ("results away", None)
-    assert run["test_accuracy"] == baseline.json(METRICS)["test"]["accuracy"]
+    runs = listed(capsys)
+    assert [run["state"] for run in runs] == ["results away"] * 4
+    for key in ("experiments", "differs", "test_accuracy", "validation_loss", "steps"):
+        assert sorted(str(run[key]) for run in runs) == sorted(str(run[key]) for run in theirs)
+    first, second = [run["experiments"][0] for run in runs if run["differs"]][:2]
+    assert main(["compare", first, second, "--json"]) == 0
+    (pair,) = json.loads(capsys.readouterr().out)["against_first"]
+    assert pair["images"] == 360
+    with pytest.raises(NoSuchRun, match=f"{first} is recorded, but its results are not here"):
+        find(History(clone.folder), first)

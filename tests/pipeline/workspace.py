@@ -92,7 +92,7 @@ class Workspace:
         deadline = time.monotonic() + 240
         while "Running" in (status := self.dvc("queue", "status")) or "Queued" in status:
             assert time.monotonic() < deadline, status
-            time.sleep(1)
+            time.sleep(3)  # asking takes a second of the processor
         return status
 
     def refused(self, *arguments: str) -> str:

@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Find the runs, compare, print, draw."""
     from mnist_lstm import figures, listing, stage
-    from mnist_lstm.comparison import differing
+    from mnist_lstm.comparison import differing, pair
     from mnist_lstm.history import History
 
     root = stage.root()
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     runs = [listing.of_result(history, result) for result in results]
     names = _names(runs)
     pairs = {
-        name: _pair(history, results[0], result)
+        name: pair(history, results[0], result)
         for name, result in zip(names[1:], results[1:], strict=True)
     }
     curves = [history.rows(result.training, "curve.csv") for result in results]
@@ -68,14 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         told = {
             "runs": [vars(run) for run in runs],
             "differing": keys,
-            "against_first": [_told(name, pair) for name, pair in pairs.items()],
+            "against_first": [_told(name, one) for name, one in pairs.items()],
             "picture": str(picture),
         }
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         _print(names, runs, keys, pairs)
         print(f"\ncurves: {picture}")
-    return 1 if any(isinstance(pair, str) for pair in pairs.values()) else 0
+    return 1 if any(isinstance(one, str) for one in pairs.values()) else 0
 
 
 def _find(history: "History", texts: Sequence[str]) -> list["Result"]:
@@ -99,30 +99,6 @@ def _names(runs: Sequence["Run"]) -> list[str]:
         f"{run.name} {(run.training_id or '')[:8]}" if names.count(run.name) > 1 else run.name
         for run in runs
     ]
-
-
-def _pair(history: "History", first: "Result", second: "Result") -> "Paired | str":
-    """The answers of two runs to the test images, compared; why not, where they cannot be."""
-    from mnist_lstm.comparison import paired
-
-    sets = [result.about.get("dataset") for result in (first, second)]
-    if sets[0] != sets[1]:
-        return f"its test images are those of {sets[1]}, not of {sets[0]}"
-    files = [
-        result.about.get("data", {}).get("test", {}).get("sha256") for result in (first, second)
-    ]
-    answers = []
-    for result in (first, second):
-        evaluation = result.evaluations[-1] if result.evaluations else {}
-        rows = history.rows(evaluation, "predictions.csv")
-        answers.append([row for row in rows if row["split"] == "test"])
-        if not rows:
-            return f"the answers of {result.about['name']} are not in its results"
-    actual = [[row["actual"] for row in rows] for rows in answers]
-    # of a run whose large files are elsewhere, the labels tell
-    if actual[0] != actual[1] or (all(files) and files[0] != files[1]):
-        return f"its test images are others, though both are called {sets[0]}"
-    return paired(actual[0], *([row["predicted"] for row in rows] for rows in answers))
 
 
 def _told(name: str, pair: "Paired | str") -> dict[str, Any]:
