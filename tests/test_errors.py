@@ -693,9 +693,8 @@ MET = {
     f"no run's results are here, and <number> are recorded; {FETCH}": no_run_is_meant(
         "x", committed=True
     ),
-    "'<text>' is a run in MLflow (<names>), but its results are not here": (
-        run_that_is_in_mlflow_alone
-    ),
+    "'<text>' is a run in MLflow (<names>), but has no results here: it did not finish, or they "
+    "went": (run_that_is_in_mlflow_alone),
     f"no result here is called '<text>', and in MLflow: {STORE}<reason>": no_run_is_meant(
         "x", uri="http://127.0.0.1:9"
     ),

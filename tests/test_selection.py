@@ -111,7 +111,7 @@ def test_mlflow_is_asked_for_its_ids_and_for_names_given_there(history: History)
     gone = Run(store, about("4a" * 16))
     assert find(history, run.id) is find(history, run.id[:12]) is OTHER
     assert find(history, "the good one") is OTHER
-    with pytest.raises(NoSuchRun, match=r"a run in MLflow \(drawn\), but its results are not"):
+    with pytest.raises(NoSuchRun, match=r"a run in MLflow \(drawn\), but has no results here"):
         find(history, gone.id)
     with pytest.raises(NoSuchRun, match="no run is called 'the bad one'"):
         find(history, "the bad one")

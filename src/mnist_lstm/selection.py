@@ -87,13 +87,14 @@ def _called_in_store(root: Path, candidates: Sequence[Result], text: str) -> lis
                 if text == run.info.run_name or run.info.run_id.startswith(text)
             }
     except TrackingError as error:
-        raise NoSuchRun(
-            f"no result here is called {text!r}, and for MLflow's names: {error}"
-        ) from None
+        raise NoSuchRun(f"no result here is called {text!r}, and in MLflow: {error}") from None
     found = [result for result in candidates if result.about.get("training_id") in named]
     if named and not found:
         names = ", ".join(map(str, named.values()))
-        raise NoSuchRun(f"{text!r} is a run in MLflow ({names}), but its results are not here")
+        raise NoSuchRun(
+            f"{text!r} is a run in MLflow ({names}), but has no results here: it did not "
+            "finish, or they went"
+        )
     return found
 
 
