@@ -4,7 +4,7 @@ PORT ?= 5000
 ACTIVATE := . .venv/bin/activate &&
 ACCEPTED := CVE-2025-69872 # vulnerabilities without a fix; why, and what to do: docs/machines.md
 
-.PHONY: help env repro ui test soak bench check docs lock audit clean
+.PHONY: help env repro ui report test soak bench check docs lock audit clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ repro: env ## run what has to run: fetch, preprocess, train, evaluate
 
 ui: env ## look at the runs in a browser, with MLflow (PORT=5000)
 	@$(ACTIVATE) exec python scripts/ui.py $(PORT)
+
+report: env ## write report.html: the workspace's results beside the committed ones, to open offline
+	@$(ACTIVATE) mnist-lstm report
 
 test: env ## run the tests
 	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --dist worksteal

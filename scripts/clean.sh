@@ -16,7 +16,8 @@ agreed() {
     [ "$answer" = y ] || [ "$answer" = Y ]
 }
 
-rm -rf .venv .venv-bench .bench .checkpoints data/raw data/sequences dvc_plots
+rm -rf .venv .venv-bench .bench .checkpoints data/raw data/sequences
+rm -rf dvc_plots comparison.png report.html
 rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

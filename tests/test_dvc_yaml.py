@@ -26,7 +26,14 @@ EXEMPT = {
     PACKAGE / "provenance.py": "records where a training ran",
     **dict.fromkeys(modules("tracking"), "shows trainings"),
     **dict.fromkeys((PACKAGE / "cli.py", *modules("commands")), "looks after trainings"),
-    PACKAGE / "history.py": "finds results",
+    **dict.fromkeys((PACKAGE / "history.py", PACKAGE / "selection.py"), "finds results"),
+    **dict.fromkeys(
+        [
+            PACKAGE / f"{name}.py"
+            for name in ("comparison", "listing", "report", "table", "unfinished")
+        ],
+        "shows results",
+    ),
 }
 
 

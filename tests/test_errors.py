@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +26,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from dvc.repo import Repo
 from samples import PROJECT, catalogue, drawn, is_the_line, small_model
 from test_idx import MALFORMED
 from tracked import ROWS, TIMINGS, about
 
-from mnist_lstm import cli, datasets, idx, mirrors, stage
+from mnist_lstm import UserError, cli, datasets, idx, mirrors, stage
 from mnist_lstm.clock import now
-from mnist_lstm.results import Training
+from mnist_lstm.history import History, Result
+from mnist_lstm.results import Training, write_json, write_rows
+from mnist_lstm.selection import find
 from mnist_lstm.tracking import Follower
 from mnist_lstm.tracking.projection import Run
 from mnist_lstm.tracking.store import TrackingError, open_store
@@ -104,9 +107,16 @@ class Project:
 
     def training(self) -> Path:
         folder = self.folder / "results" / "train"
-        Training(about() | {"fingerprint": "none"}, ROWS, TIMINGS).write(folder)
+        told = about() | {"fingerprint": "none", "ended": TIMINGS[-1]["time"]}
+        Training(told, ROWS, TIMINGS).write(folder)
         small_model().save(folder / "model.safetensors")
         return folder
+
+    def with_history(self, results: bool) -> None:
+        """Let DVC know the folder, and leave a result in it, or none."""
+        Repo.init(no_scm=True).close()
+        if results:
+            self.training()
 
     def store(self, content: bytes = b"") -> str:
         """What opening the store says, with that in its file."""
@@ -353,6 +363,60 @@ def commanded(project: Project) -> str:
     return project.capsys.readouterr().err.rstrip("\n")
 
 
+def commanded_to(*arguments: str, results: bool = True) -> Callable[[Project], str]:
+    """What a command says when it refuses, in a project that has one result, or none."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results)
+        assert cli.main(arguments) != 0
+        return project.capsys.readouterr().err.rstrip("\n")
+
+    return provoke
+
+
+def no_run_is_meant(
+    name: str, *, committed: bool = False, others: int = 0, uri: str = ""
+) -> Callable[[Project], str]:
+    """What is said of the name of a run, in a project with one, or with what git has of one."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=True)
+        history = History(project.folder)
+        (result,) = history.results
+        if committed:
+            partial = Result({"name": "e22c829", "params": {}}, {}, commits=["e22c829"])
+            history.results, history.partial = [], [partial]
+        history.results += [
+            replace(result, about=result.about | {"training_id": f"{number:032}"})
+            for number in range(others)
+        ]
+        if uri:
+            project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(UserError) as error:
+            find(history, name)
+        return str(error.value)
+
+    return provoke
+
+
+def run_that_is_in_mlflow_alone(project: Project) -> str:
+    project.with_history(results=True)
+    run = Run(open_store(project.folder), about("f" * 32))
+    with pytest.raises(UserError) as error:
+        find(History(project.folder), run.id)
+    return str(error.value)
+
+
+def page_that_cannot_be_written(project: Project) -> str:
+    folder = project.folder / "results" / "evaluate"
+    metrics = {split: {"accuracy": 1.0, "loss": 0.1} for split in ("validation", "test")}
+    write_json(folder / "metrics.json", metrics)
+    write_rows(folder / "classes.csv", [{"class": "one"}, {"class": "other"}])
+    write_rows(folder / "predictions.csv", [{"split": "test", "actual": 0, "predicted": 1}])
+    write_rows(folder / "reading.csv", [{"rows": 1, "validation_accuracy": 0, "test_accuracy": 0}])
+    return commanded_to("report", "--out", "params.yaml/report.html")(project)
+
+
 def store_at(uri: str) -> Callable[[Project], str]:
     def provoke(project: Project) -> str:
         project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -464,6 +528,11 @@ SEE = "docs/datasets.md"
 DEVICE = "train: train.device is "
 NO_MAC = "this is no Mac with Apple silicon and macOS 14 or newer"
 STORE = "MLflow store <address>: "
+NO_RUN = "no run is called '<text>'"
+FETCH = (
+    "`dvc repro` makes those of params.yaml, `dvc fetch --all-commits --run-cache` brings all that "
+    "a DVC remote has"
+)
 
 MET = {
     f"{PARAMS}<key> must be at least <limit>, is <value>": edited("steps: 1500", "steps: 0"),
@@ -611,6 +680,43 @@ MET = {
     ),
     f"{STORE}it takes the package <package>, which is not here; install it, or use a server": (
         store_at("postgresql://me:secret@127.0.0.1:9/mlflow")
+    ),
+    "mnist-lstm <command>: no run yet: `dvc repro` makes one": commanded_to("runs", results=False),
+    f"{NO_RUN}; did you mean <names>?": no_run_is_meant("drown"),
+    f"{NO_RUN}, and none starts so; there are <names>": no_run_is_meant("x"),
+    "'<text>' may be any of <number> runs: <runs>; write more of one": no_run_is_meant(
+        "dra", others=2
+    ),
+    f"<run> is recorded, but its results are not here; {FETCH}": no_run_is_meant(
+        "e22", committed=True
+    ),
+    f"no run's results are here, and <number> are recorded; {FETCH}": no_run_is_meant(
+        "x", committed=True
+    ),
+    "'<text>' is a run in MLflow (<names>), but has no results here: it did not finish, or they "
+    "went": (run_that_is_in_mlflow_alone),
+    f"no result here is called '<text>', and in MLflow: {STORE}<reason>": no_run_is_meant(
+        "x", uri="http://127.0.0.1:9"
+    ),
+    "mnist-lstm compare: '<text>' and '<text>' are one run, <run>": commanded_to(
+        "compare", "drawn", "draw"
+    ),
+    "mnist-lstm runs: --where takes KEY=VALUE, such as train.learning_rate=0.002, and is "
+    "'<text>'": commanded_to("runs", "--where", "seed"),
+    "mnist-lstm runs: <option>: no run has the parameter '<text>'; did you mean <keys>?": (
+        commanded_to("runs", "--where", "lerning_rate=0.1")
+    ),
+    "mnist-lstm runs: <option>: no run has the parameter '<text>'; there are <keys>": (
+        commanded_to("runs", "--sort", "x")
+    ),
+    "mnist-lstm runs: --sort test would choose by the test images, which are only to tell how good "
+    "the chosen one is; write --sort validation": commanded_to("runs", "--sort", "test"),
+    "mnist-lstm runs: none of <number> runs has <conditions>": commanded_to(
+        "runs", "--where", "seed=3"
+    ),
+    "mnist-lstm report: <file>: no such file; `dvc repro` makes it": commanded_to("report"),
+    "mnist-lstm <command>: <file>: <reason>; name another file with --out": (
+        page_that_cannot_be_written
     ),
     "<stage>: changed while the stage ran: <what>; its results are not kept, since DVC would "
     "record them as made from the new state; run again, or change it back first": changed_meanwhile,

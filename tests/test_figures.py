@@ -35,6 +35,7 @@ def drawn() -> dict[str, Figure]:
     images, labels, beliefs = answers()
     return {
         "curve": figures.accuracy_curve(CURVE, PUBLISHED),
+        "several": figures.several_curves({"one": CURVE, "two": CURVE[:1]}, PUBLISHED),
         "reading": figures.accuracy_by_rows(READING),
         "belief": figures.belief(images, labels, beliefs, DIGITS),
         "confusion": figures.confusion(labels, beliefs[:, -1].argmax(axis=1), DIGITS),
@@ -64,6 +65,27 @@ def test_pictures_are_pngs_to_be_shown_at_800_pixels(tmp_path: Path) -> None:
         assert width == 1600, name
         assert 800 <= height <= 2200, name
         assert 20_000 < len(content) < 400_000, name
+
+
+def test_several_curves_are_on_both_splits_and_the_published_one_on_test_images() -> None:
+    above, below = figures.several_curves({"one": CURVE, "two": CURVE[:1]}, PUBLISHED).axes
+    labels = [str(line.get_label()) for line in above.get_lines()]
+    assert labels == ["one: 90.00%", "two: 90.00%"]
+    labels = [str(line.get_label()) for line in below.get_lines()]
+    assert labels == ["one: 90.00%", "two: 85.00%", "published script: 85.00%"]
+    assert below.get_lines()[0].get_xydata().tolist() == [
+        [row["step"], row["test_accuracy"]] for row in CURVE
+    ]
+    low, high = below.get_ylim()
+    assert low < 0.85
+    assert 0.9 < high < 1.01
+
+
+def test_more_curves_than_colours_are_told_apart() -> None:
+    many = {str(number): CURVE for number in range(14)}
+    above, _ = figures.several_curves(many).axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in above.get_lines()}
+    assert len(looks) == 14
 
 
 def test_the_same_values_give_the_same_bytes_whatever_a_user_has_set(

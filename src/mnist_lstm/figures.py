@@ -7,6 +7,7 @@ N images, T rows of D pixels, C classes
 
 import functools
 import io
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -23,6 +24,7 @@ from mnist_lstm.files import write_atomically
 
 # Okabe and Ito's colours, which people tell apart whatever their colour vision
 BLUE, ORANGE = "#0072B2", "#E69F00"
+SEVERAL = (BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 SHADES = "Blues"  # one hue, from light to dark
 PALE = "#ededed"
 WIDTH = 8.0  # inches
@@ -60,10 +62,16 @@ def _styled(draw: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
 @_styled
 def save(figure: Figure, path: Path) -> None:
     """Write a picture as PNG, whole or not at all."""
+    write_atomically(path, png(figure))
+
+
+@_styled
+def png(figure: Figure) -> bytes:
+    """A picture as the bytes of a PNG file."""
     content = io.BytesIO()
     # without the version of matplotlib, which is no part of the picture
     figure.savefig(content, format="png", metadata={"Software": None})
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
 
 
 @_styled
@@ -85,6 +93,42 @@ def accuracy_curve(
     axes.set_xlabel("step (updates of the weights)")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.legend(loc="lower right", title="at the last step", alignment="left")
+    return figure
+
+
+@_styled
+def several_curves(
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    published: Sequence[Mapping[str, float]] = (),
+) -> Figure:
+    """Accuracy over steps of several runs, from rows of each one's curve.csv, by its name.
+
+    On validation images above and on test images below, where the published curve (none: left out)
+    is beside them. Where the first quarter of the rows is far below the rest, it is left out below.
+    """
+    figure = Figure(figsize=(WIDTH, 7))
+    panels = dict(zip(("validation", "test"), figure.subplots(2, 1, sharex=True), strict=True))
+    looks = [("-", colour) for colour in SEVERAL] + [(":", colour) for colour in SEVERAL]
+    drawn = list(zip(curves, curves.values(), itertools.cycle(looks), strict=False))
+    for split, axes in panels.items():
+        ends, lows = [], []
+        for name, rows, (line, colour) in drawn:
+            steps, values = _columns(rows, "step", f"{split}_accuracy")
+            label = f"{name}: {values[-1]:.2%}"
+            axes.plot(steps, values, color=colour, linestyle=line, marker=".", label=label)
+            ends.append(values[-1])
+            lows.append(values[len(values) // 4])
+        if published and split == "test":
+            steps, values = _columns(published, "step", "test_accuracy")
+            label = f"published script: {values[-1]:.2%}"
+            axes.plot(steps, values, color="black", linestyle="--", label=label, zorder=3)
+        axes.set_title(f"Accuracy on {split} images")
+        axes.set_ylabel("accuracy (% of the images)")
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_ylim(bottom=max(0, min(lows) - 0.02), top=min(1.002, max(ends) + 0.02))
+        axes.legend(loc="lower right", title="at the last step", alignment="left")
+    axes.set_xlabel("step (updates of the weights)")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure
 
 

@@ -50,6 +50,27 @@ def whole(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Work
         return Workspace(folder) if folder.exists() else uninterrupted(baseline, folder)
 
 
+@pytest.fixture(scope="session")
+def sweep(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A clone with DVC's cache, in which the sweep of docs/runs.md ran, on values that suit it.
+
+    One of the four has the parameters of the baseline. To look at, not to change.
+    """
+    with shared(tmp_path_factory, "sweep") as folder:
+        workspace = Workspace(folder)
+        if not (folder / "swept.txt").is_file():
+            baseline.clone(folder)
+            for name in (".dvc/cache", "data", "results"):
+                shutil.copytree(baseline.folder / name, folder / name, dirs_exist_ok=True)
+            values = ("--set-param", "model.hidden_size=32,48")
+            values += ("--set-param", "train.learning_rate=0.005,0.01")
+            workspace.dvc("exp", "run", "--queue", *values)
+            status = workspace.work_off_the_queue("2")
+            assert status.count("Success") == 4, status
+            (folder / "swept.txt").write_text(status)
+    return workspace
+
+
 @pytest.fixture
 def clone(baseline: Workspace, tmp_path: Path) -> Workspace:
     """A fresh clone of it: no data, no cache, no store."""

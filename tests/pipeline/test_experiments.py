@@ -20,11 +20,7 @@ def run_the_queue(clone: Workspace) -> None:
     """Queue four experiments, work on all of them at once, and wait for their end."""
     for name, seed in QUEUED.items():
         clone.dvc("exp", "run", "--queue", "--name", name, "--set-param", f"seed={seed}")
-    clone.dvc("queue", "start", "--jobs", "4")
-    deadline = time.monotonic() + 240
-    while "Running" in (status := clone.dvc("queue", "status")) or "Queued" in status:
-        assert time.monotonic() < deadline, status
-        time.sleep(1)
+    status = clone.work_off_the_queue("4")
     assert status.count("Success") == 4, status + clone.dvc("queue", "logs", "one")
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ class Workspace:
         printed, _ = done.communicate()
         assert done.returncode == 0, printed
         return printed
+
+    def work_off_the_queue(self, jobs: str) -> str:
+        """Run what is queued, so many at once, and wait for the end; returns the queue's state."""
+        self.dvc("queue", "start", "--jobs", jobs)
+        deadline = time.monotonic() + 240
+        while "Running" in (status := self.dvc("queue", "status")) or "Queued" in status:
+            assert time.monotonic() < deadline, status
+            time.sleep(3)  # asking takes a second of the processor
+        return status
 
     def refused(self, *arguments: str) -> str:
         """Run dvc, which must fail without a traceback; returns what it and the stages print."""

@@ -1,0 +1,152 @@
+"""Put runs side by side: parameters, metrics, curves, and whether a difference is chance."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_lstm import UserError
+from mnist_lstm.commands import RUN
+
+if TYPE_CHECKING:
+    from mnist_lstm.comparison import Paired
+    from mnist_lstm.history import History, Result
+    from mnist_lstm.listing import Run
+
+HELP = f"""\
+The parameters in which the runs differ, their final metrics side by side, their curves in one
+picture, and for each against the first, whether it reads more or fewer of the test images right
+than chance explains: McNemar's exact test on the answers of both to the same images. It is about
+these two models. Whether one recipe is better than another, several seeds of each tell; and of
+twenty comparisons of equals, one has p < 0.05.
+
+{RUN}
+
+Exit code: 0 when all were compared, 1 when the answers of some could not be paired with the first
+one's, 2 when a run is not known or known by several."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("first", metavar="RUN", help="the one that the others are held against")
+    parser.add_argument("others", metavar="RUN", nargs="+", help="another, as many as you like")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="where the picture goes: comparison.png in the project's folder, unless named",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object, with all figures")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find the runs, compare, print, draw."""
+    from mnist_lstm import figures, listing, stage
+    from mnist_lstm.comparison import differing, pair
+    from mnist_lstm.history import History
+
+    root = stage.root()
+    history = History(root)
+    results = _find(history, [arguments.first, *arguments.others])
+    runs = [listing.of_result(history, result) for result in results]
+    names = _names(runs)
+    pairs = {
+        name: pair(history, results[0], result)
+        for name, result in zip(names[1:], results[1:], strict=True)
+    }
+    curves = [history.rows(result.training, "curve.csv") for result in results]
+    picture = Path(os.path.relpath(arguments.out or root / "comparison.png"))
+    try:
+        figures.save(figures.several_curves(dict(zip(names, curves, strict=True))), picture)
+    except OSError as error:
+        raise UserError(f"{picture}: {error.strerror}; name another file with --out") from None
+
+    keys = differing([run.params for run in runs])
+    if arguments.json:
+        told = {
+            "runs": [vars(run) for run in runs],
+            "differing": keys,
+            "against_first": [_told(name, one) for name, one in pairs.items()],
+            "picture": str(picture),
+        }
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _print(names, runs, keys, pairs)
+        print(f"\ncurves: {picture}")
+    return 1 if any(isinstance(one, str) for one in pairs.values()) else 0
+
+
+def _find(history: "History", texts: Sequence[str]) -> list["Result"]:
+    """The runs of these names, none of them twice."""
+    from mnist_lstm.selection import find, label
+
+    found: list[Result] = []
+    for text in texts:
+        result = find(history, text, partial=True)
+        for other, before in zip(texts, found, strict=False):
+            if result is before:
+                raise UserError(f"{other!r} and {text!r} are one run, {label(result)}")
+        found.append(result)
+    return found
+
+
+def _names(runs: Sequence["Run"]) -> list[str]:
+    """Their names, with the id where two have the same."""
+    names = [run.name for run in runs]
+    return [
+        f"{run.name} {(run.training_id or '')[:8]}" if names.count(run.name) > 1 else run.name
+        for run in runs
+    ]
+
+
+def _told(name: str, pair: "Paired | str") -> dict[str, Any]:
+    if isinstance(pair, str):
+        return {"name": name, "not_paired": pair}
+    return {"name": name, **vars(pair), "more_than_chance": pair.more_than_chance}
+
+
+def _print(
+    names: Sequence[str],
+    runs: Sequence["Run"],
+    keys: Sequence[str],
+    pairs: dict[str, "Paired | str"],
+) -> None:
+    from mnist_lstm.table import table, width
+
+    rows = [["", *names], *([key, *_values(runs, key)] for key in keys)]
+    for split in ("validation", "test"):
+        for figure, form in (("accuracy", ".2%"), ("loss", ".5f")):
+            values = [getattr(run, f"{split}_{figure}") for run in runs]
+            rows.append([f"{split} {figure}", *(_shown(value, form) for value in values)])
+    rows += [
+        ["steps", *(_shown(run.steps, ",") for run in runs)],
+        ["seconds", *(_shown(run.seconds, ",.1f") for run in runs)],
+        ["device", *(run.device or "–" for run in runs)],
+        ["state", *(run.state for run in runs)],
+    ]
+    print(*table(rows, width()), sep="\n")
+    print(f"\nAnswers to the test images, against {names[0]}:")
+    for name, pair in pairs.items():
+        print(f"{name}: {_sentence(names[0], name, pair)}")
+
+
+def _values(runs: Sequence["Run"], key: str) -> list[str]:
+    from mnist_lstm.listing import shown
+
+    return [shown(run.params[key]) if key in run.params else "–" for run in runs]
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _sentence(first: str, name: str, pair: "Paired | str") -> str:
+    if isinstance(pair, str):
+        return f"{pair}, so there is nothing to pair"
+    chance = "more than chance" if pair.more_than_chance else "no more than chance"
+    return (
+        f"of {pair.images:,} images, it alone reads {pair.only_second:,} right and the first alone "
+        f"{pair.only_first:,}; p = {pair.p:.2g}: {chance}"
+    )

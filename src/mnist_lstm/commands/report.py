@@ -1,0 +1,244 @@
+"""Write a page about the workspace's results beside the committed ones, to open offline."""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_lstm import UserError
+
+if TYPE_CHECKING:
+    from mnist_lstm.history import History
+    from mnist_lstm.report import Picture, Section
+    from mnist_lstm.results import Row
+
+HELP = """\
+One page of HTML: the metrics of the results in the workspace and of those that HEAD has, with the
+differences; the curves of both, on MNIST beside the published script's; which classes are taken for
+which, what is read by which row, and the surest mistakes. All is in the one file, pictures too, and
+nothing is fetched when it opens: it can be sent, kept, and read without a network.
+
+Exit code: 0 when the page is written, 2 when there are no results or it cannot be written."""
+
+METRICS = "results/evaluate/metrics.json"
+CURVE = "results/train/curve.csv"
+FIGURES = (
+    ("validation accuracy", "validation", "accuracy"),
+    ("validation loss", "validation", "loss"),
+    ("test accuracy", "test", "accuracy"),
+    ("test loss", "test", "loss"),
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The results of the workspace, or the committed ones."""
+
+    about: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    curve: Sequence["Row"]
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="where the page goes: report.html in the project's folder, unless named",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read both results, draw, write the page, tell where it is."""
+    from mnist_lstm import stage
+    from mnist_lstm.files import write_atomically
+    from mnist_lstm.history import History
+    from mnist_lstm.report import page
+    from mnist_lstm.results import read_rows
+
+    root = stage.root()
+    history = History(root)
+    here, committed = _workspace(history), _committed(history)
+    dataset = here.about.get("dataset")
+    published = read_rows(root / "data" / "published_curve.csv") if dataset == "mnist" else []
+    sections = [
+        _metrics(here, committed, published),
+        _curves(here, committed, published),
+        *_evaluation(root / "results" / "evaluate"),
+    ]
+    path = Path(os.path.relpath(arguments.out or root / "report.html"))
+    text = page(f"mnist-lstm: {_name(here, 'the workspace')}", _introduction(here), sections)
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name another file with --out") from None
+    print(path)
+    return 0
+
+
+def _workspace(history: "History") -> Side:
+    from mnist_lstm.results import read_json, read_rows
+
+    about = history.workspace.about if history.workspace else {}
+    return Side(about, read_json(history.root / METRICS), read_rows(history.root / CURVE))
+
+
+def _committed(history: "History") -> Side | None:
+    """What HEAD has; None where it has no results."""
+    from mnist_lstm.results import read_json, read_rows
+
+    contents = {name: history.committed(name) for name in (METRICS, CURVE)}
+    if not all(contents.values()):
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in contents.items():
+            (Path(scratch) / Path(name).name).write_bytes(content)
+        metrics = read_json(Path(scratch) / "metrics.json")
+        curve = read_rows(Path(scratch) / "curve.csv")
+    return Side(history.head.about if history.head else {}, metrics, curve)
+
+
+def _name(side: Side, otherwise: str) -> str:
+    return str(side.about.get("name", otherwise))
+
+
+def _introduction(here: Side) -> str:
+    about = here.about
+    if "training_id" not in about:
+        return "It was made on another machine: of it, the small tables that are in git are here."
+    changed = ", with changes" if about["dirty"] else ""
+    commit = f"commit {about['commit'][:10]}{changed}" if about["commit"] else "no commit"
+    return (
+        f"A dropout LSTM that reads {about['dataset']} a pixel row at a time, trained on "
+        f"{about['device']} by the code of {commit}, until {_minute(about['ended'])}. Its "
+        f"training_id is {about['training_id']}."
+    )
+
+
+def _minute(time: str) -> str:
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%d %B %Y, %H:%M} UTC"
+
+
+def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
+    """What came of it, what it was made with, and what is different in HEAD."""
+    from mnist_lstm.comparison import differing
+    from mnist_lstm.listing import settings, shown
+    from mnist_lstm.report import Section, Table
+
+    titles = ["", "workspace", *(["committed (HEAD)", "difference"] if committed else [])]
+    rows = [titles + ["published script"] * bool(published)]
+    for title, split, key in FIGURES:
+        row, now = [title], here.metrics[split][key]
+        row.append(_shown(now, key))
+        if committed:
+            before = committed.metrics[split][key]
+            row += [_shown(before, key), _difference(now - before, key)]
+        if published:
+            final = published[-1]["test_accuracy"]
+            row.append(_shown(final, key) if (split, key) == ("test", "accuracy") else "")
+        rows.append(row)
+    steps = ["steps", f"{here.curve[-1]['step']:,}"]
+    if committed:
+        more = here.curve[-1]["step"] - committed.curve[-1]["step"]
+        steps += [f"{committed.curve[-1]['step']:,}", f"{more:+,}" if more else "0"]
+    rows.append(steps + [f"{published[-1]['step']:,}" for _ in published[:1]])
+    caption = "Difference: workspace − committed; of accuracies in percentage points"
+    parts: list[str | Table | Picture] = [
+        Table(caption if committed else "Of the results in the workspace", rows)
+    ]
+    if committed is None:
+        parts.append("HEAD has no results to compare these with: commit some that you like.")
+    elif here.metrics == committed.metrics and here.curve == committed.curve:
+        parts.append("The results in the workspace are those that are committed.")
+    both = [settings(side.about.get("params", {})) for side in (here, committed) if side]
+    if committed and all(both) and (keys := differing(both)):
+        cells = [[key, *(shown(one[key]) if key in one else "–" for one in both)] for key in keys]
+        parts.append(Table("Parameters that differ", [titles[:3], *cells]))
+    if committed and here.about.get("dataset") != committed.about.get("dataset"):
+        parts.append("The two are of different data sets, whose figures do not compare.")
+    return Section("Metrics", parts)
+
+
+def _shown(value: float, key: str) -> str:
+    return f"{value:.2%}" if key == "accuracy" else f"{value:.5f}"
+
+
+def _difference(value: float, key: str) -> str:
+    if not value:
+        return "0"
+    text = f"{100 * value:+.2f}" if key == "accuracy" else f"{value:+.5f}"
+    return text.replace("-", "−")
+
+
+def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
+    from mnist_lstm import figures
+    from mnist_lstm.report import Picture, Section
+
+    if committed is None:
+        curves = {"workspace": here.curve}
+    elif here.curve == committed.curve:
+        curves = {"workspace and committed": here.curve}
+    else:
+        curves = {"workspace": here.curve, "committed (HEAD)": committed.curve}
+    ends = [f"{name} {rows[-1]['test_accuracy']:.2%}" for name, rows in curves.items()]
+    if published:
+        ends.append(f"published script {published[-1]['test_accuracy']:.2%}")
+    alt = f"Accuracy over steps; on test images, it ends at: {', '.join(ends)}"
+    return Section("Curves", [Picture(alt, figures.png(figures.several_curves(curves, published)))])
+
+
+def _evaluation(folder: Path) -> list["Section"]:
+    """What evaluate found: drawn from its tables, but for the mistakes, which need the images."""
+    import numpy as np
+
+    from mnist_lstm import figures
+    from mnist_lstm.report import Picture, Section
+    from mnist_lstm.results import read_rows
+
+    classes = [str(row["class"]) for row in read_rows(folder / "classes.csv")]
+    test = [row for row in read_rows(folder / "predictions.csv") if row["split"] == "test"]
+    actual, predicted = (np.array([row[key] for row in test]) for key in ("actual", "predicted"))
+    wrong = int((actual != predicted).sum())
+    reading = read_rows(folder / "reading.csv")
+    half = reading[(len(reading) - 1) // 2]
+    mistakes = folder / "mistakes.png"
+    return [
+        Section(
+            "Which is taken for which",
+            [
+                Picture(
+                    f"A table of actual and predicted classes: {wrong:,} of {len(test):,} test "
+                    "images are read wrong",
+                    figures.png(figures.confusion(actual, predicted, classes)),
+                )
+            ],
+        ),
+        Section(
+            "What is read by which row",
+            [
+                Picture(
+                    f"Accuracy by rows read: {half['test_accuracy']:.2%} of the test images after "
+                    f"{half['rows']} of {len(reading)} rows, {reading[-1]['test_accuracy']:.2%} "
+                    "after the last",
+                    figures.png(figures.accuracy_by_rows(reading)),
+                )
+            ],
+        ),
+        Section(
+            "The surest mistakes",
+            [
+                Picture(
+                    "The test images that were read wrong with most confidence",
+                    mistakes.read_bytes(),
+                )
+                if mistakes.is_file()
+                else "Their picture is in DVC's cache of the machine that drew it, not here: "
+                "`dvc repro` draws it."
+            ],
+        ),
+    ]

@@ -1,0 +1,61 @@
+"""Tables for a terminal: plain text, in columns that fold where the terminal is narrow."""
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+GAP = "  "
+
+
+def width() -> int | None:
+    """That of the terminal; None where the output goes elsewhere, and a row must be a line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(rows: Sequence[Sequence[str]], width: int | None, right: str = "") -> list[str]:
+    """Rows, the first of them titles, as a text each, at most `width` wide where folding does it.
+
+    `right` has an `r` for each column that is aligned on the right: numbers, which do not fold.
+    Words do not break, other than at their hyphens.
+    """
+    alignment = right.ljust(len(rows[0]))
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    least = [max(map(_longest, column)) for column in zip(*rows, strict=True)]
+    while width and _total(sizes) > width:
+        foldable = [i for i, where in enumerate(alignment) if where != "r" and sizes[i] > least[i]]
+        if not foldable:
+            break
+        sizes[max(foldable, key=lambda i: sizes[i])] -= 1
+    return ["\n".join(_lines(row, sizes, alignment)) for row in rows]
+
+
+def fits(rows: Sequence[Sequence[str]], width: int | None) -> bool:
+    """Whether rows are no wider than that, without folding."""
+    return (
+        not width or _total([max(map(len, column)) for column in zip(*rows, strict=True)]) <= width
+    )
+
+
+def _total(sizes: Sequence[int]) -> int:
+    return sum(sizes) + len(GAP) * (len(sizes) - 1)
+
+
+def _longest(cell: str) -> int:
+    return max(map(len, textwrap.wrap(cell, 1, break_long_words=False)), default=0)
+
+
+def _lines(row: Sequence[str], sizes: Sequence[int], alignment: str) -> list[str]:
+    cells = [
+        (textwrap.wrap(cell, size, break_long_words=False) or [""])
+        for cell, size in zip(row, sizes, strict=True)
+    ]
+    lines = []
+    for number in range(max(map(len, cells))):
+        parts = [cell[number] if number < len(cell) else "" for cell in cells]
+        fitted = [
+            part.rjust(size) if where == "r" else part.ljust(size)
+            for part, size, where in zip(parts, sizes, alignment, strict=True)
+        ]
+        lines.append(GAP.join(fitted).rstrip())
+    return lines

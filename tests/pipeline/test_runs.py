@@ -1,0 +1,170 @@
+"""Runs listed, compared and reported, after a sweep through DVC's queue."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import binomtest
+from workspace import Workspace
+
+from mnist_lstm.cli import main
+from mnist_lstm.history import History
+from mnist_lstm.selection import NoSuchRun, find
+
+METRICS = "results/evaluate/metrics.json"
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def swept(sweep: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(sweep.folder)
+    return sweep
+
+
+def listed(capsys: Capture, *arguments: str) -> list[dict[str, Any]]:
+    assert main(["runs", "--json", *arguments]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def as_dvc_shows_them(workspace: Workspace) -> dict[str, Any]:
+    """The metrics and parameters of HEAD's experiments, from `dvc exp show`, by name."""
+    shown = json.loads(workspace.dvc("exp", "show", "--json"))
+    (head,) = (row for row in shown if row["rev"] != "workspace")
+    return {one["name"]: one["revs"][0]["data"] for one in head["experiments"]}
+
+
+def test_the_list_and_dvc_agree_figure_for_figure(swept: Workspace, capsys: Capture) -> None:
+    runs = listed(capsys)
+    theirs = as_dvc_shows_them(swept)
+    assert len(theirs) == 4
+    assert sorted(name for run in runs for name in run["experiments"]) == sorted(theirs)
+    assert len(runs) == 4  # the baseline and three trainings: one experiment was in the cache
+    for run in runs:
+        for name in run["experiments"]:
+            metrics = theirs[name]["metrics"][METRICS]["data"]
+            params = theirs[name]["params"]["params.yaml"]["data"]
+            for split in ("validation", "test"):
+                assert run[f"{split}_accuracy"] == metrics[split]["accuracy"]
+                assert run[f"{split}_loss"] == metrics[split]["loss"]
+            assert run["params"]["model.hidden_size"] == params["model"]["hidden_size"]
+            assert run["params"]["train.learning_rate"] == params["train"]["learning_rate"]
+            assert run["state"] == "finished"
+            assert run["steps"] == 20
+    names = {run["name"] for run in runs}
+    (shared,) = theirs.keys() - names
+    (baseline,) = names - theirs.keys()
+    (first,) = (run for run in runs if run["name"] == baseline)
+    assert (first["experiments"], first["differs"]) == ([shared], {})
+    assert [run["differs"] for run in runs if run is not first].count({}) == 0
+    assert {run.info.run_name for run in swept.runs()} == names - {baseline}  # MLflow's, here
+
+
+def test_the_table_says_what_is_shared_and_what_to_choose_by(
+    swept: Workspace, capsys: Capture
+) -> None:
+    assert main(["runs", "--best", "2", "--where", "hidden_size=48"]) == 0
+    printed = capsys.readouterr().out
+    title, _, columns, *rows = printed.splitlines()
+    assert title == "The best 2 of 2, by accuracy on validation images:"
+    assert columns.split() == [
+        *("run", "experiments", "different", "validation", "test", "steps", "seconds", "device"),
+        "state",
+    ]
+    assert all(" hidden_size=48" in row and "finished" in row for row in rows[:2])
+    assert "Choose by the accuracy on validation images" in printed
+    best = listed(capsys, "--best", "4")
+    accuracies = [run["validation_accuracy"] for run in best]
+    assert accuracies == sorted(accuracies, reverse=True)
+
+    assert main(["runs"]) == 0
+    said = capsys.readouterr().out
+    (first,) = (run for run in best if not run["differs"])
+    assert (
+        f"{first['experiments'][0]}: the result of {first['name']}, which was trained once." in said
+    )
+
+    assert main(["runs", "--where", "hidden_size=7"]) == 1
+    assert capsys.readouterr().err == "mnist-lstm runs: none of 4 runs has hidden_size=7\n"
+
+
+def test_runs_are_compared_by_their_answers(
+    swept: Workspace, capsys: Capture, tmp_path: Path
+) -> None:
+    first, second = (run["name"] for run in listed(capsys, "--where", "hidden_size=48"))
+    out = tmp_path / "curves.png"
+    assert main(["compare", first, second[:-1], "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["differing"] == ["train.learning_rate"]
+    assert out.read_bytes().startswith(b"\x89PNG")
+    (pair,) = told["against_first"]
+    history = History(swept.folder)
+    rights = []
+    for name in (first, second):
+        rows = history.rows(find(history, name).evaluations[-1], "predictions.csv")
+        rights.append([row["actual"] == row["predicted"] for row in rows if row["split"] == "test"])
+    only_first = sum(one and not other for one, other in zip(*rights, strict=True))
+    only_second = sum(other and not one for one, other in zip(*rights, strict=True))
+    assert pair["images"] == 360
+    assert (pair["only_first"], pair["only_second"]) == (only_first, only_second)
+    expected = binomtest(only_first, only_first + only_second).pvalue
+    assert pair["p"] == pytest.approx(expected)
+    difference = told["runs"][1]["test_accuracy"] - told["runs"][0]["test_accuracy"]
+    assert difference == pytest.approx((only_second - only_first) / 360)
+
+    assert main(["compare", first, second, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "train.learning_rate  0.005" in said
+    alone = f"it alone reads {only_second} right and the first alone {only_first}; p = "
+    assert f"{second}: of 360 images, {alone}" in said
+    assert said.endswith(f"{out.name}\n")
+
+
+def test_an_experiment_that_shares_its_result_is_the_same_run(
+    swept: Workspace, capsys: Capture
+) -> None:
+    (first,) = (run for run in listed(capsys) if not run["differs"])
+    assert main(["compare", first["name"], first["experiments"][0]]) == 2
+    assert "are one run, digits-seed-0-" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["runs"], ["compare"], ["report"]], ids=lambda names: names[0])
+def test_neither_torch_nor_mlflow_is_imported(
+    sweep: Workspace, command: list[str], tmp_path: Path
+) -> None:
+    if command == ["compare"]:
+        command = ["compare", *(result.about["name"] for result in History(sweep.folder).results)]
+    if command != ["runs"]:
+        command = [*command, "--out", str(tmp_path / "out")]
+    code = (
+        "import sys; from mnist_lstm.cli import main\n"
+        f"assert main({command!r}) == 0\n"
+        "print(sorted({'torch', 'mlflow'} & set(sys.modules)))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=sweep.folder, check=True, capture_output=True, text=True
+    ).stdout
+    assert printed.endswith("\n[]\n")
+
+
+def test_of_another_machines_runs_the_tables_in_git_are_listed_and_compared(
+    sweep: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    clone = sweep.clone(tmp_path / "clone")
+    clone.git("fetch", "--quiet", "origin", "refs/exps/*:refs/exps/*")  # as `dvc exp pull` does
+    monkeypatch.chdir(sweep.folder)
+    theirs = listed(capsys)
+    monkeypatch.chdir(clone.folder)
+    runs = listed(capsys)
+    assert [run["state"] for run in runs] == ["results away"] * 4
+    for key in ("experiments", "differs", "test_accuracy", "validation_loss", "steps"):
+        assert sorted(str(run[key]) for run in runs) == sorted(str(run[key]) for run in theirs)
+    first, second = [run["experiments"][0] for run in runs if run["differs"]][:2]
+    assert main(["compare", first, second, "--json"]) == 0
+    (pair,) = json.loads(capsys.readouterr().out)["against_first"]
+    assert pair["images"] == 360
+    with pytest.raises(NoSuchRun, match=f"{first} is recorded, but its results are not here"):
+        find(History(clone.folder), first)
