@@ -51,7 +51,7 @@ def test_a_training_is_one_run_however_often_it_is_shown(
         (50, 1767323090000, ROWS[0]["test_accuracy"]),
         (100, 1767323140000, ROWS[1]["test_accuracy"]),
     ]
-    assert histories["evaluation/test/accuracy"] == [(100, 1767326400000, 0.1)]
+    assert histories["trained/test/accuracy"] == [(100, 1767326400000, 0.1)]
     assert histories["system/process_cpu_utilization_percentage"][0][2] == 150
     tags = run.data.tags
     assert tags["training_id"] == "a" * 32
@@ -161,10 +161,10 @@ def test_a_new_evaluation_is_added_behind_the_earlier(
     for folders in ([later, results / "evaluate"], [later], [results / "evaluate"]):
         project(store, View.read(results / "train", folders))
         (run,) = runs(store)
-        assert run.data.metrics["evaluation/test/accuracy"] == 0.3
+        assert run.data.metrics["trained/test/accuracy"] == 0.3
         assert run.data.tags["evaluate.batch_size"] == "20"
         assert differences(store, run, View.read(results / "train", folders)).lines() == []
-        history = store.client.get_metric_history(run.info.run_id, "evaluation/test/accuracy")
+        history = store.client.get_metric_history(run.info.run_id, "trained/test/accuracy")
         assert [metric.value for metric in history] == [0.1, 0.3]
 
 

@@ -18,7 +18,7 @@ SYSTEM = {
     "gpu_memory_megabytes": "system/gpu_0_memory_usage_megabytes",
     "gpu_percent": "system/gpu_0_utilization_percentage",
 }
-EVALUATION = "evaluation/"
+EVALUATION = "trained/"  # MLflow shows charts in the order of names: the curves come first
 
 # of run.json, what is no tag: it has a field of its own in MLflow, or is an artifact
 NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch", "data")
