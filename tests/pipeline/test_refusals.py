@@ -1,5 +1,6 @@
 """What DVC itself refuses, in its own words: the last part of docs/errors.md."""
 
+import json
 import os
 import subprocess
 import sys
@@ -32,10 +33,21 @@ def outside(clone: Workspace) -> str:
     return done.stderr
 
 
-def torn_rwlock(clone: Workspace) -> str:
-    (clone.folder / ".dvc" / "tmp").mkdir()
-    (clone.folder / ".dvc" / "tmp" / "rwlock").write_text('{"write": ')
-    return clone.refused("repro", "fetch")
+def with_rwlock(content: Callable[[Workspace], str]) -> Callable[[Workspace], str]:
+    """What `dvc repro fetch` says beside that file, in which DVC notes who is at work on what."""
+
+    def provoke(clone: Workspace) -> str:
+        (clone.folder / ".dvc" / "tmp").mkdir()
+        (clone.folder / ".dvc" / "tmp" / "rwlock").write_text(content(clone))
+        return clone.refused("repro", "fetch")
+
+    return provoke
+
+
+def held(clone: Workspace) -> str:
+    """By a process that lives: this one."""
+    holder = {"pid": os.getpid(), "cmd": "dvc repro"}
+    return json.dumps({"write": {str(clone.folder / "data/raw/classes.txt"): holder}})
 
 
 MET = {
@@ -53,7 +65,10 @@ MET = {
         "batch_size: 32", "batch_size: 0", "fetch"
     ),
     "ERROR: failed to reproduce '<stage>': Unable to read RWLock-file '.dvc/tmp/rwlock'. JSON "
-    "structure is corrupted: <reason>": torn_rwlock,
+    "structure is corrupted: <reason>": with_rwlock(lambda _: '{"write": '),
+    "ERROR: failed to reproduce '<stage>': '<file>' is busy, it is being blocked by:": (
+        with_rwlock(held)
+    ),
 }
 
 
