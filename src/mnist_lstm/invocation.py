@@ -43,20 +43,22 @@ def _check_images(images: Any, rows: int, pixels: int) -> None:
     depth = _depth(images)
     if depth == 2:
         hint = "; put a single image into brackets of its own: [image]"
-        raise Unacceptable(f"inputs must have the shape {expected}; it has 2 dimensions{hint}")
+        raise Unacceptable(f"inputs must have the shape {expected}; it has depth 2{hint}")
     if depth != 3:
-        what = f"{depth} dimensions" if depth else _kind(images)
-        raise Unacceptable(f"inputs must have the shape {expected}; it has {what}")
+        what = (
+            "is empty" if images == [] else f"has depth {depth}" if depth else f"is {_kind(images)}"
+        )
+        raise Unacceptable(f"inputs must have the shape {expected}; it {what}")
     if len(images) > LARGEST:
         raise Unacceptable(f"inputs has {len(images):,} images; send at most {LARGEST:,} at once")
     for at, image in enumerate(images):
         if not isinstance(image, list) or len(image) != rows:
-            has = f"{len(image)} rows" if isinstance(image, list) else _kind(image)
-            raise Unacceptable(f"inputs[{at}] must have {rows} rows; it has {has}")
+            has = f"has {len(image)}" if isinstance(image, list) else f"is {_kind(image)}"
+            raise Unacceptable(f"inputs[{at}] must have {rows} rows; it {has}")
         for number, row in enumerate(image):
             if not isinstance(row, list) or len(row) != pixels:
-                has = f"{len(row)} pixels" if isinstance(row, list) else _kind(row)
-                raise Unacceptable(f"inputs[{at}][{number}] must have {pixels} pixels; it has {has}")
+                has = f"has {len(row)}" if isinstance(row, list) else f"is {_kind(row)}"
+                raise Unacceptable(f"inputs[{at}][{number}] must have {pixels} pixels; it {has}")
             if not all(type(pixel) is int and 0 <= pixel <= 255 for pixel in row):
                 _refuse_pixel(at, number, row)
 
@@ -64,8 +66,12 @@ def _check_images(images: Any, rows: int, pixels: int) -> None:
 def _refuse_pixel(image: int, number: int, row: list[Any]) -> None:
     for at, pixel in enumerate(row):
         if type(pixel) is not int or not 0 <= pixel <= 255:
-            is_what = f"{pixel:g}" if isinstance(pixel, float) else _kind(pixel)
-            hint = "; multiply fractions by 255 and round" if isinstance(pixel, float) else ""
+            is_what = _kind(pixel)
+            hint = (
+                ", without a point; multiply fractions of 1 by 255 and round"
+                if isinstance(pixel, float)
+                else ""
+            )
             raise Unacceptable(
                 f"inputs[{image}][{number}][{at}] is {is_what}; pixels are {TAKES}{hint}"
             )

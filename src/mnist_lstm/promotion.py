@@ -11,7 +11,7 @@ from mnist_lstm.history import History, Result
 class Entrant:
     """A model and how it did on validation images, by which alone it is chosen.
 
-    `validation_sha256` is that of the images, `validation_accuracy` the fraction of them read right.
+    `validation_sha256` is that of the images, `validation_accuracy` the part of them read right.
     """
 
     name: str
