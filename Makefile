@@ -1,10 +1,9 @@
 # Needs Python 3.11 or newer with venv, git and make; `make env` brings the rest, into .venv.
 
-PORT ?= 5000
 ACTIVATE := . .venv/bin/activate &&
 ACCEPTED := CVE-2025-69872 # vulnerabilities without a fix; why, and what to do: docs/machines.md
 
-.PHONY: help env repro ui report test soak bench check docs lock audit clean
+.PHONY: help env repro ui serve report test soak bench check docs lock audit clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -16,8 +15,13 @@ repro: env ## run what has to run: fetch, preprocess, train, evaluate
 	@$(ACTIVATE) dvc repro
 	@echo "make repro: \`make ui\` shows the runs; \`. .venv/bin/activate\` gives you dvc and mlflow"
 
+ui: PORT ?= 5000
 ui: env ## look at the runs in a browser, with MLflow (PORT=5000)
 	@$(ACTIVATE) exec python scripts/ui.py $(PORT)
+
+serve: PORT ?= 5001
+serve: env ## answer requests with the champion, on this machine alone (PORT=5001): docs/serving.md
+	@$(ACTIVATE) exec python scripts/serve.py $(PORT)
 
 report: env ## write report.html: the workspace's results beside the committed ones, to open offline
 	@$(ACTIVATE) mnist-lstm report

@@ -38,7 +38,7 @@ def generated() -> dict[str, str]:
             entry.get("unit", ""),
             _range(entry),
             f"`{_value(reference[key])}`",
-            ", ".join(_rerun(key, stages)),
+            ", ".join(_rerun(key, stages)) or "nothing",
         )
         for key, entry in entries.items()
     ]

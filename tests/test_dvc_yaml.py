@@ -27,6 +27,8 @@ EXEMPT = {
     **dict.fromkeys(modules("tracking"), "shows trainings"),
     **dict.fromkeys((PACKAGE / "cli.py", *modules("commands")), "looks after trainings"),
     **dict.fromkeys((PACKAGE / "history.py", PACKAGE / "selection.py"), "finds results"),
+    PACKAGE / "promotion.py": "chooses among results",
+    PACKAGE / "invocation.py": "checks what the served model is sent",
     **dict.fromkeys(
         [
             PACKAGE / f"{name}.py"

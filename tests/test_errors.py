@@ -501,17 +501,17 @@ def another_make(project: Project) -> str:
     return make_env(project)
 
 
-def port_in_use(project: Project) -> str:
+def port_in_use(project: Project, target: str = "ui") -> str:
     shutil.copy(PROJECT / "Makefile", project.folder)
     (project.folder / "scripts").mkdir()
-    shutil.copy(PROJECT / "scripts" / "ui.py", project.folder / "scripts")
+    shutil.copy(PROJECT / "scripts" / f"{target}.py", project.folder / "scripts")
     for name in ("scripts/env.sh", ".venv/bin/activate"):  # the environment is the one of the tests
         (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (project.folder / name).touch()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with silent_server() as url:
         port = url.rpartition(":")[2].rstrip("/")
-        command = ("make", "--silent", "ui", f"PORT={port}")
+        command = ("make", "--silent", target, f"PORT={port}")
         done = subprocess.run(
             command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
         )
@@ -718,6 +718,20 @@ MET = {
     "mnist-lstm <command>: <file>: <reason>; name another file with --out": (
         page_that_cannot_be_written
     ),
+    "mnist-lstm promote: takes a RUN, or --rollback; `mnist-lstm runs` lists the runs": (
+        commanded_to("promote")
+    ),
+    "mnist-lstm promote: --because is empty; write the reason, which is recorded": commanded_to(
+        "promote", "drawn", "--because", " "
+    ),
+    'mnist-lstm promote: --force needs a reason, which is recorded: --because "…"': commanded_to(
+        "promote", "drawn", "--force"
+    ),
+    "mnist-lstm promote: --rollback needs no --force; leave it out": commanded_to(
+        "promote", "--rollback", "--force"
+    ),
+    "mnist-lstm promote: <run> has not been evaluated; `dvc repro` in the workspace that has it "
+    "does that, and `mnist-lstm runs` shows which have been": commanded_to("promote", "drawn"),
     "<stage>: changed while the stage ran: <what>; its results are not kept, since DVC would "
     "record them as made from the new state; run again, or change it back first": changed_meanwhile,
     "<stage>: the package mnist_lstm comes from <folder>, not from <folder>: results would not be "
@@ -731,6 +745,9 @@ MET = {
         another_make
     ),
     "make ui: cannot use port <number>; take another: make ui PORT=5001": port_in_use,
+    "make serve: cannot use port <number>; take another: make serve PORT=5002": partial(
+        port_in_use, target="serve"
+    ),
 }
 
 

@@ -98,6 +98,15 @@ class EvaluateParams(_Section):
     batch_size: Images = Field(description="Images at once in the evaluation: a matter of memory")
 
 
+class PromoteParams(_Section):
+    """When a model becomes the champion; no stage reads it."""
+
+    margin: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
+        description="By more than this part of the validation images, a model must read more of "
+        "them right than the champion to take its place, for `mnist-lstm promote`"
+    )
+
+
 class Params(_Section):
     """All of params.yaml, which has every number once."""
 
@@ -109,6 +118,7 @@ class Params(_Section):
     model: ModelParams
     train: TrainParams
     evaluate: EvaluateParams
+    promote: PromoteParams
 
     def train_images_left(self, train_images: int) -> int:
         """Images to train on, out of so many, when the validation images are taken out.

@@ -24,7 +24,7 @@ def log_model(store: Store, run_id: str, view: View) -> None:
     It takes pixels (B, T, D) and answers with probabilities (B, C).
     """
     client, digest = store.client, view.about["model_sha256"]
-    logged = _logged_model(store, run_id, digest) or client.create_logged_model(
+    logged = logged_model(store, run_id, digest) or client.create_logged_model(
         store.experiment_id,
         name="model",
         source_run_id=run_id,
@@ -61,7 +61,7 @@ def log_model(store: Store, run_id: str, view: View) -> None:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
 
 
-def _logged_model(store: Store, run_id: str, model_sha256: str) -> LoggedModel | None:
+def logged_model(store: Store, run_id: str, model_sha256: str) -> LoggedModel | None:
     """The logged model of a run, or what an interruption left of it."""
     condition = f"source_run_id = '{run_id}' AND tags.model_sha256 = '{model_sha256}'"
     found = store.client.search_logged_models([store.experiment_id], condition, max_results=1)
@@ -73,7 +73,7 @@ def _model_ids(run: mlflow.entities.Run) -> set[str]:
 
 
 def has_model(store: Store, run: mlflow.entities.Run, model_sha256: str) -> bool:
-    logged = _logged_model(store, run.info.run_id, model_sha256)
+    logged = logged_model(store, run.info.run_id, model_sha256)
     if not logged or logged.model_id not in _model_ids(run):
         return False
     folders = (None, "data")

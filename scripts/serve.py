@@ -1,0 +1,47 @@
+"""Serve the champion on this machine alone, until Ctrl-C. Run: make serve (PORT=5001)"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+def main(port: str) -> None:
+    try:
+        socket.create_server((HOST, int(port))).close()
+    except (OSError, OverflowError, ValueError):
+        sys.exit(f"make serve: cannot use port {port}; take another: make serve PORT=5002")
+
+    from mnist_lstm.promotion import shown
+    from mnist_lstm.tracking.registry import champion
+    from mnist_lstm.tracking.store import TrackingError, open_store
+
+    try:
+        store = open_store(Path.cwd())
+        found = champion(store)
+    except TrackingError as error:
+        sys.exit(f"make serve: {error}")
+    if found is None:
+        sys.exit(
+            "make serve: there is no champion yet; `mnist-lstm promote RUN` makes one of a run"
+        )
+    print(
+        f"make serve: {found.entrant.name}, version {found.number} of row-lstm, which reads "
+        f"{shown(found.entrant)} of the validation images right: http://{HOST}:{port}/invocations; "
+        "Ctrl-C ends it",
+        flush=True,
+    )
+    os.environ |= {
+        "MLFLOW_TRACKING_URI": store.uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        # as `mlflow models serve --env-manager local` names it to its server, which this one wraps
+        "__pyfunc_model_path__": found.uri,
+    }
+    server = [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", port, "--no-access-log"]
+    os.execv(sys.executable, [*server, "mnist_lstm.tracking.serving:app"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

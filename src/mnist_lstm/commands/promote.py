@@ -1,0 +1,160 @@
+"""Make a run's model the champion, if it beats the present one."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mnist_lstm import UserError
+from mnist_lstm.commands import RUN
+
+if TYPE_CHECKING:
+    from mnist_lstm.history import History
+    from mnist_lstm.promotion import Entrant
+    from mnist_lstm.tracking.registry import Version
+
+HELP = f"""\
+The run's model becomes a version of row-lstm in MLflow's model registry, once: the same weights
+never make a second one. The alias `champion` moves to it if it reads more of the validation images
+right than the present champion, by more than promote.margin of params.yaml. Otherwise it is refused
+with both figures. The accuracy on test images plays no part. `models:/row-lstm@champion` loads the
+champion, and `make serve` serves it.
+
+{RUN}
+
+Models with other validation images than the champion's (another data set or split) do not compare:
+--force --because "the reason" makes one the champion whatever the figures say. Reason and figures
+of each promotion are tags of the version. --rollback goes back to the champion before, and again
+to the one before that.
+
+Exit code: 0 when it is the champion now (with --dry-run: when it would be), 1 when it is refused
+or there is no champion to go back to, 2 when the command is wrong, a run is not known or known by
+several, or the store cannot be reached."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("run_name", metavar="RUN", nargs="?", help="the one to promote")
+    parser.add_argument("--rollback", action="store_true", help="go back to the champion before")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would happen; the exit code is that"
+    )
+    parser.add_argument("--force", action="store_true", help="whatever the figures; see --because")
+    parser.add_argument("--because", metavar="REASON", help="why, to be recorded; --force needs it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Hold the run's model against the champion, and register and promote it; or go back."""
+    _check(arguments)
+    return _roll_back(arguments) if arguments.rollback else _promote(arguments)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if bool(arguments.run_name) == arguments.rollback:
+        raise UserError("takes a RUN, or --rollback; `mnist-lstm runs` lists the runs")
+    if arguments.because is not None and not arguments.because.strip():
+        raise UserError("--because is empty; write the reason, which is recorded")
+    if arguments.force and arguments.rollback:
+        raise UserError("--rollback needs no --force; leave it out")
+    if arguments.force and not arguments.because:
+        raise UserError('--force needs a reason, which is recorded: --because "…"')
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    from mnist_lstm import stage
+    from mnist_lstm.history import History
+    from mnist_lstm.params import load
+    from mnist_lstm.promotion import Entrant, judge
+    from mnist_lstm.selection import find
+
+    root = stage.root()
+    margin = load(root / "params.yaml").promote.margin
+    history = History(root)
+    result = find(history, arguments.run_name)
+    entrant = Entrant.of(history, result)
+
+    from mnist_lstm.tracking import registry  # seconds, so only for a run that can be promoted
+    from mnist_lstm.tracking.audit import view
+    from mnist_lstm.tracking.projection import project
+    from mnist_lstm.tracking.store import open_store
+
+    store = open_store(root)
+    champion = registry.champion(store)
+    if champion and champion.model_sha256 == entrant.model_sha256:
+        print(f"{entrant.name} is the champion already, {_called(champion)}")
+        return 0
+    defender = _now(history, champion) if champion else None
+    verdict = judge(entrant, defender, margin)
+    promotes = verdict.promotes or arguments.force
+    version = None
+    if not arguments.dry_run:
+        project(store, view(history, result))
+        version = registry.register(store, entrant)
+        if promotes:
+            told = _told(arguments, why=verdict.why, margin=margin)
+            told["validation_accuracy"] = entrant.validation_accuracy
+            if champion and defender:
+                told["instead_of"] = champion.number
+                told["its_validation_accuracy"] = defender.validation_accuracy
+            registry.promote(store, version, champion, told)
+    _say(entrant, version, promotes, verdict.why, arguments)
+    return 0 if promotes else 1
+
+
+def _now(history: "History", champion: "Version") -> "Entrant":
+    """The champion as its results have it; where they are gone, as its version's tags do."""
+    from mnist_lstm.promotion import Entrant
+
+    for result in history.results:
+        if result.about["training_id"] == champion.training_id and result.evaluations:
+            return Entrant.of(history, result)
+    return champion.entrant
+
+
+def _say(
+    entrant: "Entrant",
+    version: "Version | None",
+    promotes: bool,
+    why: str,
+    arguments: argparse.Namespace,
+) -> None:
+    """What was done, or would be, and the figures."""
+    if promotes:
+        what = f"is the champion now, {_called(version)}" if version else "would be the champion"
+        forced = f"; by --force, because: {arguments.because.strip()}" if arguments.force else ""
+        print(f"{entrant.name} {what}: {why}{forced}")
+        return
+    what = f"is not the champion, but {_called(version)}" if version else "would not be promoted"
+    hint = 'to promote it all the same: --force --because "…"'
+    print(f"mnist-lstm promote: {entrant.name} {what}: {why}; {hint}", file=sys.stderr)
+
+
+def _roll_back(arguments: argparse.Namespace) -> int:
+    from mnist_lstm import stage
+    from mnist_lstm.tracking import registry
+    from mnist_lstm.tracking.store import open_store
+
+    store = open_store(stage.root())
+    left = registry.champion(store)
+    if arguments.dry_run:
+        back = registry.former(store)
+    else:
+        back = registry.roll_back(store, _told(arguments))
+    since = f" before {left.entrant.name}, {_called(left)}" if left else ""
+    if back is None:
+        print(f"mnist-lstm promote: there is no champion{since}, to go back to", file=sys.stderr)
+        return 1
+    what = "would be the champion" if arguments.dry_run else "is the champion"
+    print(f"{back.entrant.name} {what} again, {_called(back)}, as{since or ' it was'}")
+    return 0
+
+
+def _told(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """What is recorded of a promotion or of a return."""
+    reason = {"because": arguments.because.strip()} if arguments.because else {}
+    forced = {"forced": True} if arguments.force else {}
+    return {"at": datetime.now(UTC).isoformat(timespec="seconds")} | reason | forced | more
+
+
+def _called(version: "Version") -> str:
+    return f"version {version.number} of row-lstm"

@@ -1,0 +1,228 @@
+"""The registered model `row-lstm`: a version a model, and which of them is the champion.
+
+A version's tags say what the model is and how it did on validation images, and each promotion and
+each return of it; the registered model's say which were champion before, so that one can go back.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from mnist_lstm.promotion import Entrant
+from mnist_lstm.tracking.logged_model import logged_model
+from mnist_lstm.tracking.projection import runs
+from mnist_lstm.tracking.store import Store, TrackingError, one_process
+
+MODEL = "row-lstm"
+ALIAS = "champion"
+URI = "MLFLOW_TRACKING_URI"
+BEFORE = "champions_before"  # a tag of the registered model: numbers of versions, the latest last
+KEPT = 100  # of these; a tag has room for some more
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the registered model, which `models:/row-lstm/<number>` loads.
+
+    `entrant` is what was recorded when it was registered.
+    """
+
+    number: str
+    entrant: Entrant
+    tags: Mapping[str, str]
+
+    @property
+    def model_sha256(self) -> str:
+        """The digest of its weights, results/train/model.safetensors."""
+        return self.entrant.model_sha256
+
+    @property
+    def training_id(self) -> str:
+        """Of the training that made it first: the same weights may have been trained again."""
+        return self.entrant.training_id
+
+    @property
+    def uri(self) -> str:
+        """By which MLflow loads it."""
+        return f"models:/{MODEL}/{self.number}"
+
+
+def champion(store: Store) -> Version | None:
+    """The version that is the champion; None where there is none. Raises TrackingError."""
+    with store.errors():
+        try:
+            found = store.client.get_model_version_by_alias(MODEL, ALIAS)
+        except MlflowException as error:
+            if _is_absent(error):
+                return None  # also where the alias is of a version that was deleted
+            raise
+    return _version(found)
+
+
+def registered(store: Store, model_sha256: str) -> Version | None:
+    """The version of a model, by the digest of its weights. Raises TrackingError."""
+    with store.errors():
+        found = [one for one in _all(store) if one.tags.get("model_sha256") == model_sha256]
+    return _version(found[0]) if found else None
+
+
+def register(store: Store, entrant: Entrant) -> Version:
+    """The version of a model, made where there is none yet. Its run must be in the store.
+
+    Raises TrackingError.
+    """
+    with store.errors(), one_process(store.lock):
+        if version := registered(store, entrant.model_sha256):
+            return version
+        (run, *_) = runs(store, f"tags.training_id = '{entrant.training_id}'")
+        model = logged_model(store, run.info.run_id, entrant.model_sha256)
+        if model is None:
+            raise TrackingError(f"{entrant.name} has no model in the store; `mnist-lstm sync` adds")
+        _make_model(store)
+        with _store_of_all(store):
+            made = store.client.create_model_version(
+                MODEL,
+                source=f"models:/{model.model_id}",
+                run_id=run.info.run_id,
+                tags={key: str(value) for key, value in asdict(entrant).items()},
+                model_id=model.model_id,
+            )
+        return _version(made)
+
+
+def promote(
+    store: Store, version: Version, instead_of: Version | None, told: Mapping[str, Any]
+) -> None:
+    """Make a version the champion in place of another; what is told of it becomes a tag.
+
+    Raises TrackingError, also where the champion is no longer the one that it was held against.
+    """
+    with store.errors(), one_process(store.lock):
+        present = champion(store)
+        if (present and present.number) != (instead_of and instead_of.number):
+            raise TrackingError("the champion has changed meanwhile; run this again")
+        if present and present.number != version.number:
+            # first, so that a kill in between leaves none that cannot be gone back to
+            _write_before(store, [*_before(store), present.number])
+        _tell(store, version, "promotion", told)
+        store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
+
+
+def former(store: Store) -> Version | None:
+    """The champion before the present one; None where there is none. Raises TrackingError."""
+    with store.errors():
+        for _, version in _candidates(store):
+            return version
+    return None
+
+
+def roll_back(store: Store, told: Mapping[str, Any]) -> Version | None:
+    """Make the champion before the present one champion again; None where there is none.
+
+    Versions that were deleted meanwhile are passed over. Raises TrackingError.
+    """
+    with store.errors(), one_process(store.lock):
+        left = champion(store)
+        for before, version in _candidates(store):
+            if left:
+                _tell(store, left, "return", told)
+            store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
+            _write_before(store, before)
+            return version
+    return None
+
+
+def _candidates(store: Store) -> Iterator[tuple[list[str], Version]]:
+    """Earlier champions that are still there, the latest first, each with those before it."""
+    present = champion(store)
+    there = {str(one.version): one for one in _all(store)}
+    before = _before(store)
+    while before:
+        number = before.pop()
+        if number in there and not (present and present.number == number):
+            yield list(before), _version(there[number])
+
+
+def _tell(store: Store, version: Version, what: str, told: Mapping[str, Any]) -> None:
+    """Write a tag: `promotion.1`, `promotion.2`, … each stays."""
+    tags = store.client.get_model_version(MODEL, version.number).tags
+    number = 1 + sum(key.startswith(f"{what}.") for key in tags)
+    text = json.dumps(dict(told), ensure_ascii=False)
+    store.client.set_model_version_tag(MODEL, version.number, f"{what}.{number}", text)
+
+
+def _before(store: Store) -> list[str]:
+    tags = store.client.get_registered_model(MODEL).tags if _has_model(store) else {}
+    return [str(number) for number in json.loads(tags.get(BEFORE, "[]"))]
+
+
+def _write_before(store: Store, numbers: Sequence[str]) -> None:
+    kept = [number for at, number in enumerate(numbers) if numbers[at - 1 : at] != [number]]
+    store.client.set_registered_model_tag(MODEL, BEFORE, json.dumps(kept[-KEPT:]))
+
+
+def _all(store: Store) -> list[ModelVersion]:
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = store.client.search_model_versions(f"name = '{MODEL}'", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda one: int(one.version))
+
+
+def _version(found: ModelVersion) -> Version:
+    tags = dict(found.tags)
+    missing = [entry.name for entry in fields(Entrant) if entry.name not in tags]
+    if missing:
+        raise TrackingError(
+            f"{MODEL} version {found.version} was not registered by `mnist-lstm promote`: it has "
+            f"no tag {missing[0]}; delete it, or move the alias {ALIAS} to another version"
+        )
+    values = {entry.name: tags[entry.name] for entry in fields(Entrant)}
+    images = int(values.pop("validation_images"))
+    accuracy = float(values.pop("validation_accuracy"))
+    entrant = Entrant(**values, validation_images=images, validation_accuracy=accuracy)
+    return Version(str(found.version), entrant, tags)
+
+
+@contextmanager
+def _store_of_all(store: Store) -> Iterator[None]:
+    """MLflow looks for a version's source in the store that its environment names alone."""
+    before = os.environ.get(URI)
+    os.environ[URI] = store.uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[URI]
+        else:
+            os.environ[URI] = before
+
+
+def _has_model(store: Store) -> bool:
+    try:
+        store.client.get_registered_model(MODEL)
+    except MlflowException as error:
+        if _is_absent(error):
+            return False
+        raise
+    return True
+
+
+def _make_model(store: Store) -> None:
+    if not _has_model(store):
+        what = "An LSTM that reads a handwritten digit a pixel row at a time"
+        store.client.create_registered_model(MODEL, description=what)
+
+
+def _is_absent(error: MlflowException) -> bool:
+    return error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE")
