@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -219,10 +219,8 @@ def _raw_files(root: Path, about: Mapping[str, Any]) -> Iterator[dict[str, str]]
     locks = []
     if (root / "dvc.lock").is_file():
         locks.append((root / "dvc.lock").read_text(encoding="utf-8"))
-    try:
+    with suppress(UserError):  # a commit from before the first run has none
         locks.insert(0, git(root, "show", f"{about['commit']}:./dvc.lock"))
-    except UserError:
-        pass  # a commit from before the first run
     entries = [(yaml.safe_load(text) or {}).get("stages", {}).get("fetch", {}) for text in locks]
     with Repo(str(root)) as repo:
         runs = Path(repo.stage_cache.cache_dir)
@@ -248,7 +246,7 @@ def _worktrees(root: Path) -> list[Path]:
 
 
 def _remove_if_left(root: Path, folder: Path) -> None:
-    """Remove the folder of a process that was killed; not one that is in use, or kept on purpose."""
+    """Remove the folder of a process that was killed, not one in use or kept on purpose."""
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

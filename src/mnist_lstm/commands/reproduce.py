@@ -36,6 +36,11 @@ validation and on test images each differ by no more than the tolerance; 3 when 
 more, the data is another, or the pipeline failed; 2 when the run is not known or cannot be
 restored; 130 when it was stopped."""
 
+# what stages and dvc advise to do next, which does not hold for a worktree that is to go
+ADVICE = re.compile(
+    r"To track the changes|\tgit add|To enable auto staging|\tdvc config core.autostage|"
+    r"Use `dvc push`|look at it there: |compare: `dvc |(Generat|Updat)ing lock file"
+)
 CODES = {"identical": 0, "close": 1, "different": 3}
 
 
@@ -67,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     then = _find(root, arguments.which)
 
     def tell(line: str) -> None:
-        if not arguments.json:
+        if line and not arguments.json and not ADVICE.match(line):
             print(line, flush=True)
 
     try:
