@@ -34,7 +34,7 @@ from tracked import ROWS, TIMINGS, about
 from mnist_lstm import UserError, cli, datasets, idx, mirrors, stage
 from mnist_lstm.clock import now
 from mnist_lstm.history import History, Result
-from mnist_lstm.results import Training, write_json, write_rows
+from mnist_lstm.results import Training, read_json, write_json, write_rows
 from mnist_lstm.selection import find
 from mnist_lstm.tracking import Follower
 from mnist_lstm.tracking.projection import Run
@@ -407,6 +407,38 @@ def run_that_is_in_mlflow_alone(project: Project) -> str:
     return str(error.value)
 
 
+def made_again(**told: object) -> Callable[[Project], str]:
+    """What `reproduce` says of a run whose run.json tells that, in a repository of one commit."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=True)
+        for arguments in (["init", "--quiet"], [*AUTHOR, "commit", "--allow-empty", "-qm", "one"]):
+            subprocess.run(["git", *arguments], check=True)
+        head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True)
+        path = project.folder / "results" / "train" / "run.json"
+        write_json(path, read_json(path) | {"commit": head.stdout.decode().strip()} | told)
+        assert cli.main(["reproduce", "drawn"]) == 2
+        return project.capsys.readouterr().err.rstrip("\n")
+
+    return provoke
+
+
+AUTHOR = ("-c", "user.name=A. Tester", "-c", "user.email=tester@example.org")
+
+
+def made_again_from_the_store(text: str, *runs: str) -> Callable[[Project], str]:
+    """What `reproduce` says of runs that the store alone has, without files."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=False)
+        for training_id in runs:
+            Run(open_store(project.folder), about(training_id))
+        assert cli.main(["reproduce", text]) == 2
+        return project.capsys.readouterr().err.rstrip("\n")
+
+    return provoke
+
+
 def page_that_cannot_be_written(project: Project) -> str:
     folder = project.folder / "results" / "evaluate"
     metrics = {split: {"accuracy": 1.0, "loss": 0.1} for split in ("validation", "test")}
@@ -714,6 +746,18 @@ MET = {
     "mnist-lstm runs: none of <number> runs has <conditions>": commanded_to(
         "runs", "--where", "seed=3"
     ),
+    "'<text>' may be any of <number> runs in MLflow: <runs>; write more of one": (
+        lambda p: made_again_from_the_store("drawn", "a" * 32, "b" * 32)(p).partition(": ")[2]
+    ),
+    "mnist-lstm reproduce: <run> was made outside of git, so that its code is nowhere to be had": (
+        made_again(commit=None)
+    ),
+    "mnist-lstm reproduce: <run> was made from commit <commit>, which is not in this repository; "
+    "`git fetch REMOTE <commit>` brings it from one that has it": made_again(commit="c" * 40),
+    "mnist-lstm reproduce: <run> was made from changed code, and its patch does not apply to "
+    "commit <commit>: <reason>": made_again(patch="no patch"),
+    "mnist-lstm reproduce: <run> is a run in MLflow, but has no run.json there nor here: it did "
+    "not finish, or was never evaluated": made_again_from_the_store("dra", "a" * 32),
     "mnist-lstm report: <file>: no such file; `dvc repro` makes it": commanded_to("report"),
     "mnist-lstm <command>: <file>: <reason>; name another file with --out": (
         page_that_cannot_be_written

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Sequence
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import compare, promote, report, runs, sync, verify
+from mnist_lstm.commands import compare, promote, report, reproduce, runs, sync, verify
 
 COMMANDS = {
     "compare": compare,
     "promote": promote,
     "report": report,
+    "reproduce": reproduce,
     "runs": runs,
     "sync": sync,
     "verify": verify,

@@ -1,0 +1,231 @@
+"""Make a run again from its commit, and say whether the same weights come out."""
+
+import argparse
+import json
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_lstm.commands import RUN
+from mnist_lstm.verdict import TOLERANCE
+
+if TYPE_CHECKING:
+    from mnist_lstm.history import History, Result
+    from mnist_lstm.scratch import Scratch
+    from mnist_lstm.verdict import Made, Verdict
+
+HELP = f"""\
+The run's code (its commit, with its patch where the code had changes that were not committed), its
+parameters and its data are restored in a scratch worktree, in the system's temporary folder, with a
+store and a DVC cache of its own: `dvc repro` trains and evaluates there, with as many threads as
+then, and nothing here changes. It takes as long as the run did. Packages are those that are
+installed now; where their versions, the device or the data are not those of the run, it says so.
+
+It takes the repository and the run's record: from its results or, where they are gone, from its
+files in MLflow. Raw data comes from DVC's cache or data/raw, else fetch gets it from a mirror.
+
+{RUN}
+
+Exit code: 0 when the weights are the same, bit for bit; 1 when they are not, but the accuracies on
+validation and on test images each differ by no more than the tolerance; 3 when these differ by
+more, the data is another, or the pipeline failed; 2 when the run is not known or cannot be
+restored; 130 when it was stopped."""
+
+# what stages and dvc advise to do next, which does not hold for a worktree that is to go
+ADVICE = re.compile(
+    r"To track the changes|\tgit add|To enable auto staging|\tdvc config core.autostage|"
+    r"Use `dvc push`|look at it there: |compare: `dvc |(Generat|Updat)ing lock file"
+)
+CODES = {"identical": 0, "close": 1, "different": 3}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("which", metavar="RUN", help="the run to make again")
+    parser.add_argument(
+        "--tolerance",
+        metavar="FRACTION",
+        type=_fraction,
+        default=TOLERANCE,
+        help=f"of the images, by which accuracies may differ where the weights do; {TOLERANCE} "
+        "unless given: five seeds of the reference recipe lie that close",
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the scratch worktree, and say where it is"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object alone, without dvc's output"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Restore, run, compare, tell."""
+    from mnist_lstm import stage
+    from mnist_lstm.scratch import scratch
+
+    root = stage.root()
+    then = _find(root, arguments.which)
+
+    def tell(line: str) -> None:
+        if line and not arguments.json and not ADVICE.match(line):
+            print(line, flush=True)
+
+    try:
+        with _signals(), scratch(root, keep=arguments.keep) as place:
+            now, verdict = _reproduce(then, place, arguments.tolerance, tell)
+            _print(arguments, then, now, verdict, place.project if arguments.keep else None)
+    except KeyboardInterrupt:
+        left = "is kept" if arguments.keep else "is gone, and nothing here has changed"
+        print(f"mnist-lstm reproduce: stopped; the scratch worktree {left}", file=sys.stderr)
+        return 130
+    return CODES[verdict.outcome]
+
+
+def _find(root: Path, text: str) -> "Made":
+    """The run of that name, as its results have it, else as MLflow has it."""
+    from mnist_lstm.history import History
+    from mnist_lstm.selection import NoSuchRun, find
+
+    history = History(root)
+    try:
+        return _recorded(history, find(history, text))
+    except NoSuchRun as error:
+        unknown = error
+    try:
+        result = find(history, text, partial=True)
+        if "model_sha256" in result.about:  # it is only the large files that are not here
+            return _recorded(history, result)
+    except NoSuchRun:
+        pass
+    from mnist_lstm.tracking import archive  # seconds, with MLflow and torch
+
+    if made := archive.find(root, text):
+        return made
+    raise unknown
+
+
+def _recorded(history: "History", result: "Result") -> "Made":
+    from mnist_lstm.results import read_json
+    from mnist_lstm.verdict import Made
+
+    files = result.evaluations[-1] if result.evaluations else {}
+    metrics = history.metrics(result)
+    record = {path: md5 for path, md5 in files.items() if path.endswith("/run.json")}
+    if not (metrics and record):
+        return Made(result.about, metrics)
+    with tempfile.TemporaryDirectory() as folder:
+        evaluated = read_json(history.lay_out(record, Path(folder)) / "run.json")
+    return Made(result.about, metrics, evaluated["params"])
+
+
+def _reproduce(
+    then: "Made", place: "Scratch", tolerance: float, tell: Callable[[str], object]
+) -> tuple["Made | None", "Verdict"]:
+    """Make the run again; what came out, if anything, and how it compares."""
+    from mnist_lstm.results import read_json
+    from mnist_lstm.verdict import Made, Verdict, judge
+
+    about = then.about
+    place.restore_code(about)
+    place.restore_params(about, then.evaluated)
+    has_data = place.restore_data(about)
+    patched = ", with its patch" if about["patch"] else ""
+    tell(f"{about['name']}: commit {about['commit'][:10]}{patched}, in {place.project}")
+    code, lines = place.run(about["threads"], tell, has_data=has_data)
+    if code:
+        return None, Verdict("different", [f"the pipeline failed there: {_failure(lines)}"])
+    results = place.project / "results"
+    now = Made(
+        read_json(results / "train" / "run.json"), read_json(results / "evaluate" / "metrics.json")
+    )
+    return now, judge(then, now, tolerance)
+
+
+def _failure(lines: Sequence[str]) -> str:
+    """What a stage said why it failed, else dvc's last word."""
+    said = [line for line in lines if re.match(r"(fetch|preprocess|train|evaluate|ERROR): ", line)]
+    stages = [line for line in said if not line.startswith("ERROR")]
+    return (stages or said or lines or ["dvc said nothing"])[-1]
+
+
+def _print(
+    arguments: argparse.Namespace,
+    then: "Made",
+    now: "Made | None",
+    verdict: "Verdict",
+    kept: Path | None,
+) -> None:
+    from mnist_lstm.table import table, width
+    from mnist_lstm.verdict import rows
+
+    about = then.about
+    if arguments.json:
+        told = {
+            "name": about["name"],
+            "training_id": about["training_id"],
+            "commit": about["commit"],
+            "dirty": bool(about["patch"]),
+            "outcome": verdict.outcome,
+            "tolerance": arguments.tolerance,
+            "reasons": verdict.reasons,
+            "then": _told(then),
+            "now": _told(now) if now else None,
+            "kept": str(kept) if kept else None,
+        }
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    if now:
+        print("", *table(rows(then, now), width()), sep="\n")
+    print(f"\n{about['name']}: {_sentence(verdict, arguments.tolerance)}")
+    for reason in verdict.reasons:
+        print(f"  {reason}")
+    if kept:
+        print(f"kept: {kept} (`git worktree remove --force` and that path removes it)")
+
+
+def _told(made: "Made") -> dict[str, Any]:
+    keys = ("model_sha256", "data", "device", "precision", "threads", "versions")
+    return {key: made.about[key] for key in keys} | {"metrics": made.metrics}
+
+
+def _sentence(verdict: "Verdict", tolerance: float) -> str:
+    match verdict.outcome:
+        case "identical":
+            return "reproduced: the weights are the same, bit for bit"
+        case "close":
+            return (
+                f"the weights are others; accuracies agree within the tolerance of {tolerance:.2%}"
+            )
+        case _:
+            return "not reproduced"
+
+
+def _fraction(text: str) -> float:
+    """A number from 0 to 1, as argparse wants it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a fraction from 0 to 1, is {text!r}")
+    return value
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP stop the work as Ctrl-C does; what is ignored, say after nohup, stays."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
