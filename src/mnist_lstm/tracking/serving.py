@@ -20,7 +20,7 @@ MODEL_URI = "__pyfunc_model_path__"  # MLflow's name
 (_, ROWS, PIXELS) = Model.load(os.environ[MODEL_URI]).get_input_schema().inputs[0].shape
 
 
-@app.middleware("http")
+@app.middleware("http")  # type: ignore[untyped-decorator]
 async def refuse_what_is_no_image(
     request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
