@@ -5,9 +5,16 @@ import sys
 from collections.abc import Sequence
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import compare, report, runs, sync, verify
+from mnist_lstm.commands import compare, predict, report, runs, sync, verify
 
-COMMANDS = {"compare": compare, "report": report, "runs": runs, "sync": sync, "verify": verify}
+COMMANDS = {
+    "compare": compare,
+    "predict": predict,
+    "report": report,
+    "runs": runs,
+    "sync": sync,
+    "verify": verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
