@@ -208,10 +208,11 @@ def _ink(apart: Grey, noise: float) -> Grey:
     if most < 1:
         raise UserError("blank: all of it is of the same grey")
     high = float(np.median(apart[apart > (low + most) / 2])) if most > low else 0.0
-    if high - low < CONTRAST:
+    needed = max(CONTRAST, 2 * noise)
+    if high - low < needed:
         raise UserError(
             f"too little contrast: what is on it stands out by {max(high - low, 0):.0f} of 255 "
-            f"grey levels, and {CONTRAST} are needed"
+            f"grey levels, and {needed:.0f} are needed"
         )
     return ((apart - low) / (high - low)).clip(0, 1)
 
