@@ -111,7 +111,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, reason: s
 def test_what_shows_nothing_is_refused(seven: Pixels) -> None:
     with pytest.raises(UserError, match="blank: all of it is of the same grey"):
         of(np.full((30, 40), 200))
-    with pytest.raises(UserError, match="too little contrast: .* 16 are needed"):
+    with pytest.raises(UserError, match=r"too little contrast: .* 16 are needed"):
         of(200 - seven / 32)
     with pytest.raises(UserError, match="too little contrast"):
         of(np.random.default_rng(0).normal(128, 20, (100, 100)))

@@ -56,9 +56,7 @@ def of_file(root: Path, path: Path) -> Chosen:
     if result := _with_weights(history, sha256(path)):
         return _of_result(history, result, f"{path}, which is that of {label(result)}")
     side, count = next(iter(model.layers)).input_size, model.head.out_features
-    source = (
-        f"{path}; no run here has it, so it is taken for one of {side}×{side} images like MNIST"
-    )
+    source = f"{path}; no run here has it: taken for one of images like MNIST's, {side}×{side}"
     return Chosen(model, source, "mnist", (side, side), tuple(map(str, range(count))))
 
 
