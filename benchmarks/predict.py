@@ -50,7 +50,8 @@ def main() -> None:
 
 def predicted(folder: str, named: list[str]) -> list[str]:
     """The classes of a folder's pictures, in the order of their names."""
-    command = [Path(sys.executable).with_name("mnist-lstm"), "predict", folder, "--json", *named]
+    program = str(Path(sys.executable).with_name("mnist-lstm"))
+    command = [program, "predict", folder, "--json", *named]
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
     return [told["class"] for told in json.loads(printed)]
 
