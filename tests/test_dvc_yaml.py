@@ -29,6 +29,8 @@ EXEMPT = {
     **dict.fromkeys((PACKAGE / "history.py", PACKAGE / "selection.py"), "finds results"),
     PACKAGE / "promotion.py": "chooses among results",
     PACKAGE / "invocation.py": "checks what the served model is sent",
+    **dict.fromkeys((PACKAGE / "scratch.py", PACKAGE / "verdict.py"), "makes a run again"),
+    **dict.fromkeys((PACKAGE / "chosen.py", PACKAGE / "pictures.py"), "uses a trained model"),
     **dict.fromkeys(
         [
             PACKAGE / f"{name}.py"

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Sequence
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import compare, promote, report, reproduce, runs, sync, verify
+from mnist_lstm.commands import compare, predict, promote, report, reproduce, runs, sync, verify
 
 COMMANDS = {
     "compare": compare,
+    "predict": predict,
     "promote": promote,
     "report": report,
     "reproduce": reproduce,

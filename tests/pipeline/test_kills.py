@@ -23,7 +23,7 @@ from mnist_lstm import interruption
 from mnist_lstm.results import read_rows
 from mnist_lstm.tracking.store import open_store
 
-LINES = catalogue()["Stopped, and going on"]
+LINES = [line for line in catalogue()["Stopped, and going on"] if "mnist-lstm" not in line]
 STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED = LINES
 TRAINS = re.compile(r"^on from step|steps of 32 images out of")  # then it opens the store
 MEASURES = re.compile(r"^Iter")

@@ -1,0 +1,234 @@
+"""Read pictures with a trained model."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_lstm import UserError
+from mnist_lstm.commands import RUN
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mnist_lstm.chosen import Chosen
+
+HELP = f"""\
+What PNG or JPEG pictures show, with the probability that the model gives to it. A picture may be of
+any size, in colour, transparent, dark on light or light on dark. It is brought to the form of the
+images that the model was trained on: for MNIST, one digit is found on its background, scaled into
+20 by 20 pixels and centred by its mass in 28 by 28. --show writes what became of it.
+
+The model is the champion of MLflow's registry where there is one, else the workspace's, unless
+--run or --model names another. A line on stderr says which.
+
+{RUN}
+
+Exit code: 0 when all pictures were read, 1 when some could not be (a line on stderr says why, and
+the others are read), 2 when there is no such model or the command is wrong."""
+
+BAR = 20  # characters that a certain answer fills
+SHADES = " .:-=+*#%@"
+FOLDER = Path("belief")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", type=Path, help="a PNG or JPEG file, or their folder"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--run", metavar="RUN", dest="named", help="the model of that run")
+    which.add_argument("--model", metavar="FILE", type=Path, help="a model.safetensors of train")
+    parser.add_argument(
+        "--show",
+        metavar="DIR",
+        type=Path,
+        help="write each picture as the model saw it, enlarged, into that folder",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show what the model believed after each row, as text and as a picture, "
+        f"<file>.belief.png in the folder of --show, else in {FOLDER}/",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON array: file, class, probability and probabilities (with --explain, "
+        "rows: those after each row); file and error where one could not be read",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare the pictures, ask the model, print."""
+    from mnist_lstm import chosen, pictures, stage
+
+    root = stage.root()
+    if arguments.named is not None:
+        one = chosen.of_run(root, arguments.named)
+    elif arguments.model is not None:
+        one = chosen.of_file(root, arguments.model)
+    else:
+        one = chosen.of_project(root)
+    print(f"mnist-lstm predict: model: {one.source}", file=sys.stderr)
+
+    form = pictures.form_of(one.dataset, *one.image)
+    files, images, errors = [], [], []
+    for path in arguments.images:
+        try:
+            found = pictures.files_in(path)
+        except UserError as error:
+            errors.append(_refused(path, error))
+            continue
+        for file in found:
+            try:
+                images.append(pictures.read(file, form))
+                files.append(file)
+            except UserError as error:
+                errors.append(_refused(file, error))
+    seen = pictures.together(images, form)
+    beliefs = _beliefs(one, seen, after_each_row=arguments.explain)
+    names = _names(files)
+    if arguments.show:
+        for name, image in zip(names, seen, strict=True):
+            factor = max(1, 280 // max(image.shape))
+            _write(arguments.show / f"{name}.png", pictures.enlarged(image, factor))
+    if arguments.json:
+        told = [
+            _told(file, belief, one.classes, rows=arguments.explain)
+            for file, belief in zip(files, beliefs, strict=True)
+        ]
+        print(json.dumps([*told, *errors], indent=2, ensure_ascii=False))
+    else:
+        _print(files, seen, beliefs, one.classes, explain=arguments.explain)
+    if arguments.explain:
+        folder = arguments.show or FOLDER
+        for name, image, belief in zip(names, seen, beliefs, strict=True):
+            _draw(folder / f"{name}.belief.png", name, image, belief, one.classes)
+        if names:
+            print(f"mnist-lstm predict: pictures: {folder}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _refused(path: Path, error: UserError) -> dict[str, str]:
+    print(f"mnist-lstm predict: {error}", file=sys.stderr)
+    return {"file": str(path), "error": str(error)}
+
+
+def _beliefs(one: "Chosen", images: "np.ndarray", *, after_each_row: bool) -> "np.ndarray":
+    """Probabilities after each row, or after the last alone: (N, T, D) -> (N, T or 1, C)."""
+    import torch
+
+    from mnist_lstm.model import infer
+
+    pixels = torch.from_numpy(images)
+    if not len(pixels):
+        return images[:, :1]
+    if after_each_row:
+        from mnist_lstm.evaluation import read_row_by_row  # a second, with scikit-learn
+
+        logits = read_row_by_row(one.model, pixels.split(1000))
+    else:
+        logits = infer(one.model, pixels, 1000)[:, None]
+    beliefs: np.ndarray = logits.double().softmax(dim=2).numpy()
+    return beliefs
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """A name each for what is written of it, none of them twice."""
+    names: list[str] = []
+    for file in files:
+        name, number = file.name, 1
+        while name in names:
+            number += 1
+            name = f"{file.name}-{number}"
+        names.append(name)
+    return names
+
+
+def _write(path: Path, picture: Any) -> None:
+    from mnist_lstm.files import write_atomically
+
+    try:
+        write_atomically(path, lambda draft: picture.save(draft, "PNG"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name another folder with --show") from None
+
+
+def _told(
+    file: Path, belief: "np.ndarray", classes: Sequence[str], *, rows: bool
+) -> dict[str, Any]:
+    last = belief[-1]
+    told = {
+        "file": str(file),
+        "class": classes[last.argmax()],
+        "probability": float(last.max()),
+        "probabilities": dict(zip(classes, last.tolist(), strict=True)),
+    }
+    if rows:
+        told["rows"] = [dict(zip(classes, row.tolist(), strict=True)) for row in belief]
+    return told
+
+
+def _print(
+    files: Sequence[Path],
+    images: "np.ndarray",
+    beliefs: "np.ndarray",
+    classes: Sequence[str],
+    *,
+    explain: bool,
+) -> None:
+    from mnist_lstm.table import table, width
+
+    if not files:
+        return
+    rows = [
+        [str(file), classes[belief[-1].argmax()], _percent(belief[-1].max())]
+        for file, belief in zip(files, beliefs, strict=True)
+    ]
+    lines = table(rows, width(), right="  r")
+    for line, image, belief in zip(lines, images, beliefs, strict=True):
+        print(line)
+        if explain:
+            print(*_bars(image, belief, classes), "", sep="\n")
+
+
+def _percent(share: float) -> str:
+    """Never 100 %, of which no model is."""
+    return ">99.99%" if share > 0.99995 else f"{share:.2%}"
+
+
+def _bars(image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]) -> list[str]:
+    """A line a row: the row's pixels, and the two classes that the model believes in most."""
+    wide = max(map(len, classes))
+    lines = []
+    for number, (pixels, row) in enumerate(zip(image, belief, strict=True), start=1):
+        drawn = "".join(SHADES[int(pixel) * len(SHADES) // 256] for pixel in pixels)
+        first, second = row.argsort()[::-1][:2]
+        bar = "█" * round(row[first] * BAR) + "░" * round(row[second] * BAR)
+        lines.append(
+            f"  {number:>2} |{drawn}| {classes[first]:<{wide}} {row[first]:>4.0%} "
+            f"{bar[: BAR + 1]:<{BAR + 1}} {classes[second]:<{wide}} {row[second]:>4.0%}"
+        )
+    return lines
+
+
+def _draw(
+    path: Path, name: str, image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]
+) -> None:
+    import numpy as np
+
+    from mnist_lstm import figures
+
+    figure = figures.belief(image[None], np.array([belief[-1].argmax()]), belief[None], classes)
+    figure.suptitle(f"What the model believes after each row of {name}")
+    try:
+        figures.save(figure, path)
+    except OSError as error:
+        raise UserError(
+            f"{os.path.relpath(path)}: {error.strerror}; name another folder with --show"
+        ) from None
