@@ -217,30 +217,60 @@ def belief(
     """
     found = (np.flatnonzero(actual == label)[:1] for label in range(len(classes)))
     chosen = [int(index) for indices in found for index in indices]
-    lines = -(-len(chosen) // 2)
-    short = _short(classes)
-    figure = Figure(figsize=(WIDTH, 1 + 1.85 * lines if short else 1.9 + 1.55 * lines))
-    figure.suptitle(
-        "What the model believes after each row, for the first test image of each class"
+    return _beliefs(
+        "What the model believes after each row, for the first test image of each class",
+        images[chosen],
+        [classes[label] for label in actual[chosen]],
+        probabilities[chosen],
+        classes,
     )
-    cells = figure.subplots(lines, 4, squeeze=False, width_ratios=[1, 1.4] * 2).reshape(-1, 2)
-    for axes in cells[len(chosen) :].ravel():
+
+
+@_styled
+def belief_of_one(
+    name: str, image: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> Figure:
+    """An image of which nobody says what it shows, beside what the model believes.
+
+    (T, D) pixels 0–255, (T, C), a name a class.
+    """
+    title = f"What the model believes after each row of {name}"
+    return _beliefs(title, image[None], [""], probabilities[None], classes)
+
+
+def _beliefs(
+    title: str,
+    images: np.ndarray,
+    titles: Sequence[str],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+) -> Figure:
+    """Two images a line, or the one, each with its title and the belief beside it."""
+    across = min(2, len(images))
+    lines = -(-len(images) // across)
+    short = _short(classes)
+    figure = Figure(
+        figsize=(WIDTH * (across + 1) / 3, 1 + 1.85 * lines if short else 1.9 + 1.55 * lines)
+    )
+    figure.suptitle(title)
+    cells = figure.subplots(lines, 2 * across, squeeze=False, width_ratios=[1, 1.4] * across)
+    cells = cells.reshape(-1, 2)
+    for axes in cells[len(images) :].ravel():
         axes.set_axis_off()
-    for number, index in enumerate(chosen):
-        left, right = cells[number]
-        _draw_image(left, images[index])
-        answer = probabilities[index, -1].argmax()
-        left.set_title(classes[actual[index]], size=10)
+    for number, (left, right) in enumerate(cells[: len(images)]):
+        _draw_image(left, images[number])
+        answer = probabilities[number, -1].argmax()
+        left.set_title(titles[number], size=10)
         right.set_title(
-            f"read as {classes[answer]} ({probabilities[index, -1, answer]:.0%})", size=10
+            f"read as {classes[answer]} ({probabilities[number, -1, answer]:.0%})", size=10
         )
         left.set_ylabel("row")
         left.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         shades = right.imshow(
-            probabilities[index], cmap=SHADES, vmin=0, vmax=1, aspect="auto", interpolation="none"
+            probabilities[number], cmap=SHADES, vmin=0, vmax=1, aspect="auto", interpolation="none"
         )
         right.grid(visible=False)
-        named = short or number >= len(chosen) - 2  # long names below the last ones alone
+        named = short or number >= len(images) - across  # long names below the last ones alone
         _name_classes(right.xaxis, classes if named else [""] * len(classes), upright=short)
         right.set_yticks([])
     figure.colorbar(

@@ -88,11 +88,16 @@ class Workspace:
 
     def work_off_the_queue(self, jobs: str) -> str:
         """Run what is queued, so many at once, and wait for the end; returns the queue's state."""
-        self.dvc("queue", "start", "--jobs", jobs)
+        started = self.start("dvc", "queue", "start", "--jobs", jobs)
+        assert started.stdout
+        assert started.wait() == 0  # not the end of what it prints: its workers hold that open
+        started.stdout.close()
         deadline = time.monotonic() + 240
         while "Running" in (status := self.dvc("queue", "status")) or "Queued" in status:
             assert time.monotonic() < deadline, status
             time.sleep(3)  # asking takes a second of the processor
+        # one that met a half-written file of DVC's own would stay, idle, for ever
+        self.dvc("queue", "stop")
         return status
 
     def refused(self, *arguments: str) -> str:

@@ -220,12 +220,9 @@ def _bars(image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]) -> 
 def _draw(
     path: Path, name: str, image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]
 ) -> None:
-    import numpy as np
-
     from mnist_lstm import figures
 
-    figure = figures.belief(image[None], np.array([belief[-1].argmax()]), belief[None], classes)
-    figure.suptitle(f"What the model believes after each row of {name}")
+    figure = figures.belief_of_one(name, image, belief, classes)
     try:
         figures.save(figure, path)
     except OSError as error:
