@@ -203,7 +203,7 @@ class History:
         head = self._git("rev-parse", "--verify", "--quiet", "HEAD").decode()
         commits = list(dict.fromkeys([*listed.split(), *head.split(), *self._experiments()]))
         contents = self._blobs([f"{commit}:./dvc.lock" for commit in commits])
-        read = {content: yaml.load(content, Loader) or {} for content in set(contents)}
+        read = {content: _lock(content) for content in set(contents)}
         locks = {
             commit: read[content].get("stages", {})
             for commit, content in zip(commits, contents, strict=True)
@@ -216,8 +216,8 @@ class History:
         """The stages of the workspace's dvc.lock."""
         path = self.root / "dvc.lock"
         content = path.read_bytes() if path.is_file() else b""
-        lock: Lock = (yaml.load(content, Loader) or {}).get("stages", {})
-        return lock
+        stages: Lock = _lock(content).get("stages", {})
+        return stages
 
     def _experiments(self) -> dict[str, list[str]]:
         """The names of DVC's experiments, by commit, the earliest first."""
@@ -262,6 +262,15 @@ class History:
         return subprocess.run(
             ["git", *arguments], cwd=self.root, input=input, capture_output=True, check=False
         ).stdout
+
+
+def _lock(content: bytes) -> dict[str, Any]:
+    """A dvc.lock, safely loaded."""
+    loader = Loader(content)
+    try:
+        return loader.get_single_data() or {}
+    finally:
+        loader.dispose()
 
 
 def _below(folder: str, files: Files) -> dict[str, str]:
