@@ -92,7 +92,7 @@ class Workspace:
         assert started.stdout
         assert started.wait() == 0  # not the end of what it prints: its workers hold that open
         started.stdout.close()
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 500
         while "Running" in (status := self.dvc("queue", "status")) or "Queued" in status:
             assert time.monotonic() < deadline, status
             time.sleep(3)  # asking takes a second of the processor
