@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import psutil
+
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 PARENT_CHECKED = 0.5  # seconds between two looks
 SILENT = 2.0  # seconds of imports, then they are told of
@@ -24,14 +26,15 @@ class Interrupted(BaseException):
     """A signal came. The text says by what the work was stopped and what is kept of it."""
 
     def __init__(self, number: int, kept: str) -> None:
-        cause = "since dvc is gone" if orphaned() else f"by {NAMES[signal.Signals(number)]}"
+        is_orphan = number == signal.SIGTERM and orphaned()
+        cause = "since dvc is gone" if is_orphan else f"by {NAMES[signal.Signals(number)]}"
         super().__init__(f"stopped {cause}; {kept}")
         self.exit_code = 128 + number  # as shells have it
 
 
 _came: int | None = None  # the first signal that did
 _raises = False
-_parent: int | None = None  # the `dvc` that started us
+_ancestors: list[int] = []  # from our parent up to the `dvc` that started us
 _imports: threading.Timer | None = None  # tells of them
 
 
@@ -40,13 +43,13 @@ def watch() -> None:
 
     What is ignored, say after nohup, stays ignored.
     """
-    global _parent, _imports
+    global _ancestors, _imports
     for number in NAMES:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _note)
     if "DVC_STAGE" in os.environ:
-        _parent = os.getppid()
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        _ancestors = _up_to_dvc()
+        threading.Thread(target=_end_with_dvc, daemon=True).start()
     if sys.stdout.isatty():
         _imports = threading.Timer(SILENT, print, ["importing torch and the like …"])
         _imports.daemon = True
@@ -75,8 +78,11 @@ def deferred() -> Iterator[None]:
 
 
 def orphaned() -> bool:
-    """Whether the `dvc` that started us is gone."""
-    return _parent is not None and os.getppid() != _parent
+    """Whether the `dvc` that started us is gone, or the shell between us."""
+    try:
+        return bool(_ancestors) and _up_from_us(len(_ancestors)) != _ancestors
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager
@@ -104,7 +110,27 @@ def _note(number: int, _: FrameType | None) -> None:
         _raise_if_due()
 
 
-def _end_with_parent() -> None:
+def _up_to_dvc() -> list[int]:
+    """The process ids of our parent and, where that is the shell that dvc runs us in, of dvc.
+
+    Many a shell puts the only command in its own place, dash does not.
+    """
+    try:
+        command = psutil.Process(os.getppid()).cmdline()
+        is_shell = command[-2:-1] == ["-c"] and sys.argv[0] in command[-1]
+        return _up_from_us(2 if is_shell else 1)
+    except psutil.Error:  # it ends just now, or hides
+        return _up_from_us(1)
+
+
+def _up_from_us(generations: int) -> list[int]:
+    ids = [os.getppid()]
+    while len(ids) < generations:
+        ids.append(psutil.Process(ids[-1]).ppid())
+    return ids
+
+
+def _end_with_dvc() -> None:
     while not orphaned():  # no way of being told is there on both Linux and macOS
         time.sleep(PARENT_CHECKED)
     os.kill(os.getpid(), signal.SIGTERM)
