@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_lstm import device, figures, stage
+from mnist_lstm import device, figures, precision, stage
 from mnist_lstm.checkpoint import Checkpoint
 from mnist_lstm.clock import now
 from mnist_lstm.evaluation import accuracy_by_rows, by_class, overall, read_row_by_row
@@ -49,7 +49,8 @@ def evaluate(
     Checkpoint(stage.root() / ".checkpoints", record.about["fingerprint"]).remove()
 
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in SPLITS}
-    logits = _logits(params, training / "model.safetensors", data)
+    weights, trained_in = training / "model.safetensors", record.about["precision"]
+    logits = _logits(params, weights, trained_in, data)
     answers = {split: (logits[split][:, -1], data[split].labels) for split in SPLITS}
     metrics = {split: overall(*answers[split]) for split in SPLITS}
     predictions = [
@@ -81,10 +82,16 @@ def evaluate(
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
 
 
-def _logits(params: Params, weights: Path, data: Mapping[str, Sequences]) -> dict[str, Tensor]:
-    """The model's answers after each row: (N, T, C) a split."""
+def _logits(
+    params: Params, weights: Path, trained_in: str, data: Mapping[str, Sequences]
+) -> dict[str, Tensor]:
+    """The model's answers after each row: (N, T, C) a split, in the precision of its training."""
     where = device.choose(params.train.device)
     model = RowLSTM.load(weights).to(where)
+    if precision.works(trained_in, model):
+        model.precision = trained_in
+    else:
+        print(f"trained in {trained_in}, evaluated in float32: the other does not work here")
     logits = {}
     for split, found in data.items():
         batches = found.pixels.to(where).split(params.evaluate.batch_size)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from mnist_lstm import UserError, checkpoint, device, provenance, stage
+from mnist_lstm import UserError, checkpoint, device, precision, provenance, stage
 from mnist_lstm.checkpoint import Checkpoint, Damaged
 from mnist_lstm.clock import Clock, now
 from mnist_lstm.files import sha256
@@ -24,8 +24,6 @@ from mnist_lstm.results import Training, row
 from mnist_lstm.sequences import SPLITS, Batches, Sequences
 from mnist_lstm.tracking import Follower
 from mnist_lstm.training import Evaluation, fit
-
-PRECISION = "float32"
 
 
 def train(params: Params, sequences: Path, results: Path) -> None:
@@ -38,16 +36,18 @@ def train(params: Params, sequences: Path, results: Path) -> None:
             f"params.yaml: train.batch_size must be at most the {len(data['train'])} images there "
             f"are to train on, is {params.train.batch_size}"
         )
-    facts = _facts(params, files, where)
+    computes_in = precision.choose(params.train.precision, _model(params, data["train"], where))
+    facts = _facts(params, files, where, computes_in)
     saved = Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
     with saved.held(_say_who_trains), interruption.deferred():
         saved.prune()
-        learner = _start(params, data["train"], where)
+        learner = _start(params, data["train"], where, computes_in)
         state = _load(saved, learner, params.train.steps)
         if state is None:
             print(
                 f"{params.train.steps:,} steps of {params.train.batch_size:,} images out of "
-                f"{len(data['train']):,}, on {facts['device']} with {facts['threads']} threads"
+                f"{len(data['train']):,}, on {facts['device']} with {facts['threads']} threads "
+                f"in {facts['precision']}"
             )
             about = _about(params, files, data, facts, saved.fingerprint)
             state = {"step": 0, "seconds": 0.0, "record": vars(Training(about))}
@@ -112,6 +112,7 @@ def _learn(
         steps=settings.steps,
         eval_every=settings.eval_every,
         eval_batch_size=settings.eval_batch_size,
+        recorded=data["train"].labels.device.type == "cuda",
     )
     # shown on a terminal only
     with tqdm(
@@ -149,29 +150,38 @@ def _say_who_trains(holder: str) -> None:
     print(f"this very training is at work in {holder}; waiting for its end", flush=True)
 
 
-def _start(params: Params, data: Sequences, where: torch.device) -> _Learner:
+def _start(params: Params, data: Sequences, where: torch.device, computes_in: str) -> _Learner:
     torch.manual_seed(params.seed)
-    model = RowLSTM(
-        input_size=data.pixels.shape[2],
-        num_classes=data.num_classes,
-        **params.model.model_dump(),
-    ).to(where)
+    model = _model(params, data, where)
+    model.precision = computes_in
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(weights, lr=params.train.learning_rate, eps=1e-8)
+    on_gpu = where.type == "cuda"
+    optimizer = torch.optim.Adam(
+        weights, params.train.learning_rate, eps=1e-8, fused=on_gpu or None, capturable=on_gpu
+    )
     shuffles = torch.Generator().manual_seed(params.seed)
-    return _Learner(model, optimizer, Batches(len(data), params.train.batch_size, shuffles))
+    batches = Batches(len(data), params.train.batch_size, shuffles, where)
+    return _Learner(model, optimizer, batches)
 
 
-def _facts(params: Params, files: dict[str, Path], where: torch.device) -> dict[str, Any]:
+def _model(params: Params, data: Sequences, where: torch.device) -> RowLSTM:
+    return RowLSTM(
+        input_size=data.pixels.shape[2], num_classes=data.num_classes, **params.model.model_dump()
+    ).to(where)
+
+
+def _facts(
+    params: Params, files: dict[str, Path], where: torch.device, computes_in: str
+) -> dict[str, Any]:
     return {
         "seed": params.seed,
         "model": params.model.model_dump(),
-        "train": params.train.model_dump(exclude={"device", "checkpoint_every"}),
+        "train": params.train.model_dump(exclude={"device", "checkpoint_every", "precision"}),
         "data": {split: sha256(file) for split, file in files.items()},
         "code": checkpoint.code_digest(stage.code("train")),
         "versions": provenance.versions("torch", "numpy", "safetensors"),
         "device": device.describe(where),
-        "precision": PRECISION,
+        "precision": computes_in,
         "threads": torch.get_num_threads(),
     }
 

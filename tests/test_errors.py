@@ -297,6 +297,13 @@ def device(name: str, gpus: int) -> Callable[[Project], str]:
     return provoke
 
 
+def without_bfloat16(project: Project) -> str:
+    project.sequences()
+    project.edit("precision: auto", "precision: bfloat16")
+    project.monkeypatch.setattr("mnist_lstm.precision.works", lambda *_: False)
+    return project.run("train")
+
+
 def full_disk(project: Project) -> str:
     """A write to /dev/full fails as one to a full disk does: here, that of the first draft."""
     if not Path("/dev/full").exists():
@@ -688,6 +695,8 @@ MET = {
         "cuda:9", gpus=2
     ),
     f"{DEVICE}mps, but {NO_MAC}; write auto or cpu": device("mps", gpus=0),
+    "train: train.precision is bfloat16, but torch <version> has no <implementation> LSTM in it "
+    "for this device; write auto or float32": without_bfloat16,
     "<stage>: <file>: No space left on device; make room there and run again": full_disk,
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows whose it is": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,

@@ -9,12 +9,11 @@ import torch
 
 from benchmarks.contender import CLASSES, DROPOUT, LEARNING_RATE, Skipped, Work, drawn, run
 from benchmarks.contenders.on_torch import OnTorch
-from mnist_lstm import device
+from mnist_lstm import UserError, device, precision
 from mnist_lstm.model import RowLSTM
 from mnist_lstm.sequences import Batches, Sequences
 from mnist_lstm.training import Evaluation, fit
 
-PRECISIONS = ("float32",)
 ENDLESS = 10**9
 
 
@@ -23,8 +22,6 @@ class Project(OnTorch):
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
-        if work.precision not in PRECISIONS:
-            raise Skipped(f"this project does not train in {work.precision}")
         self.work = work
         self.fastest_step = math.inf
         self.beside = work.batch_size + 1  # the batch just trained on; a validation image
@@ -46,10 +43,17 @@ class Project(OnTorch):
             forget_bias=1.0,
             implementation=self.work.implementation,
         ).to(self.device)
+        try:
+            self.model.precision = precision.choose(self.work.precision, self.model)
+        except UserError as error:
+            raise Skipped(str(error)) from None
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE, eps=1e-8)
+        self.on_gpu = self.device.type == "cuda"
+        self.optimizer = torch.optim.Adam(
+            weights, LEARNING_RATE, eps=1e-8, fused=self.on_gpu or None, capturable=self.on_gpu
+        )
         shuffles = torch.Generator().manual_seed(0)
-        self.batches = Batches(len(self.train_data), self.work.batch_size, shuffles)
+        self.batches = Batches(len(self.train_data), self.work.batch_size, shuffles, self.device)
 
     def loop(
         self, validation: Sequences, test: Sequences, *, eval_every: int
@@ -66,6 +70,7 @@ class Project(OnTorch):
             steps=ENDLESS,
             eval_every=eval_every,
             eval_batch_size=self.work.eval_batch_size,
+            recorded=self.on_gpu,
         )
 
     def step(self) -> None:
@@ -89,7 +94,7 @@ class Project(OnTorch):
 
     def evaluation(self, validation: Sequences, test: Sequences) -> float:
         """The seconds of an evaluation in the loop: a step with one, less the fastest step."""
-        before = 50 if self.device.type == "cuda" else 1  # a GPU's loop may record its first steps
+        before = 50 if self.on_gpu else 1  # a GPU's loop records one of its first steps
         loop = self.loop(validation, test, eval_every=before + 1)
         for _ in range(before):
             next(loop)

@@ -56,7 +56,5 @@ def accuracy_by_rows(logits: Tensor, labels: Tensor) -> list[float]:
 
 def _after_each_row(model: RowLSTM, pixels: Tensor) -> Tensor:
     """What the model's forward does, for the output of every row: (B, T, D) -> (B, T, C)."""
-    y = pixels.to(model.head.weight.dtype) / 255  # (B, T, D)
-    for layer in model.layers:
-        y = model.run_layer(layer, y)  # (B, T, H)
-    return torch.stack([model.head(output) for output in y.unbind(dim=1)], dim=1)
+    outputs = model.outputs(pixels).unbind(dim=1)  # T of (B, H)
+    return torch.stack([model.head(output) for output in outputs], dim=1)

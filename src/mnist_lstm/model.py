@@ -5,6 +5,7 @@ B batch, T rows as time steps, D pixels a row, H hidden size, C classes
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -66,7 +67,12 @@ class RowLSTM(nn.Module):
     As in the reference: dropout acts on every layer's output, the top one's included, with a new
     mask at each time step, and never on the recurrent state; gates have one bias. `dropout` is the
     fraction dropped. Initial weights come from torch's default generator.
+
+    The layers compute in `precision`, float32 unless it is set to bfloat16; weights and the linear
+    layer are float32.
     """
+
+    precision = "float32"
 
     def __init__(
         self,
@@ -113,13 +119,23 @@ class RowLSTM(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels as IDX has them, 0–255 (B, T, D), any number type -> logits (B, C)."""
-        y = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
-        for layer in self.layers:
-            y = self.run_layer(layer, y)  # (B, T, H)
-            if self.training and self.dropout:
-                y = dropout(y, self.dropout)
-        logits: Tensor = self.head(y[:, -1])
+        logits: Tensor = self.head(self.outputs(pixels)[:, -1])
         return logits
+
+    def outputs(self, pixels: Tensor) -> Tensor:
+        """The top layer's output at each time step: pixels (B, T, D) -> (B, T, H)."""
+        y = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
+        with self._computing_in_precision():
+            for layer in self.layers:
+                y = self.run_layer(layer, y)  # (B, T, H)
+                if self.training and self.dropout:
+                    y = dropout(y, self.dropout)
+        return y.to(self.head.weight.dtype)
+
+    def _computing_in_precision(self) -> AbstractContextManager[object]:
+        if self.precision == "bfloat16":
+            return torch.autocast(self.head.weight.device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
     def save(self, path: Path) -> None:
         """Write weights and configuration as a safetensors file, whole or not at all."""

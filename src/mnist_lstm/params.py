@@ -90,6 +90,10 @@ class TrainParams(_Section):
         description="What computes; auto takes CUDA where there is a GPU, else the CPU",
         examples=["auto", "cpu", "cuda", "cuda:0", "mps"],
     )
+    precision: Literal["auto", "bfloat16", "float32"] = Field(
+        description="Numbers that the LSTM layers compute in, the weights staying float32; auto "
+        "takes bfloat16 on a CPU that multiplies it natively, else float32"
+    )
 
 
 class EvaluateParams(_Section):

@@ -110,19 +110,26 @@ def split(
 class Batches(Iterator[Tensor]):
     """Indices of one batch after another, without end: what is left of one shuffle, then the next.
 
-    Each is (B,) int64 on the CPU. As in the reference, a batch runs across an epoch's end.
+    Each is (B,) int64 on `device`; they are shuffled on the CPU, so that they are the same on all.
+    As in the reference, a batch runs across an epoch's end.
     """
 
-    def __init__(self, num_images: int, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.num_images = num_images
         self.batch_size = batch_size
         self.generator = generator
-        self.left = torch.empty(0, dtype=torch.int64)  # of the present shuffle
+        self.left = torch.empty(0, dtype=torch.int64, device=device)  # of the present shuffle
 
     def __next__(self) -> Tensor:
         while len(self.left) < self.batch_size:
             shuffle = torch.randperm(self.num_images, generator=self.generator)
-            self.left = torch.cat([self.left, shuffle])
+            self.left = torch.cat([self.left, shuffle.to(self.left.device)])
         batch, self.left = self.left.split([self.batch_size, len(self.left) - self.batch_size])
         return batch
 
@@ -132,5 +139,5 @@ class Batches(Iterator[Tensor]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another stream of the same sizes stood."""
-        self.left = state["left"]
+        self.left = state["left"].to(self.left.device)
         self.generator.set_state(state["generator"])

@@ -1,6 +1,6 @@
 """fit(): the training loop, as a generator of its steps and of what was measured at some."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from mnist_lstm.model import accuracy, infer
 from mnist_lstm.sequences import Sequences
+
+WARM_UP = (
+    3  # steps before one is recorded: cuDNN and cuBLAS set themselves up, Adam makes its state
+)
 
 
 @dataclass(frozen=True)
@@ -40,26 +44,32 @@ def fit(
     steps: int,
     eval_every: int,
     eval_batch_size: int,
+    recorded: bool = False,
 ) -> Iterator[Evaluation | None]:
     """Train from step `start` to `steps`, a batch of indices (B,) into `train` at a time.
 
     Yields after each step: an Evaluation at each multiple of `eval_every` and at the end, else
-    None. There the training can be saved, or left. All data is on the model's device.
+    None. There the training can be saved, or left. All data, and the batches, are on the model's
+    device. Where that is CUDA, steps can be `recorded`, which takes a capturable optimizer: a whole
+    step is then one CUDA graph, launched at once, and the weights are the same. Nothing waits for
+    the GPU between evaluations.
     """
-    model.train()
-    for step, indices in zip(range(start + 1, steps + 1), batches, strict=False):
-        on_device = indices.to(train.labels.device)
-        pixels, labels = train.pixels[on_device], train.labels[on_device].long()
 
+    def update(indices: Tensor) -> None:
         # the reference's mean over batch *and* classes
-        loss = F.cross_entropy(model(pixels), labels) / train.num_classes
-
+        logits, labels = model(train.pixels[indices]), train.labels[indices].long()
+        loss = F.cross_entropy(logits, labels) / train.num_classes
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
+    make_step = _Recorded(update) if recorded else update
+    model.train()
+    for step, indices in zip(range(start + 1, steps + 1), batches, strict=False):
+        make_step(indices)
         evaluation = None
         if step % eval_every == 0 or step == steps:
+            pixels, labels = train.pixels[indices], train.labels[indices].long()
             logits = infer(model, pixels, eval_batch_size)  # (B, C)
             evaluation = Evaluation(
                 step=step,
@@ -70,6 +80,40 @@ def fit(
                 train_loss=F.cross_entropy(logits, labels).item(),
             )
         yield evaluation
+
+
+class _Recorded:
+    """A function of indices (B,), as one CUDA graph from its call number WARM_UP + 1 on.
+
+    What it computes with stays where it is in memory: it is called for what it changes.
+    As in https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
+    """
+
+    def __init__(self, function: Callable[[Tensor], None]) -> None:
+        self.function = function
+        self.calls = 0
+        self.indices = torch.empty(0)  # that the graph reads
+        self.graph = torch.cuda.CUDAGraph()
+
+    def __call__(self, indices: Tensor) -> None:
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            self._call_beside(indices)
+            return
+        if self.calls == WARM_UP + 1:
+            self.indices = indices.clone()
+            with torch.cuda.graph(self.graph):
+                self.function(self.indices)  # recorded, not computed
+        self.indices.copy_(indices)
+        self.graph.replay()
+
+    def _call_beside(self, indices: Tensor) -> None:
+        """Call it outside of the default stream, as it will be recorded."""
+        present, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+        beside.wait_stream(present)
+        with torch.cuda.stream(beside):
+            self.function(indices)
+        present.wait_stream(beside)
 
 
 def _accuracy_on(model: nn.Module, data: Sequences, batch_size: int) -> float:
