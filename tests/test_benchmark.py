@@ -211,11 +211,23 @@ def test_the_page_has_its_place_for_the_table_and_keeps_the_rest() -> None:
         table.written_into("# A page", "table")
 
 
-@pytest.mark.skipif(not bench.RECORD[".json"].exists(), reason="nothing is on record yet")
-def test_the_page_has_what_is_on_record() -> None:
+def test_the_page_and_the_readme_have_what_is_on_record() -> None:
     recorded = json.loads(bench.RECORD[".json"].read_text())
     assert not recorded["quick"]
     assert table.markdown(recorded) in bench.PAGE.read_text()
+    jobs = {
+        entry["name"]: entry["summary"]["job"]
+        for entry in recorded["contenders"]
+        if "job" in entry["summary"]
+    }
+    ours, floor = jobs["this project, fused"], jobs["floor: the matrix products alone"]
+    graph, keras = jobs["TensorFlow: the reference's graph"], jobs["Keras 3: LSTM layers, fit"]
+    readme = " ".join((PROJECT / "README.md").read_text().split())
+    assert (
+        f"take {table.duration(ours)}: {graph / ours:.2f} times as fast as the script's graph in "
+        f"TensorFlow 2 and {keras / ours:.2f} times as fast as Keras' `fit`, at "
+        f"{ours / floor:.2f} times the matrix products alone"
+    ) in readme
 
 
 def test_each_growth_doubles_one_thing() -> None:
