@@ -33,12 +33,23 @@ def unfinished(checkpoints: Path) -> list[Unfinished]:
             state = json.loads(_header(path)["__metadata__"]["checkpoint"])
             record = state["record"]
             about, rows = record["about"], record["rows"]
-            found.append(
-                Unfinished(about, rows, state["step"], state["seconds"], _held(path.parent))
-            )
+            at_work = is_held(path.with_name("lock"))
+            found.append(Unfinished(about, rows, state["step"], state["seconds"], at_work))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return sorted(found, key=lambda one: str(one.about["started"]))
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process has the lock of a training, the file `lock` beside its checkpoint."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _header(path: Path) -> Any:
@@ -48,15 +59,3 @@ def _header(path: Path) -> Any:
         if size > path.stat().st_size:
             raise ValueError(f"{path}: no safetensors")
         return json.loads(file.read(size))
-
-
-def _held(folder: Path) -> bool:
-    """Whether a process has the training's lock."""
-    try:
-        with (folder / "lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -1,6 +1,5 @@
 """Store and results side by side: what disagrees, and how it is mended."""
 
-import fcntl
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from mnist_lstm.tracking.projection import (
 )
 from mnist_lstm.tracking.store import Store
 from mnist_lstm.tracking.view import View
+from mnist_lstm.unfinished import is_held
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,7 @@ def _is_at_work(run: mlflow.entities.Run, root: Path) -> bool:
     """Whether its process is there; where that is another machine, it is believed to be."""
     tags = run.data.tags
     host, _, lock = tags.get(TRAINER, trainer(root, tags.get("fingerprint", ""))).partition(":")
-    if host != platform.node():
-        return True
-    try:
-        with Path(lock).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return host != platform.node() or is_held(Path(lock))
 
 
 def _kill(store: Store, run: mlflow.entities.Run) -> None:
