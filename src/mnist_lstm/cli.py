@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import compare, predict, promote, report, reproduce, runs, sync, verify
@@ -24,8 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mnist-lstm",
         description="Look after the trainings of this project: their results and their runs.",
+        # argparse leaves the commands' own indentation out when it measures them: with two more,
+        # the longest would have a line of its own
+        formatter_class=partial(argparse.HelpFormatter, indent_increment=1),
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(
             name,
