@@ -1,6 +1,7 @@
 """What holds for every test: a seed, few threads, and none of the user's own settings."""
 
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,16 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     set_hypothesis_home_dir(folder.name)
+
+
+@pytest.fixture(scope="session")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without an experiment: building its tables takes seconds."""
+    import mlflow  # seconds, too
+
+    folder = tmp_path_factory.mktemp("store")
+    mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(autouse=True)

@@ -21,24 +21,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from dvc.repo import Repo
+from PIL import Image
 from samples import PROJECT, catalogue, drawn, is_the_line, small_model
 from test_idx import MALFORMED
+from test_pictures import claim
 from tracked import ROWS, TIMINGS, about
 
-from mnist_lstm import UserError, cli, datasets, idx, mirrors, stage
+from mnist_lstm import UserError, cli, datasets, idx, mirrors, pictures, stage
 from mnist_lstm.clock import now
+from mnist_lstm.files import sha256
 from mnist_lstm.history import History, Result
+from mnist_lstm.promotion import Entrant
 from mnist_lstm.results import Training, read_json, write_json, write_rows
 from mnist_lstm.selection import find
-from mnist_lstm.tracking import Follower
+from mnist_lstm.tracking import Follower, registry
 from mnist_lstm.tracking.projection import Run
+from mnist_lstm.tracking.projection import project as show
 from mnist_lstm.tracking.store import TrackingError, open_store
+from mnist_lstm.tracking.view import View
 
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 MNIST = datasets.DATASETS["mnist"].files
@@ -52,6 +59,7 @@ class Project:
     folder: Path
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
+    fresh_store: Path  # an empty one, to be copied
 
     def edit(self, old: str, new: str) -> None:
         """Edit params.yaml; `old` is a pattern."""
@@ -129,14 +137,17 @@ class Project:
 
 @pytest.fixture
 def project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fresh_store: Path,
 ) -> Iterator[Project]:
     shutil.copy(PROJECT / "dvc.yaml", tmp_path)
     shutil.copy(PROJECT / "recipes" / "quick.yaml", tmp_path / "params.yaml")
     tmp_path.chmod(0o755)  # another user has to get here, in `ordinary_user`
     monkeypatch.chdir(tmp_path)
     before = torch.are_deterministic_algorithms_enabled()
-    yield Project(tmp_path, monkeypatch, capsys)
+    yield Project(tmp_path, monkeypatch, capsys, fresh_store)
     for folder in (tmp_path, tmp_path / "data"):
         if folder.is_dir():
             folder.chmod(0o755)
@@ -408,6 +419,7 @@ def no_run_is_meant(
 
 def run_that_is_in_mlflow_alone(project: Project) -> str:
     project.with_history(results=True)
+    shutil.copy(project.fresh_store, project.folder)
     run = Run(open_store(project.folder), about("f" * 32))
     with pytest.raises(UserError) as error:
         find(History(project.folder), run.id)
@@ -438,12 +450,71 @@ def made_again_from_the_store(text: str, *runs: str) -> Callable[[Project], str]
 
     def provoke(project: Project) -> str:
         project.with_history(results=False)
+        shutil.copy(project.fresh_store, project.folder)
         for training_id in runs:
             Run(open_store(project.folder), about(training_id))
         assert cli.main(["reproduce", text]) == 2
         return project.capsys.readouterr().err.rstrip("\n")
 
     return provoke
+
+
+def predicted(
+    draw: Callable[[Path], object], *arguments: str, code: int = 1
+) -> Callable[[Project], str]:
+    """What `predict` says of picture.png, read by a model of images like MNIST's."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=False)
+        small_model().save(project.folder / "model.safetensors")
+        draw(project.folder / "picture.png")
+        arguments_of = ["predict", "picture.png", "--model", "model.safetensors", *arguments]
+        assert cli.main(arguments_of) == code
+        return project.capsys.readouterr().err.splitlines()[-1]
+
+    return provoke
+
+
+GLYPH = np.eye(99) * 255
+
+
+def grey(levels: np.ndarray) -> Callable[[Path], None]:
+    return Image.fromarray(levels.astype(np.uint8)).save
+
+
+def cut(path: Path) -> None:
+    grey(np.random.default_rng(0).integers(0, 256, (99, 99)))(path)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def picture_of_another(project: Project) -> str:
+    really = pictures.read
+
+    def read(*arguments: Any) -> object:
+        with ordinary_user():
+            return really(*arguments)
+
+    def draw(path: Path) -> None:
+        grey(GLYPH)(path)
+        path.chmod(0)
+
+    project.monkeypatch.setattr(pictures, "read", read)
+    return predicted(draw)(project)
+
+
+def champion_without_results(project: Project) -> str:
+    project.with_history(results=True)
+    shutil.copy(project.fresh_store, project.folder)
+    store, folder = open_store(project.folder), project.folder / "results" / "train"
+    digest = sha256(folder / "model.safetensors")
+    told = read_json(folder / "run.json") | {"model_sha256": digest}
+    write_json(folder / "run.json", told)
+    show(store, View.read(folder))
+    entrant = Entrant("drawn", told["training_id"], digest, "drawn", "d" * 64, 10, 0.9)
+    registry.promote(store, registry.register(store, entrant), None, {})
+    shutil.rmtree(project.folder / "results")
+    assert cli.main(["predict", "picture.png"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
 
 
 def page_that_cannot_be_written(project: Project) -> str:
@@ -474,6 +545,7 @@ def store_of_another(project: Project) -> str:
     with tempfile.TemporaryDirectory() as name:  # other users can reach it, unlike pytest's
         folder = Path(name)
         project.monkeypatch.chdir(folder)
+        shutil.copy(project.fresh_store, folder)
         open_store(folder)
         (folder / "mlflow.db").chmod(0o444)
         (folder / ".mlflow.lock").chmod(0o666)
@@ -568,6 +640,8 @@ DEVICE = "train: train.device is "
 NO_MAC = "this is no Mac with Apple silicon and macOS 14 or newer"
 STORE = "MLflow store <address>: "
 NO_RUN = "no run is called '<text>'"
+PREDICT = "mnist-lstm predict: "
+PICTURE = f"{PREDICT}<file>: "
 FETCH = (
     "`dvc repro` makes those of params.yaml, `dvc fetch --all-commits --run-cache` brings all that "
     "a DVC remote has"
@@ -785,6 +859,33 @@ MET = {
     ),
     "mnist-lstm promote: <run> has not been evaluated; `dvc repro` in the workspace that has it "
     "does that, and `mnist-lstm runs` shows which have been": commanded_to("promote", "drawn"),
+    f"{PICTURE}no such file or folder": predicted(lambda path: None),
+    f"{PREDICT}<folder>: no PNG or JPEG files in this folder (its subfolders aside)": predicted(
+        Path.mkdir
+    ),
+    f"{PICTURE}not a PNG or JPEG image": predicted(lambda path: path.write_text("no picture")),
+    f"{PICTURE}damaged (<reason>)": predicted(cut),
+    f"{PICTURE}Permission denied": picture_of_another,
+    f"{PICTURE}has more than <number> pixels; make it smaller": predicted(
+        lambda path: claim(path, 10_001, 10_000)
+    ),
+    f"{PICTURE}blank: all of it is of about the same grey": predicted(grey(np.full((9, 9), 200))),
+    f"{PICTURE}too little contrast: what is on it stands out by <number> of 255 grey levels, and "
+    "<number> are needed": predicted(grey(100 + GLYPH / 32)),
+    f"{PREDICT}no champion, and <file> is not there: no run yet: `dvc repro` makes one": (
+        commanded_to("predict", "picture.png", results=False)
+    ),
+    f"{PREDICT}the champion, version <number>, has weights that are not here (SHA-256 <start>…): "
+    "`dvc fetch --all-commits --run-cache` brings what a DVC remote has; or name a model with "
+    "--run or --model": champion_without_results,
+    f"{PICTURE}no such file; --model takes a model.safetensors as train writes": commanded_to(
+        "predict", "picture.png", "--model", "none.safetensors"
+    ),
+    f"{PICTURE}not a model as train writes it (<reason>); `dvc repro --force train` makes it "
+    "anew": commanded_to("predict", "picture.png", "--model", "params.yaml"),
+    f"{PICTURE}<reason>; name another folder with --show": predicted(
+        grey(GLYPH), "--show", "params.yaml/seen", code=2
+    ),
     "<stage>: changed while the stage ran: <what>; its results are not kept, since DVC would "
     "record them as made from the new state; run again, or change it back first": changed_meanwhile,
     "<stage>: the package mnist_lstm comes from <folder>, not from <folder>: results would not be "

@@ -1,5 +1,7 @@
 """Pictures are brought to the data set's form, whatever their size, colours and polarity."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -109,12 +111,28 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, reason: s
 
 
 def test_what_shows_nothing_is_refused(seven: Pixels) -> None:
-    with pytest.raises(UserError, match="blank: all of it is of the same grey"):
+    with pytest.raises(UserError, match="blank: all of it is of about the same grey"):
         of(np.full((30, 40), 200))
     with pytest.raises(UserError, match=r"too little contrast: .* 16 are needed"):
         of(200 - seven / 32)
     with pytest.raises(UserError, match="too little contrast"):
         of(np.random.default_rng(0).normal(128, 20, (100, 100)))
+
+
+def claim(path: Path, width: int, height: int) -> None:
+    """Write a small picture whose header says that it is of another size."""
+    Image.new("L", (9, 9)).save(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("side", [10_001, 30_000])  # of the second, Pillow says so itself
+def test_a_picture_that_fills_the_memory_is_refused(tmp_path: Path, side: int) -> None:
+    claim(tmp_path / "large.png", side, side)
+    with pytest.raises(UserError, match=r"large.png: has more than 100,000,000 pixels; make"):
+        read(tmp_path / "large.png", MNIST)
 
 
 def test_a_damaged_picture_is_refused(tmp_path: Path, seven: Pixels) -> None:

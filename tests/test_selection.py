@@ -1,6 +1,7 @@
 """Which run is meant."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,10 @@ def test_a_project_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
         find(Recorded(tmp_path, partial=(BASELINE,)), "any")
 
 
-def test_mlflow_is_asked_for_its_ids_and_for_names_given_there(history: History) -> None:
+def test_mlflow_is_asked_for_its_ids_and_for_names_given_there(
+    history: History, fresh_store: Path
+) -> None:
+    shutil.copy(fresh_store, history.root)
     store = open_store(history.root)
     run = Run(store, OTHER.about)
     store.client.update_run(run.id, name="the good one")

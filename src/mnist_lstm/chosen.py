@@ -51,6 +51,8 @@ def of_file(root: Path, path: Path) -> Chosen:
     Without one, it is taken for a model of MNIST's kind: of square images, and classes by number.
     Raises UserError where the file is none.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; --model takes a model.safetensors as train writes")
     model = RowLSTM.load(path)
     history = History(root)
     if result := _with_weights(history, sha256(path)):

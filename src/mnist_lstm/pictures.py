@@ -8,6 +8,7 @@ each glyph is as high as the image, its box in the middle.
 T rows of D pixels; H, W the height and width of a picture
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ LARGEST = 100_000_000  # pixels of a picture that are decoded: 0.4 GB
 CONTRAST = 16  # grey levels of 255 that ink must stand out by
 NOISE = 3  # standard deviations of the background that are taken for background
 EDGE = 0.1  # share of the ink's strength at which the glyph ends
+BLANK = "blank: all of it is of about the same grey"
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,11 @@ def files_in(path: Path) -> list[Path]:
         if path.exists():
             return [path]
         raise UserError(f"{path}: no such file or folder")
-    found = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file()
-    )
+    try:
+        listed = sorted(path.iterdir())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    found = [file for file in listed if file.suffix.lower() in SUFFIXES and file.is_file()]
     if not found:
         raise UserError(f"{path}: no PNG or JPEG files in this folder (its subfolders aside)")
     return found
@@ -103,20 +107,21 @@ def enlarged(pixels: Pixels, factor: int) -> Image.Image:
 
 def _decode(path: Path) -> Grey:
     """Grey levels 0–255 of a file, upright, (H, W)."""
+    too_large = UserError(f"has more than {LARGEST:,} pixels; make it smaller")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings():  # Pillow warns of some that are not too large here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+        with image:
             if image.width * image.height > LARGEST:
-                raise UserError(
-                    f"{image.width:,} by {image.height:,} pixels are more than {LARGEST:,}; "
-                    "make it smaller"
-                )
+                raise too_large
             image.draft("L", (LONGEST, LONGEST))  # a large JPEG decodes smaller, in less time
             image.load()
             return _grey(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise UserError("not a PNG or JPEG image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"has more than {LARGEST:,} pixels; make it smaller") from None
+    except Image.DecompressionBombError:
+        raise too_large from None
     except OSError as error:
         # Pillow's own say of a file what is wrong with it; the system's have a number
         reason = error.strerror or f"damaged ({' '.join(str(error).split())})"
@@ -160,7 +165,7 @@ def _whole(grey: Grey, form: Form) -> Pixels:
     if form.light and border > 127.5:
         grey, border = 255 - grey, 255 - border
     if grey.max() - grey.min() < CONTRAST:
-        raise UserError("blank: all of it is of about the same grey")
+        raise UserError(BLANK)
     scaled = _scaled(grey, min(form.rows / grey.shape[0], form.pixels / grey.shape[1]))
     rows, pixels = scaled.shape
     image = np.full((form.rows, form.pixels), border, dtype=np.float32)
@@ -206,7 +211,7 @@ def _ink(apart: Grey, noise: float) -> Grey:
     """
     low, most = NOISE * noise, float(apart.max())
     if most < 1:
-        raise UserError("blank: all of it is of the same grey")
+        raise UserError(BLANK)
     high = float(np.median(apart[apart > (low + most) / 2])) if most > low else 0.0
     needed = max(CONTRAST, 2 * noise)
     if high - low < needed:

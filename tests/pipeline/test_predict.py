@@ -81,7 +81,7 @@ def test_it_explains_row_by_row_and_goes_on_behind_what_is_no_picture(
     assert f"{pictures / 'none.png'}: not a PNG or JPEG image\n" in printed.err
     assert f"{pictures / 'gone.png'}: no such file or folder\n" in printed.err
     shown = {path.name for path in (tmp_path / "seen").iterdir()}
-    assert shown == {"003.png.png", "003.png.belief.png"}
+    assert shown == {"003.seen.png", "003.belief.png"}
 
 
 def test_without_a_model_it_says_how_to_get_one(

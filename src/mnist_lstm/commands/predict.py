@@ -47,13 +47,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--show",
         metavar="DIR",
         type=Path,
-        help="write each picture as the model saw it, enlarged, into that folder",
+        help="write each picture as the model saw it, enlarged, into that folder: NAME.seen.png",
     )
     parser.add_argument(
         "--explain",
         action="store_true",
         help="show what the model believed after each row, as text and as a picture, "
-        f"<file>.belief.png in the folder of --show, else in {FOLDER}/",
+        f"NAME.belief.png in the folder of --show, else in {FOLDER}/",
     )
     parser.add_argument(
         "--json",
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.show:
         for name, image in zip(names, seen, strict=True):
             factor = max(1, 280 // max(image.shape))
-            _write(arguments.show / f"{name}.png", pictures.enlarged(image, factor))
+            _write(arguments.show / f"{name}.seen.png", pictures.enlarged(image, factor))
     if arguments.json:
         told = [
             _told(file, belief, one.classes, rows=arguments.explain)
@@ -107,9 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
         _print(files, seen, beliefs, one.classes, explain=arguments.explain)
     if arguments.explain:
         folder = arguments.show or FOLDER
-        for name, image, belief in zip(names, seen, beliefs, strict=True):
-            _draw(folder / f"{name}.belief.png", name, image, belief, one.classes)
-        if names:
+        for name, file, image, belief in zip(names, files, seen, beliefs, strict=True):
+            _draw(folder / f"{name}.belief.png", file.name, image, belief, one.classes)
+        if files:
             print(f"mnist-lstm predict: pictures: {folder}", file=sys.stderr)
     return 1 if errors else 0
 
@@ -142,10 +142,10 @@ def _names(files: Sequence[Path]) -> list[str]:
     """A name each for what is written of it, none of them twice."""
     names: list[str] = []
     for file in files:
-        name, number = file.name, 1
+        name, number = file.stem, 1
         while name in names:
             number += 1
-            name = f"{file.name}-{number}"
+            name = f"{file.stem}-{number}"
         names.append(name)
     return names
 
@@ -218,11 +218,11 @@ def _bars(image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]) -> 
 
 
 def _draw(
-    path: Path, name: str, image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]
+    path: Path, title: str, image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]
 ) -> None:
     from mnist_lstm import figures
 
-    figure = figures.belief_of_one(name, image, belief, classes)
+    figure = figures.belief_of_one(title, image, belief, classes)
     try:
         figures.save(figure, path)
     except OSError as error:
