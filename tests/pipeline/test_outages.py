@@ -16,11 +16,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import mlflow
 import pytest
+import torch
 from trainings import prepare, train
 from workspace import Workspace
 
+from mnist_lstm.cli import main
+from mnist_lstm.model import Classifier, RowLSTM
 from mnist_lstm.results import read_rows
+from mnist_lstm.sequences import Sequences
+from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import Store, open_store
 
@@ -188,7 +194,10 @@ def test_a_server_that_is_away_from_the_start(prepared: Workspace, whole: Worksp
 
 
 def test_a_server_that_dies_in_mid_run_and_one_that_comes_back(
-    prepared: Workspace, server: RealServer, monkeypatch: pytest.MonkeyPatch
+    prepared: Workspace,
+    baseline: Workspace,
+    server: RealServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prepared.set("train.steps", 4000)  # time enough to find the server, and to miss it
     server.start()
@@ -221,3 +230,24 @@ def test_a_server_that_dies_in_mid_run_and_one_that_comes_back(
     curve = read_rows(prepared.folder / "results" / "train" / "curve.csv")
     history = store.client.get_metric_history(second.info.run_id, "train_loss")
     assert [(m.step, m.value) for m in history] == [(r["step"], r["train_loss"]) for r in curve]
+    assert_has_the_registry(store, baseline, monkeypatch)
+
+
+def assert_has_the_registry(
+    store: Store, project: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that MLFLOW_TRACKING_URI names takes a project's run, its model and the alias."""
+    monkeypatch.chdir(project.folder)
+    about = project.json("results/train/run.json")
+    assert main(["promote", about["name"]]) == 0
+    assert main(["promote", about["name"]]) == 0  # it is the champion already
+    champion = registry.champion(store)
+    assert champion
+    assert (champion.number, champion.model_sha256) == ("1", about["model_sha256"])
+    assert main(["promote", "--rollback"]) == 1  # there was none before
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    loaded = mlflow.pyfunc.load_model(f"models:/{registry.MODEL}@{registry.ALIAS}")
+    pixels = Sequences.load(project.folder / "data" / "sequences" / "test.safetensors").pixels[:5]
+    ours = Classifier(RowLSTM.load(project.folder / "results" / "train" / "model.safetensors"))
+    answer = torch.from_numpy(loaded.predict(pixels.numpy()))
+    torch.testing.assert_close(answer, ours.eval()(pixels), rtol=0, atol=1e-6)

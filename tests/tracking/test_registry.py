@@ -1,33 +1,52 @@
 """The registered model, its versions and its champion, in a real store."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
 import torch
-from samples import drawn
-from tracked import about, leave_results
+from dvc.repo import Repo
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+from samples import PROJECT, drawn
+from tracked import about, evaluated, leave_results
 
+from mnist_lstm.cli import main
 from mnist_lstm.model import Classifier, RowLSTM
 from mnist_lstm.promotion import Entrant
-from mnist_lstm.results import read_json
+from mnist_lstm.results import read_json, write_json
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.projection import project
-from mnist_lstm.tracking.store import Store, TrackingError
+from mnist_lstm.tracking.store import Store, TrackingError, open_store
 from mnist_lstm.tracking.view import View
 
 
-@pytest.fixture
-def entrants(store: Store, tmp_path: Path) -> list[Entrant]:
-    """Three models whose runs are in the store."""
-    made = []
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Path:
+    """A folder with the results of three trainings, whose runs are in its store."""
+    folder = tmp_path_factory.mktemp("shown")
+    shutil.copy(fresh_store, folder)
     for number, letter in enumerate("abc"):
         torch.manual_seed(number)
-        folder = leave_results(tmp_path / letter, **about(letter * 32))
-        project(store, View.read(folder / "train"))
-        digest = read_json(folder / "train" / "run.json")["model_sha256"]
+        results = leave_results(folder / letter, **about(letter * 32))
+        project(open_store(folder), View.read(results / "train"))
+    return folder
+
+
+@pytest.fixture
+def root(shown: Path, tmp_path: Path) -> Path:
+    _artifact_repos_cache.clear()  # which another process would not have
+    return shutil.copytree(shown, tmp_path / "project")
+
+
+@pytest.fixture
+def entrants(root: Path) -> list[Entrant]:
+    """The three models."""
+    made = []
+    for number, letter in enumerate("abc"):
+        digest = read_json(root / letter / "train" / "run.json")["model_sha256"]
         made.append(Entrant(letter, letter * 32, digest, "drawn", "d" * 64, 10, number / 10))
     return made
 
@@ -112,16 +131,65 @@ def test_one_that_was_judged_against_another_champion_is_refused(
     assert champion(store) == "a"
 
 
-def test_the_champion_is_what_mlflow_loads_by_its_alias(
-    store: Store, entrants: list[Entrant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_champion_is_what_mlflow_loads_also_where_the_project_was_moved(
+    store: Store,
+    root: Path,
+    entrants: list[Entrant],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     promote(store, entrants[1])
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    model = RowLSTM.load(root / "b" / "train" / "model.safetensors")
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    loaded = mlflow.pyfunc.load_model(f"models:/{registry.MODEL}@{registry.ALIAS}")
+    assert_loads(store, model)
+
+    there = tmp_path_factory.mktemp("elsewhere") / "project"
+    shutil.copytree(root, there)
+    shutil.rmtree(root)
+    _artifact_repos_cache.clear()
+    moved = open_store(there)
+    assert moved.moved_from == (root / "mlruns").as_uri()
+    assert champion(moved) == "b"
+    assert_loads(moved, model)
+    promote(moved, entrants[2])
+    registry.roll_back(moved, {})
+    assert champion(moved) == "b"
+
+
+def assert_loads(store: Store, model: RowLSTM) -> None:
+    """The model is what MLflow loads by the alias, in an environment that names the store."""
     pixels = drawn(3, seed=0).pixels
-    model = RowLSTM.load(tmp_path / "b" / "train" / "model.safetensors")
-    expected = Classifier(model).eval()(pixels)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MLFLOW_TRACKING_URI", store.uri)
+        loaded = mlflow.pyfunc.load_model(f"models:/{registry.MODEL}@{registry.ALIAS}")
     answer = torch.from_numpy(loaded.predict(pixels.numpy()))
-    torch.testing.assert_close(answer, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(answer, Classifier(model).eval()(pixels), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("accuracy", "code"), [(0.2, 1), (0.3, 0)])
+def test_a_champion_whose_results_are_gone_is_judged_by_its_tags(
+    store: Store,
+    root: Path,
+    entrants: list[Entrant],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    accuracy: float,
+    code: int,
+) -> None:
+    promote(store, entrants[2])
+    for letter in "abc":
+        shutil.rmtree(root / letter)
+    torch.manual_seed(3)
+    data = {"validation": {"sha256": "d" * 64, "images": 10}}
+    results = leave_results(root / "results", **about("e" * 32) | {"data": data})
+    evaluated(results / "evaluate", "2026-01-02T04:00:00+00:00", 10, training_id="e" * 32)
+    write_json(results / "evaluate" / "metrics.json", {"validation": {"accuracy": accuracy}})
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(PROJECT / name, root)
+    monkeypatch.chdir(root)
+    Repo.init(no_scm=True).close()
+    assert main(["promote", "drawn", "--dry-run"]) == code
+    printed = capsys.readouterr()
+    assert "20.00% (2 of 10)" in printed.out + printed.err
+    assert champion(store) == "c"

@@ -73,10 +73,10 @@ def leave_results(folder: Path, **told: object) -> Path:
     return folder
 
 
-def evaluated(folder: Path, ended: str, batch_size: int) -> Path:
+def evaluated(folder: Path, ended: str, batch_size: int, training_id: str = "a" * 32) -> Path:
     """The run.json of an evaluation."""
     settings = {"params": {"evaluate.batch_size": batch_size}, "ended": ended}
-    write_json(folder / "run.json", {"training_id": "a" * 32} | settings)
+    write_json(folder / "run.json", {"training_id": training_id} | settings)
     return folder
 
 
