@@ -96,16 +96,19 @@ def _find(root: Path, text: str) -> "Made":
         return _recorded(history, find(history, text))
     except NoSuchRun as error:
         unknown = error
+    names = [text]
     try:
         result = find(history, text, partial=True)
         if "model_sha256" in result.about:  # it is only the large files that are not here
             return _recorded(history, result)
+        names += result.experiments  # MLflow knows the one that trained, others share its result
     except NoSuchRun:
         pass
     from mnist_lstm.tracking import archive  # seconds, with MLflow and torch
 
-    if made := archive.find(root, text):
-        return made
+    for name in names:
+        if made := archive.find(root, name):
+            return made
     raise unknown
 
 
