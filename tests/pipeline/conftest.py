@@ -52,23 +52,31 @@ def whole(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Work
 
 @pytest.fixture(scope="session")
 def sweep(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A clone with DVC's cache, in which the sweep of docs/runs.md ran, on values that suit it.
+    """A clone that had run nothing yet, in which a sweep ran through DVC's queue.
 
-    One of the four has the parameters of the baseline. To look at, not to change.
+    Then the workspace's own recipe ran, one of the four, as the experiment `again`: out of DVC's
+    cache. To look at, not to change.
     """
     with shared(tmp_path_factory, "sweep") as folder:
         workspace = Workspace(folder)
-        if not (folder / "swept.txt").is_file():
+        if not (folder / "again.txt").is_file():
             baseline.clone(folder)
-            for name in (".dvc/cache", "data", "results"):
-                shutil.copytree(baseline.folder / name, folder / name, dirs_exist_ok=True)
-            values = ("--set-param", "model.hidden_size=32,48")
-            values += ("--set-param", "train.learning_rate=0.005,0.01")
-            workspace.dvc("exp", "run", "--queue", *values)
-            status = workspace.work_off_the_queue("2")
-            assert status.count("Success") == 4, status
-            (folder / "swept.txt").write_text(status)
+            workspace.git("remote", "remove", "origin")  # which has results
+            workspace.git("reset", "--quiet", "--hard", "HEAD~1")
+            workspace.run_the_sweep()
+            printed = workspace.dvc("exp", "run", "--name", "again")
+            (folder / "again.txt").write_text(printed)
     return workspace
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's temporary folder, of this test alone."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -78,8 +86,9 @@ def clone(baseline: Workspace, tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def workspace(clone: Workspace, baseline: Workspace) -> Workspace:
-    """A clone with DVC's cache and the data: nothing in it has to run."""
+def workspace(clone: Workspace, baseline: Workspace, fresh_store: Path) -> Workspace:
+    """A clone with DVC's cache, the data and an empty store: nothing in it has to run."""
+    shutil.copy(fresh_store, clone.folder)
     for name in (".dvc/cache", "data", "results"):
         shutil.copytree(baseline.folder / name, clone.folder / name, dirs_exist_ok=True)
     return clone

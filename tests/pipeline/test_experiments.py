@@ -5,72 +5,60 @@ import time
 from pathlib import Path
 from urllib.parse import urlparse
 
-import mlflow
 import pytest
 from tracked import contents
-from workspace import Workspace
+from workspace import Workspace, stages_run
 
 from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import open_store
 
-QUEUED = {"one": 1, "two": 2, "three": 3, "four": 4}  # their seeds
-
-
-def run_the_queue(clone: Workspace) -> None:
-    """Queue four experiments, work on all of them at once, and wait for their end."""
-    for name, seed in QUEUED.items():
-        clone.dvc("exp", "run", "--queue", "--name", name, "--set-param", f"seed={seed}")
-    status = clone.work_off_the_queue("4")
-    assert status.count("Success") == 4, status + clone.dvc("queue", "logs", "one")
-
-
-def assert_complete(clone: Workspace, name: str, run: mlflow.entities.Run) -> None:
-    """The run has all that belongs to it, in the project's one store and below its folder."""
-    baseline = clone.git("rev-parse", "HEAD").strip()
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["dvc_experiment"] == name
-    assert run.data.tags["dvc_baseline"] == run.data.tags["commit"] == baseline
-    assert run.data.tags["dirty"] == "False"
-    assert len(open_store(clone.folder).client.get_metric_history(run.info.run_id, CURVE)) == 2
-    folder = Path(urlparse(run.info.artifact_uri).path)
-    assert folder.is_relative_to(clone.folder / "mlruns")
-    assert (folder / "train" / "curve.csv").is_file()
-    assert (folder / "evaluate" / "metrics.json").is_file()
-    (model,) = run.outputs.model_outputs
-    location = open_store(clone.folder).client.get_logged_model(model.model_id)
-    assert (Path(urlparse(location.artifact_location).path) / "data" / "model.pt2").is_file()
-
-
 CURVE = "test_accuracy"
 
 
-def test_four_queued_experiments_and_what_syncing_brings_back(
-    clone: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_the_queue(clone)
-    found = {run.info.run_name: run for run in clone.runs()}
-    assert found.keys() == QUEUED.keys()
-    for name, run in found.items():
-        assert_complete(clone, name, run)
-        assert run.data.params["seed"] == str(QUEUED[name])
-    shown = clone.dvc("exp", "show", "--csv")
-    assert all(name in shown for name in found)
-    assert not any((clone.folder / ".checkpoints").iterdir())
+def assert_complete(workspace: Workspace) -> None:
+    """The four runs have all that belongs to them, in the project's one store and its folder."""
+    store, found = open_store(workspace.folder), workspace.runs()
+    names = {run.info.run_name for run in found}
+    assert names <= set(workspace.dvc("exp", "list", "--name-only").split())
+    assert len(names) == len(found) == 4
+    for run in found:
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["dvc_experiment"] == run.info.run_name
+        assert run.data.tags["dvc_baseline"] == run.data.tags["commit"]
+        assert run.data.tags["commit"] == workspace.git("rev-parse", "HEAD").strip()
+        assert run.data.tags["dirty"] == "False"
+        assert len(store.client.get_metric_history(run.info.run_id, CURVE)) == 2
+        folder = Path(urlparse(run.info.artifact_uri).path)
+        assert folder.is_relative_to(workspace.folder / "mlruns")
+        assert (folder / "train" / "curve.csv").is_file()
+        assert (folder / "evaluate" / "metrics.json").is_file()
+        (model,) = run.outputs.model_outputs
+        location = store.client.get_logged_model(model.model_id).artifact_location
+        assert (Path(urlparse(location).path) / "data" / "model.pt2").is_file()
+    keys = ("model.hidden_size", "train.learning_rate")
+    swept = {tuple(run.data.params[key] for key in keys) for run in found}
+    assert swept == {("32", "0.005"), ("32", "0.01"), ("48", "0.005"), ("48", "0.01")}
+    assert not any((workspace.folder / ".checkpoints").iterdir())
 
-    # a store that is lost comes back from DVC's cache and git, and equals what it was
-    store = open_store(clone.folder)
+
+def test_four_queued_experiments_are_in_the_one_store(sweep: Workspace) -> None:
+    assert_complete(sweep)
+    assert stages_run((sweep.folder / "again.txt").read_text()) == []  # it was in the cache
+
+
+def test_a_store_that_is_lost_comes_back_as_it_was(sweep: Workspace, tmp_path: Path) -> None:
+    """From DVC's cache and git."""
+    store = open_store(sweep.folder)
     before = [contents(store, run, tmp_path / run.info.run_name) for run in runs(store)]
-    (clone.folder / "mlflow.db").unlink()
-    shutil.rmtree(clone.folder / "mlruns")
-    assert "runs brought into line: 4, in line before: 0" in clone.command("sync")
-    shutil.copy(clone.folder / "mlflow.db", copy := tmp_path / "copy.db")  # MLflow has the lost one
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}")
-    store = open_store(clone.folder)
+    copy = sweep.copy(tmp_path / "copy")
+    (copy.folder / "mlflow.db").unlink()
+    shutil.rmtree(copy.folder / "mlruns")
+    assert "runs brought into line: 4, in line before: 0" in copy.command("sync")
+    store = open_store(copy.folder)
     after = [contents(store, run, tmp_path / f"{run.info.run_name}-again") for run in runs(store)]
     assert after == before
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert "runs brought into line: 0, in line before: 4" in clone.command("sync")
-    assert "agrees with all results, 4 of them" in clone.command("verify")
+    assert "runs brought into line: 0, in line before: 4" in copy.command("sync")
+    assert "agrees with all results, 4 of them" in copy.command("verify")
 
 
 @pytest.mark.soak
@@ -79,9 +67,6 @@ def test_ten_rounds_of_four_queued_experiments(baseline: Workspace, tmp_path: Pa
     for number in range(10):
         started = time.monotonic()
         clone = baseline.clone(tmp_path / str(number))
-        run_the_queue(clone)
-        found = {run.info.run_name: run for run in clone.runs()}
-        assert found.keys() == QUEUED.keys()
-        for name, run in found.items():
-            assert_complete(clone, name, run)
+        clone.run_the_sweep()
+        assert_complete(clone)
         print(f"round {number + 1}: four runs, complete, in {time.monotonic() - started:.0f} s")

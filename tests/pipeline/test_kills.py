@@ -154,6 +154,7 @@ def went_on_from(printed: str) -> int:
 def test_killed_at_random_moments(
     workspace: Workspace, whole: Workspace, dice: random.Random
 ) -> None:
+    (workspace.folder / "mlflow.db").unlink()  # which is then made, too
     prepare(workspace, STEPS)
     kill_often(workspace, dice, 3, STEPS)
     assert_equal(workspace, whole)
@@ -165,6 +166,7 @@ def test_killed_at_twenty_random_moments(
     workspace: Workspace, baseline: Workspace, tmp_path: Path, dice: random.Random
 ) -> None:
     steps = 8000
+    (workspace.folder / "mlflow.db").unlink()  # which is then made, too
     whole = uninterrupted(baseline, tmp_path / "whole", steps)
     prepare(workspace, steps)
     kill_often(workspace, dice, 20, steps)

@@ -1,27 +1,14 @@
 """The page that `mnist-lstm report` writes of a pipeline that has run."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from test_plots import CHROMIUM
+from browser import WATCH, asked_for, needs_chromium, opened
 from workspace import Workspace
 
 from mnist_lstm.cli import main
 
-# lists what was drawn and what the page has asked for, with one request of its own, to be seen
-WATCH = """
-<img src="https://outside.example/picture.png">
-<script>
-setTimeout(() => {
-  const asked = performance.getEntriesByType("resource").map((entry) => entry.name);
-  document.body.setAttribute("asked", asked.join(" "));
-  const widths = [...document.images].map((image) => image.naturalWidth);
-  document.body.setAttribute("widths", widths.join(" "));
-}, 2000);
-</script>
-"""
 HEADINGS = [
     "Metrics",
     "Curves",
@@ -32,8 +19,8 @@ HEADINGS = [
 
 
 @pytest.fixture
-def page(sweep: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(sweep.folder)
+def page(baseline: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(baseline.folder)
     assert main(["report", "--out", str(tmp_path / "report.html")]) == 0
     return tmp_path / "report.html"
 
@@ -43,9 +30,9 @@ def cells(text: str, title: str) -> list[str]:
     return re.findall("<td>(.*?)</td>", row)
 
 
-def test_it_has_the_figures_of_workspace_and_head(page: Path, sweep: Workspace) -> None:
+def test_it_has_the_figures_of_workspace_and_head(page: Path, baseline: Workspace) -> None:
     text = page.read_text()
-    accuracy = f"{sweep.json('results/evaluate/metrics.json')['test']['accuracy']:.2%}"
+    accuracy = f"{baseline.json('results/evaluate/metrics.json')['test']['accuracy']:.2%}"
     assert cells(text, "test accuracy") == [accuracy, accuracy, "0"]
     assert "The results in the workspace are those that are committed." in text
     assert re.findall("<h2>(.*?)</h2>", text) == HEADINGS
@@ -54,7 +41,7 @@ def test_it_has_the_figures_of_workspace_and_head(page: Path, sweep: Workspace) 
 
 
 def test_differences_are_workspace_less_committed(
-    workspace: Workspace, sweep: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the results of another experiment in the workspace, as `dvc exp apply` leaves them."""
     committed = workspace.json("results/evaluate/metrics.json")["test"]["accuracy"]
@@ -81,32 +68,12 @@ def test_in_a_clone_all_but_the_mistakes_is_drawn(
     assert "`dvc repro` draws it" in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_it_opens_with_the_network_off_and_asks_for_nothing(page: Path, tmp_path: Path) -> None:
-    assert CHROMIUM
-    watched = tmp_path / "watched.html"
+@needs_chromium
+def test_it_opens_with_the_network_off_and_asks_for_nothing(page: Path) -> None:
     text, removed = re.subn("<meta http-equiv=.*", "", page.read_text())  # it would hide requests
     assert removed == 1
-    watched.write_text(text.replace("</body>", f"{WATCH}</body>"))
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=5000",
-            "--dump-dom",
-            watched.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=True,
-    )
-    (asked,) = re.findall(r'<body asked="(.*?)"', done.stdout)
-    assert {address for address in asked.split() if not address.startswith("data:")} == {
-        "https://outside.example/picture.png"
-    }
+    watched = text.replace("</body>", f"{WATCH}</body>")
+    done = opened(watched, page.with_name("watched.html"))
+    assert all(address.startswith("data:") for address in asked_for(done.stdout))
     (widths,) = re.findall(r'widths="(.*?)"', done.stdout)
     assert [int(width) for width in widths.split()] == [1600, 1600, 1600, 1600, 0]

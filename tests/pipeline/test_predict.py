@@ -1,4 +1,7 @@
-"""`mnist-lstm predict` in a project that has run, on pictures of its test images."""
+"""`mnist-lstm predict` in a project that has run, on pictures of its test images.
+
+With a champion it is in test_champion.py.
+"""
 
 import json
 from pathlib import Path
@@ -13,8 +16,6 @@ from mnist_lstm.cli import main
 from mnist_lstm.model import RowLSTM, infer
 from mnist_lstm.pictures import form_of, read
 from mnist_lstm.sequences import Sequences
-from mnist_lstm.tracking import registry
-from mnist_lstm.tracking.store import open_store
 
 SOME = 20  # test images
 
@@ -55,17 +56,6 @@ def test_every_way_to_name_the_model_gives_its_answers(
         assert [one["class"] for one in answers] == [str(int(row.argmax())) for row in expected]
         found = torch.tensor([list(one["probabilities"].values()) for one in answers])
         torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
-
-
-def test_the_champion_answers_where_there_is_one(
-    here: Workspace, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = here.json("results/train/run.json")["name"]
-    assert main(["promote", name]) == 0
-    assert registry.champion(open_store(here.folder))
-    capsys.readouterr()
-    assert main(["predict", str(pictures / "000.png")]) == 0
-    assert f"model: the champion, version 1: that of {name}" in capsys.readouterr().err
 
 
 def test_it_explains_row_by_row_and_goes_on_behind_what_is_no_picture(

@@ -58,6 +58,11 @@ class Workspace:
         clone.name_author()
         return clone
 
+    def copy(self, folder: Path) -> "Workspace":
+        """All of it, with cache, results and store, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Workspace(folder)
+
     def name_author(self) -> None:
         self.git("config", "user.name", "A. Tester")
         self.git("config", "user.email", "tester@example.org")
@@ -86,19 +91,27 @@ class Workspace:
         assert done.returncode == 0, printed
         return printed
 
-    def work_off_the_queue(self, jobs: str) -> str:
-        """Run what is queued, so many at once, and wait for the end; returns the queue's state."""
-        started = self.start("dvc", "queue", "start", "--jobs", jobs)
+    def run_the_sweep(self) -> None:
+        """Queue the sweep of docs/runs.md, on values that suit, and run all four at once."""
+        values = ("model.hidden_size=32,48", "train.learning_rate=0.005,0.01")
+        self.dvc("exp", "run", "--queue", *(word for one in values for word in ("-S", one)))
+        started = self.start("dvc", "queue", "start", "--jobs", "4")
         assert started.stdout
         assert started.wait() == 0  # not the end of what it prints: its workers hold that open
         started.stdout.close()
         deadline = time.monotonic() + 500
         while "Running" in (status := self.dvc("queue", "status")) or "Queued" in status:
             assert time.monotonic() < deadline, status
-            time.sleep(3)  # asking takes a second of the processor
+            until = time.monotonic() + 20  # asking dvc takes a second of the processor
+            while time.monotonic() < until and len(self.experiments()) < 4:
+                time.sleep(0.5)
         # one that met a half-written file of DVC's own would stay, idle, for ever
         self.dvc("queue", "stop")
-        return status
+        assert status.count("Success") == 4, status
+
+    def experiments(self) -> list[str]:
+        """The references of DVC's experiments, as git has them."""
+        return self.git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/*").split()
 
     def refused(self, *arguments: str) -> str:
         """Run dvc, which must fail without a traceback; returns what it and the stages print."""

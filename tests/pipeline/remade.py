@@ -1,0 +1,33 @@
+"""Runs that are made again, which must leave the project as it was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workspace import Workspace
+
+SCRATCH = "mnist-lstm-reproduce-*"  # torch leaves an empty folder of its own beside them
+
+
+def reproduce(
+    workspace: Workspace, *arguments: str, code: int = 0, **environment: str
+) -> dict[str, Any]:
+    """Make a run again, which must end with that exit code; what it tells."""
+    before, stores = workspace.git("status", "--porcelain"), made_here(workspace)
+    done = workspace.start("mnist-lstm", "reproduce", "--json", *arguments, **environment)
+    printed, _ = done.communicate()
+    assert done.returncode == code, printed
+    assert nothing_is_left(workspace)
+    assert (workspace.git("status", "--porcelain"), made_here(workspace)) == (before, stores)
+    told: dict[str, Any] = json.loads(printed)
+    return told
+
+
+def made_here(workspace: Workspace) -> set[Path]:
+    """What a pipeline that runs in the project itself would add to."""
+    folders = (".checkpoints", "mlruns", ".dvc/cache", "data", "results")
+    return {path for name in folders for path in (workspace.folder / name).rglob("*")}
+
+
+def nothing_is_left(workspace: Workspace) -> bool:
+    return workspace.git("worktree", "list", "--porcelain").count("worktree ") == 1

@@ -1,0 +1,111 @@
+"""Servers of this project, started as its users do, and what they are asked."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from workspace import Workspace
+
+PORT = 5001
+IMAGE = [[0] * 8] * 8  # as digits has them
+REFUSED = {
+    json.dumps({"inputs": IMAGE}).encode(): "put a single image into brackets",
+    json.dumps({"inputs": [IMAGE[1:]]}).encode(): "inputs[0] must have 8 rows; it has 7",
+    json.dumps({"inputs": [[*IMAGE[1:], [0.5] * 8]]}).encode(): "[7][0] is 0.5; pixels are",
+    json.dumps({"inputs": [[*IMAGE[1:], ["1"] * 8]]}).encode(): 'is the text "1"; pixels are',
+    json.dumps({"inputs": [[*IMAGE[1:], [256] * 8]]}).encode(): "is 256; pixels are whole numbers",
+    json.dumps({"inputs": [[*IMAGE[1:], [-1] * 8]]}).encode(): "is -1; pixels are whole numbers",
+    json.dumps({"inputs": [[*IMAGE[1:], [float("nan")] * 8]]}).encode(): "the body has NaN",
+    json.dumps({"inputs": []}).encode(): "it is empty",
+    b"": "the body is empty",
+    b'{"inputs": [[': "the body is not JSON (line 1, column",
+    b"{}": "the JSON must be",
+}
+
+
+def make(workspace: Workspace, target: str, port: int) -> tuple[str, ...]:
+    """The command that starts a server, in the environment of the tests instead of one's own."""
+    (workspace.folder / "scripts" / "env.sh").write_text("")
+    (workspace.folder / ".venv" / "bin").mkdir(parents=True)
+    (workspace.folder / ".venv" / "bin" / "activate").touch()
+    return ("make", "--silent", target, f"PORT={port}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def server(
+    *command: str | Path, folder: Path, health: str, **environment: str
+) -> Iterator[psutil.Process]:
+    """A server's process, once it answers; killed with its children in the end."""
+    log = folder / "server.log"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | environment,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        until = time.monotonic() + 120
+        while not answers(health):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        yield psutil.Process(process.pid)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def listens_on(process: psutil.Process) -> set[str]:
+    """The addresses that a process and its children take connections on."""
+    return {
+        connection.laddr.ip
+        for one in (process, *process.children(recursive=True))
+        for connection in one.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def port_of_the_docs() -> int:
+    """The one that docs/serving.md names, or another where it is taken."""
+    try:
+        socket.create_server(("127.0.0.1", PORT)).close()
+    except OSError:
+        return free_port()
+    return PORT
+
+
+def ask(url: str, content: bytes, kind: str = "application/json") -> tuple[int, str]:
+    """What the server answers: the status and the body."""
+    request = urllib.request.Request(f"{url}/invocations", content, {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()

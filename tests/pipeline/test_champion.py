@@ -1,0 +1,246 @@
+"""A tour: variants through the queue, the best of them promoted, used, served and made again."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from remade import SCRATCH, reproduce
+from samples import PROJECT
+from servers import PORT, REFUSED, ask, listens_on, make, port_of_the_docs, server
+from torch import Tensor
+from workspace import Workspace, stages_run
+
+from mnist_lstm.cli import main
+from mnist_lstm.history import TRAIN, History
+from mnist_lstm.model import Classifier, RowLSTM
+from mnist_lstm.pictures import form_of, read
+from mnist_lstm.scratch import scratch
+from mnist_lstm.selection import find
+from mnist_lstm.sequences import Sequences
+from mnist_lstm.tracking import registry
+from mnist_lstm.tracking.store import open_store
+
+WEIGHTS = f"{TRAIN}/model.safetensors"
+
+
+@dataclass(frozen=True)
+class Tour:
+    """The project in which it goes on, and what its commands print."""
+
+    project: Workspace
+    capsys: pytest.CaptureFixture[str]
+
+    def command(self, *arguments: str, code: int = 0) -> str:
+        """Run mnist-lstm in this process, which must end with that code; all that it prints."""
+        self.capsys.readouterr()
+        assert main(arguments) == code
+        printed = self.capsys.readouterr()
+        return printed.out + printed.err
+
+    def json(self, *arguments: str) -> Any:
+        self.capsys.readouterr()
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(self.capsys.readouterr().out)
+
+    @property
+    def champion(self) -> registry.Version:
+        found = registry.champion(open_store(self.project.folder))
+        assert found
+        return found
+
+
+def test_variants_are_compared_and_the_best_is_promoted_used_and_made_again(
+    sweep: Workspace,
+    temporary: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project = sweep.copy(tmp_path / "project")
+    monkeypatch.chdir(project.folder)
+    tour = Tour(project, capsys)
+    best, worst = choose(tour)
+    promote(tour, best, worst)
+    history = History(project.folder)
+    history.lay_out({WEIGHTS: find(history, best["name"]).training[WEIGHTS]}, tmp_path)
+    ours = Classifier(RowLSTM.load(tmp_path / "model.safetensors")).eval()
+    read_pictures(tour, ours, tmp_path / "pictures")
+    serve(tour, ours, tmp_path)
+
+    dirty = train_changed_code(tour)
+    shutil.rmtree(project.folder / ".dvc" / "cache")
+    for path in (project.folder / "results").rglob("*.*"):
+        path.unlink()
+    said = tour.command("predict", str(tmp_path / "pictures"), code=2)
+    assert f"the champion, version {tour.champion.number}, has weights that are not here" in said
+    make_the_changed_one_again(tour, dirty)
+    shutil.rmtree(project.folder / "data" / "raw")  # which is then fetched again
+    make_the_best_one_again(tour, best, temporary)
+    assert list(temporary.glob(SCRATCH)) == []
+
+
+def choose(tour: Tour) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The best and the worst run of the sweep, by the validation images."""
+    runs = tour.json("runs", "--best", "4")
+    accuracies = [run["validation_accuracy"] for run in runs]
+    assert len(runs) == 4
+    assert accuracies == sorted(accuracies, reverse=True)
+    best, worst = runs[0], runs[-1]
+    (pair,) = tour.json("compare", worst["name"], best["name"])["against_first"]
+    difference = (pair["only_second"] - pair["only_first"]) / pair["images"]
+    assert best["test_accuracy"] - worst["test_accuracy"] == pytest.approx(difference)
+    assert (tour.project.folder / "comparison.png").is_file()
+    return best, worst
+
+
+def promote(tour: Tour, best: dict[str, Any], worst: dict[str, Any]) -> None:
+    assert "is the champion now, version 1 of row-lstm" in tour.command("promote", best["name"])
+    refused = tour.command("promote", worst["experiments"][0], code=1)
+    assert f"{worst['name']} is not the champion, but version 2 of row-lstm: " in refused
+    for run in (best, worst):
+        assert f"{run['validation_accuracy']:.2%}" in refused
+    assert tour.champion.training_id == best["training_id"]
+
+
+def read_pictures(tour: Tour, ours: Classifier, folder: Path) -> None:
+    """Test images, drawn large and dark on light, have the champion's own answers."""
+    folder.mkdir()
+    for number, image in enumerate(images(tour)[:10].numpy()):
+        large = Image.fromarray(255 - image).resize((90, 90), Image.Resampling.BICUBIC)
+        large.save(folder / f"{number}.png")
+    answers = tour.json("predict", str(folder))
+    assert [Path(one["file"]).name for one in answers] == [f"{number}.png" for number in range(10)]
+    form = form_of("digits", 8, 8)
+    seen = torch.stack([torch.from_numpy(read(Path(one["file"]), form)) for one in answers])
+    assert_same([list(one["probabilities"].values()) for one in answers], ours, seen)
+    said = tour.command("predict", str(folder / "0.png"))
+    assert f"model: the champion, version 1: that of {tour.champion.entrant.name}" in said
+
+
+def images(tour: Tour) -> Tensor:
+    return Sequences.load(tour.project.folder / "data" / "sequences" / "test.safetensors").pixels
+
+
+def assert_same(answers: object, ours: Classifier, pixels: Tensor) -> None:
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.tensor(answers), ours(pixels), rtol=0, atol=1e-6)
+
+
+# Python raises this event wherever something that is pickled names what is to be called
+WATCH = """
+import sys
+from pathlib import Path
+def watch(event, arguments):
+    if event == "pickle.find_class":
+        with open(UNPICKLED, "a") as file:
+            file.write(repr(arguments))
+sys.addaudithook(watch)
+"""
+
+
+def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
+    """It answers as ours, on this machine alone, refuses in words, and unpickles nothing."""
+    unpickled = folder / "unpickled"
+    (folder / "sitecustomize.py").write_text(WATCH.replace("UNPICKLED", repr(str(unpickled))))
+    watched = {"PYTHONPATH": str(folder), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    control = f"import pickle; pickle.loads({pickle.dumps(folder)!r})"
+    subprocess.run([sys.executable, "-c", control], env=os.environ | watched, check=True)
+    assert "PosixPath" in unpickled.read_text()
+    unpickled.unlink()
+
+    pixels = images(tour)
+    url = f"http://127.0.0.1:{(port := port_of_the_docs())}"
+    command = make(tour.project, "serve", port)
+    with server(*command, folder=tour.project.folder, health=f"{url}/ping", **watched) as process:
+        assert listens_on(process) == {"127.0.0.1"}
+        for batch in (pixels[:1], pixels.repeat(3, 1, 1)[:1000]):
+            status, said = ask(url, json.dumps({"inputs": batch.tolist()}).encode())
+            assert status == 200, said
+            assert_same(json.loads(said)["predictions"], ours, batch)
+        for content, words in REFUSED.items():
+            status, said = ask(url, content)
+            assert (status, words in json.loads(said)["message"]) == (400, True), said
+        status, said = ask(url, b"1,2", "text/csv")
+        assert (status, "must be application/json, is text/csv" in said) == (415, True)
+        if shutil.which("curl"):
+            assert_same(json.loads(pasted(port))["predictions"], ours, pixels[:1])
+    assert not unpickled.exists(), unpickled.read_text()
+
+
+def pasted(port: int) -> str:
+    """What the line with curl in docs/serving.md prints."""
+    (line,) = re.findall(
+        r"(?m)^    (python .* curl .*)$", (PROJECT / "docs" / "serving.md").read_text()
+    )
+    return subprocess.run(
+        ["bash", "-c", line.replace(f":{PORT}/", f":{port}/")],  # where another has that port
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def train_changed_code(tour: Tour) -> dict[str, Any]:
+    """The run of code that no commit has, made the champion by force; its run.json."""
+    project = tour.project
+    model = project.folder / "src" / "mnist_lstm" / "model.py"
+    changed = model.read_text().replace(
+        "nn.init.constant_(self.head.bias, 0.1)", "nn.init.constant_(self.head.bias, START)"
+    )
+    model.write_text(
+        changed.replace("import UserError", "import UserError\nfrom mnist_lstm.start import START")
+    )
+    (model.parent / "start.py").write_text("START = 0.25\n")  # a file that git does not know
+    assert stages_run(project.dvc("repro")) == ["train", "evaluate"]
+    about: dict[str, Any] = project.json("results/train/run.json")
+    assert about["dirty"]
+    forced = ("--force", "--because", "its code is to be proved")
+    tour.command("promote", about["training_id"], *forced)
+    assert tour.champion.training_id == about["training_id"]
+    project.git("checkout", "--", "src")
+    (model.parent / "start.py").unlink()
+    return about
+
+
+def make_the_changed_one_again(tour: Tour, about: dict[str, Any]) -> None:
+    tour.project.set("train.steps", 7)  # somebody's work, and not what is to be run
+    told = reproduce(tour.project, about["training_id"][:6])
+    assert (told["outcome"], told["reasons"], told["dirty"]) == ("identical", [], True)
+    assert told["now"]["model_sha256"] == about["model_sha256"] == tour.champion.model_sha256
+
+
+def make_the_best_one_again(tour: Tour, best: dict[str, Any], temporary: Path) -> None:
+    """The champion before, made by the queue, of which only MLflow has something."""
+    assert "is the champion again, version 1 of" in tour.command("promote", "--rollback")
+    champion = tour.champion
+    process = tour.project.start("mnist-lstm", "reproduce", best["experiments"][0], "--keep")
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert stages_run(printed) == ["fetch", "preprocess", "train", "evaluate"]
+    assert "Iter0, step 20, train-test " in printed  # it was trained, not looked up
+    assert "git add" not in printed
+    assert f"{best['name']}: reproduced: the weights are the same, bit for bit\n" in printed
+    (folder,) = temporary.glob(SCRATCH)
+    assert f"kept: {folder / 'code'} (" in printed
+    kept = Workspace(folder / "code")
+    assert kept.json("results/train/run.json")["model_sha256"] == champion.model_sha256
+    metrics = kept.json("results/evaluate/metrics.json")
+    for split in ("validation", "test"):
+        assert metrics[split]["accuracy"] == best[f"{split}_accuracy"]
+        assert metrics[split]["loss"] == best[f"{split}_loss"]
+    with scratch(tour.project.folder):
+        pass
+    assert folder.is_dir()  # what is kept is not cleaned up
+    tour.project.git("worktree", "remove", "--force", str(folder / "code"))
+    shutil.rmtree(folder)
