@@ -18,7 +18,7 @@ from remade import SCRATCH, reproduce
 from samples import PROJECT
 from servers import PORT, REFUSED, ask, listens_on, make, port_of_the_docs, server
 from torch import Tensor
-from workspace import Workspace, stages_run
+from workspace import Workspace, pasted, stages_run
 
 from mnist_lstm.cli import main
 from mnist_lstm.history import TRAIN, History
@@ -173,22 +173,11 @@ def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
         status, said = ask(url, b"1,2", "text/csv")
         assert (status, "must be application/json, is text/csv" in said) == (415, True)
         if shutil.which("curl"):
-            assert_same(json.loads(pasted(port))["predictions"], ours, pixels[:1])
+            text = (PROJECT / "docs" / "serving.md").read_text()
+            (line,) = re.findall(r"(?m)^    (python .* curl .*)$", text)
+            said = pasted(line.replace(f":{PORT}/", f":{port}/"))  # where another has that port
+            assert_same(json.loads(said)["predictions"], ours, pixels[:1])
     assert not unpickled.exists(), unpickled.read_text()
-
-
-def pasted(port: int) -> str:
-    """What the line with curl in docs/serving.md prints."""
-    (line,) = re.findall(
-        r"(?m)^    (python .* curl .*)$", (PROJECT / "docs" / "serving.md").read_text()
-    )
-    return subprocess.run(
-        ["bash", "-c", line.replace(f":{PORT}/", f":{port}/")],  # where another has that port
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
 
 
 def train_changed_code(tour: Tour) -> dict[str, Any]:

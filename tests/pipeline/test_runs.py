@@ -1,14 +1,16 @@
 """Runs listed, compared and reported, after a sweep through DVC's queue."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import PROJECT
 from scipy.stats import binomtest
-from workspace import Workspace
+from workspace import Workspace, pasted
 
 from mnist_lstm.cli import main
 from mnist_lstm.history import History
@@ -78,6 +80,8 @@ def test_the_table_says_what_is_shared_and_what_to_choose_by(
     best = listed(capsys, "--best", "4")
     accuracies = [run["validation_accuracy"] for run in best]
     assert accuracies == sorted(accuracies, reverse=True)
+    (line,) = re.findall(r"(?m)^    (best=.*)$", (PROJECT / "docs" / "runs.md").read_text())
+    assert pasted(f"{line}; echo $best") == f"{best[0]['training_id']}\n"
 
     assert main(["runs"]) == 0
     said = capsys.readouterr().out
@@ -145,6 +149,11 @@ def test_neither_torch_nor_mlflow_is_imported(
         [sys.executable, "-c", code], cwd=sweep.folder, check=True, capture_output=True, text=True
     ).stdout
     assert printed.endswith("\n[]\n")
+
+
+def test_a_reader_that_has_read_enough_is_no_error(swept: Workspace) -> None:
+    line = "{ { mnist-lstm runs --json; echo $? >&2; } | true; } 2>&1"
+    assert pasted(line) == "141\n"
 
 
 def test_of_another_machines_runs_the_tables_in_git_are_listed_and_compared(

@@ -169,6 +169,17 @@ class Workspace:
         return list(store.client.search_runs([store.experiment_id], order_by=["start_time"]))
 
 
+def pasted(line: str) -> str:
+    """What a line of the docs prints in a shell, here and in the environment of the tests."""
+    return subprocess.run(
+        ["bash", "-c", line],
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
 def stages_run(printed: str) -> list[str]:
     """The stages whose commands ran, from what `dvc repro` printed."""
     return re.findall(r"(?m)^Running stage '(\w+)'", printed)
