@@ -95,7 +95,8 @@ def test_the_table_says_what_is_shared_and_what_to_choose_by(
 def test_runs_are_compared_by_their_answers(
     swept: Workspace, capsys: Capture, tmp_path: Path
 ) -> None:
-    first, second = (run["name"] for run in listed(capsys, "--where", "hidden_size=48"))
+    arguments = ("--where", "hidden_size=48", "--sort", "learning_rate")
+    first, second = (run["name"] for run in listed(capsys, *arguments))
     out = tmp_path / "curves.png"
     assert main(["compare", first, second[:-1], "--out", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
