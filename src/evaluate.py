@@ -10,16 +10,19 @@ if __name__ == "__main__":
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 from mnist_lstm import device, figures, precision, stage
+from mnist_lstm.augmentation import Augmentation
 from mnist_lstm.checkpoint import Checkpoint
 from mnist_lstm.clock import now
 from mnist_lstm.evaluation import accuracy_by_rows, by_class, overall, read_row_by_row
-from mnist_lstm.model import RowLSTM
+from mnist_lstm.model import RowLSTM, infer
 from mnist_lstm.params import Params
 from mnist_lstm.results import Row, Training, read_rows, write_json, write_rows
 from mnist_lstm.sequences import Sequences
@@ -28,6 +31,7 @@ from mnist_lstm.tracking.store import TrackingError, open_store, shown
 from mnist_lstm.tracking.view import View
 
 SPLITS = ("validation", "test")
+WITHOUT_ORDER = 1000  # images that a model is asked about as often as they have rows
 
 
 def evaluate(
@@ -50,13 +54,11 @@ def evaluate(
 
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in SPLITS}
     weights, trained_in = training / "model.safetensors", record.about["precision"]
-    logits = _logits(params, weights, trained_in, data)
-    answers = {split: (logits[split][:, -1], data[split].labels) for split in SPLITS}
-    metrics = {split: overall(*answers[split]) for split in SPLITS}
-    predictions = [
-        row for split in SPLITS for row in _predictions(split, logits[split], data[split].labels)
-    ]
-    reading = _reading(logits, data)
+    answers = _answers(params, weights, trained_in, data)
+    judged = {split: (answers[split].last, data[split].labels) for split in SPLITS}
+    metrics = {split: overall(*judged[split]) for split in SPLITS}
+    predictions = [row for split in SPLITS for row in _predictions(split, *judged[split])]
+    reading = _reading(answers, data)
     test = data["test"]
     wrong = sum(row["split"] == "test" and row["actual"] != row["predicted"] for row in predictions)
     accuracy = metrics["test"]["accuracy"]
@@ -68,10 +70,11 @@ def evaluate(
     print(f"tables and pictures: {results}")  # before they are drawn, which takes seconds
     classes = class_names.read_text(encoding="utf-8").splitlines()
     write_json(results / "metrics.json", metrics)
-    write_rows(results / "classes.csv", by_class(*answers["test"], classes))
+    write_rows(results / "classes.csv", by_class(*judged["test"], classes))
     write_rows(results / "predictions.csv", predictions)
     write_rows(results / "reading.csv", reading)
-    pictures = _pictures(test, logits["test"], classes, record.rows, known, reading)
+    pictures = _pictures(test, answers["test"], classes, record.rows, known, reading)
+    pictures["batch"] = _batch(Sequences.load(sequences / "train.safetensors"), record.about)
     for name, figure in pictures.items():
         figures.save(figure, results / f"{name}.png")
     settings = {f"evaluate.{key}": value for key, value in params.evaluate.model_dump().items()}
@@ -82,23 +85,36 @@ def evaluate(
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
 
 
-def _logits(
+class _Answers(NamedTuple):
+    """Logits: `last` (N, C) after all of an image, `reading` (n, T, C) after each of its rows.
+
+    n is N, or for a model that has to be asked anew after each row, WITHOUT_ORDER at most.
+    """
+
+    last: Tensor
+    reading: Tensor
+
+
+def _answers(
     params: Params, weights: Path, trained_in: str, data: Mapping[str, Sequences]
-) -> dict[str, Tensor]:
-    """The model's answers after each row: (N, T, C) a split, in the precision of its training."""
+) -> dict[str, _Answers]:
+    """The model's answers, in the precision of its training."""
     where = device.choose(params.train.device)
     model = RowLSTM.load(weights).to(where)
-    if precision.works(trained_in, model):
-        model.precision = trained_in
+    if trained_in == "bfloat16" and not precision.works(model):
+        print("trained in bfloat16, evaluated in float32: the other does not work here")
     else:
-        print(f"trained in {trained_in}, evaluated in float32: the other does not work here")
-    logits = {}
+        model.precision = trained_in
+    size, answers = params.evaluate.batch_size, {}
     for split, found in data.items():
-        batches = found.pixels.to(where).split(params.evaluate.batch_size)
+        pixels = found.pixels.to(where)
+        batches = (pixels if model.reads_in_order else pixels[:WITHOUT_ORDER]).split(size)
         # shown on a terminal only
         with tqdm(batches, split, unit=" batches", leave=False, delay=1, disable=None) as bar:
-            logits[split] = read_row_by_row(model, bar).cpu()
-    return logits
+            reading = read_row_by_row(model, bar).cpu()
+        last = reading[:, -1] if model.reads_in_order else infer(model, pixels, size).cpu()
+        answers[split] = _Answers(last, reading)
+    return answers
 
 
 def _show(name: str, training: Path, results: Path) -> None:
@@ -113,7 +129,7 @@ def _show(name: str, training: Path, results: Path) -> None:
 
 
 def _predictions(split: str, logits: Tensor, labels: Tensor) -> Iterator[Row]:
-    probabilities, predicted = logits[:, -1].softmax(dim=1).max(dim=1)
+    probabilities, predicted = logits.softmax(dim=1).max(dim=1)
     columns = (labels.tolist(), predicted.tolist(), probabilities.tolist())
     for index, (label, guess, probability) in enumerate(zip(*columns, strict=True)):
         yield {
@@ -125,10 +141,12 @@ def _predictions(split: str, logits: Tensor, labels: Tensor) -> Iterator[Row]:
         }
 
 
-def _reading(logits: Mapping[str, Tensor], data: Mapping[str, Sequences]) -> list[Row]:
-    columns = {
-        f"{split}_accuracy": accuracy_by_rows(logits[split], data[split].labels) for split in SPLITS
-    }
+def _reading(answers: Mapping[str, _Answers], data: Mapping[str, Sequences]) -> list[Row]:
+    columns = {}
+    for split in SPLITS:
+        reading = answers[split].reading
+        labels = data[split].labels[: len(reading)]
+        columns[f"{split}_accuracy"] = accuracy_by_rows(reading, labels)
     return [
         {"rows": rows} | dict(zip(columns, values, strict=True))
         for rows, values in enumerate(zip(*columns.values(), strict=True), start=1)
@@ -137,22 +155,31 @@ def _reading(logits: Mapping[str, Tensor], data: Mapping[str, Sequences]) -> lis
 
 def _pictures(
     test: Sequences,
-    logits: Tensor,
+    answers: _Answers,
     classes: list[str],
     curve: list[Row],
     published: list[Row],
     reading: list[Row],
 ) -> dict[str, Figure]:
     images, actual = test.pixels.numpy(), test.labels.numpy()
-    beliefs = logits.softmax(dim=2).numpy()  # (N, T, C)
-    answers = beliefs[:, -1]  # (N, C)
+    beliefs = answers.reading.softmax(dim=2).numpy()  # (n, T, C)
+    last = answers.last.softmax(dim=1).numpy()  # (N, C)
+    asked = len(beliefs)
     return {
         "curve": figures.accuracy_curve(curve, published),
         "reading": figures.accuracy_by_rows(reading),
-        "belief": figures.belief(images, actual, beliefs, classes),
-        "confusion": figures.confusion(actual, answers.argmax(axis=1), classes),
-        "mistakes": figures.confident_mistakes(images, actual, answers, classes),
+        "belief": figures.belief(images[:asked], actual[:asked], beliefs, classes),
+        "confusion": figures.confusion(actual, last.argmax(axis=1), classes),
+        "mistakes": figures.confident_mistakes(images, actual, last, classes),
     }
+
+
+def _batch(train: Sequences, about: Mapping[str, Any]) -> Figure:
+    """Some images as the model was trained on them."""
+    images = train.pixels[: figures.BATCH]
+    augment = Augmentation(**about["params"]["augment"])
+    torch.manual_seed(about["params"]["seed"])
+    return figures.batch(images.numpy(), augment(images).numpy() if augment else None)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ if __name__ == "__main__":
     interruption.watch()  # first, since the other imports take seconds
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,13 @@ import torch
 from tqdm import tqdm
 
 from mnist_lstm import UserError, checkpoint, device, precision, provenance, stage
+from mnist_lstm.augmentation import Augmentation
 from mnist_lstm.checkpoint import Checkpoint, Damaged
 from mnist_lstm.clock import Clock, now
 from mnist_lstm.files import sha256
 from mnist_lstm.interruption import Interrupted
 from mnist_lstm.model import RowLSTM
+from mnist_lstm.optimizer import AveragingAdam, averaged, rate
 from mnist_lstm.params import Params, TrainParams
 from mnist_lstm.results import Training, row
 from mnist_lstm.sequences import SPLITS, Batches, Sequences
@@ -57,13 +59,14 @@ def train(params: Params, sequences: Path, results: Path) -> None:
 
         run = Follower(stage.root(), record.about, tqdm.write)
         try:
-            _learn(params.train, data, learner, saved, state["step"], record, clock, run)
+            _learn(params, data, learner, saved, state["step"], record, clock, run)
         except BaseException as error:
             status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
             run.finish(status, record.about | {"ended": now()})
             raise
 
-        learner.model.save(results / "model.safetensors")
+        with averaged(learner.optimizer):
+            learner.model.save(results / "model.safetensors")
         record.about["ended"] = record.timings[-1]["time"]
         record.about["model_sha256"] = sha256(results / "model.safetensors")
         record.write(results)
@@ -77,7 +80,7 @@ class _Learner(NamedTuple):
 
 
 def _learn(
-    settings: TrainParams,
+    params: Params,
     data: Mapping[str, Sequences],
     learner: _Learner,
     saved: Checkpoint,
@@ -91,7 +94,7 @@ def _learn(
     MLflow is shown the rows that a checkpoint holds and no other, so that a training that goes on
     from one measures none of them a second time.
     """
-    before, shown = clock.seconds, 0
+    settings, before, shown = params.train, clock.seconds, 0
 
     def show() -> None:
         nonlocal shown
@@ -113,6 +116,9 @@ def _learn(
         eval_every=settings.eval_every,
         eval_batch_size=settings.eval_batch_size,
         recorded=data["train"].labels.device.type == "cuda",
+        augment=Augmentation(**params.augment.model_dump()),
+        rate_at=_rates(settings),
+        clip_norm=settings.clip_norm,
     )
     # shown on a terminal only
     with tqdm(
@@ -155,9 +161,16 @@ def _start(params: Params, data: Sequences, where: torch.device, computes_in: st
     model = _model(params, data, where)
     model.precision = computes_in
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    on_gpu = where.type == "cuda"
-    optimizer = torch.optim.Adam(
-        weights, params.train.learning_rate, eps=1e-8, fused=on_gpu or None, capturable=on_gpu
+    on_gpu, highest = where.type == "cuda", params.train.learning_rate
+    optimizer = AveragingAdam(
+        weights,
+        torch.tensor(highest, device=where) if on_gpu else highest,
+        averaging=params.train.averaging,
+        eps=1e-8,
+        weight_decay=params.train.weight_decay,
+        decoupled_weight_decay=True,
+        fused=on_gpu or None,
+        capturable=on_gpu,
     )
     shuffles = torch.Generator().manual_seed(params.seed)
     batches = Batches(len(data), params.train.batch_size, shuffles, where)
@@ -165,9 +178,20 @@ def _start(params: Params, data: Sequences, where: torch.device, computes_in: st
 
 
 def _model(params: Params, data: Sequences, where: torch.device) -> RowLSTM:
+    _, num_rows, input_size = data.pixels.shape
     return RowLSTM(
-        input_size=data.pixels.shape[2], num_classes=data.num_classes, **params.model.model_dump()
+        input_size=input_size,
+        num_classes=data.num_classes,
+        num_rows=num_rows,
+        **params.model.model_dump(),
     ).to(where)
+
+
+def _rates(settings: TrainParams) -> Callable[[int], float] | None:
+    """The learning rate of each step, where it is not the same one."""
+    if settings.schedule == "constant":
+        return None
+    return lambda step: rate(settings.schedule, settings.learning_rate, step, settings.steps)
 
 
 def _facts(
@@ -176,6 +200,7 @@ def _facts(
     return {
         "seed": params.seed,
         "model": params.model.model_dump(),
+        "augment": params.augment.model_dump(),
         "train": params.train.model_dump(exclude={"device", "checkpoint_every", "precision"}),
         "data": {split: sha256(file) for split, file in files.items()},
         "code": checkpoint.code_digest(stage.code("train")),
@@ -200,6 +225,7 @@ def _about(
         "fetch": {"dataset": train.dataset},
         "preprocess": train.preprocess,
         "model": params.model.model_dump(),
+        "augment": params.augment.model_dump(),
         "train": params.train.model_dump(),
     }
     return {

@@ -95,13 +95,18 @@ def out_of_range(draw: DrawFn) -> Bad:
         (key, limit, one[limit])
         for key, entry in LEAVES.items()
         for one in entry
-        for limit in ("minimum", "exclusiveMinimum", "exclusiveMaximum")
+        for limit in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
         if limit in one
     ]
     key, limit, bound = draw(st.sampled_from(limits))
-    beyond = draw(st.integers(0, 9) | st.integers(0, 10**90)) + (limit == "minimum")
-    value = bound + beyond if limit == "exclusiveMaximum" else bound - beyond
-    words = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
+    beyond = draw(st.integers(0, 9) | st.integers(0, 10**90)) + (limit in ("minimum", "maximum"))
+    value = bound + beyond if limit.lower().endswith("maximum") else bound - beyond
+    words = {
+        "minimum": "at least",
+        "maximum": "at most",
+        "exclusiveMinimum": "above",
+        "exclusiveMaximum": "below",
+    }
     return put(key, str(type(bound)(value))), f"{key} must be {words[limit]} "
 
 

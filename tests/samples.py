@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,8 +22,8 @@ def drawn(images: int, seed: int, rows: int = 8, pixels: int = 8) -> Sequences:
     return Sequences(noise + torch.where(down, ramp, ramp.flip(1)), labels, 2, "drawn", {})
 
 
-def small_model(implementation: str = "fused", dropout: float = 0.5, **sizes: int) -> RowLSTM:
-    settings = {"input_size": 8, "num_classes": 2, "hidden_size": 16, "num_layers": 2} | sizes
+def small_model(implementation: str = "fused", dropout: float = 0.5, **others: Any) -> RowLSTM:
+    settings = {"input_size": 8, "num_classes": 2, "hidden_size": 16, "num_layers": 2} | others
     return RowLSTM(**settings, dropout=dropout, forget_bias=1.0, implementation=implementation)
 
 

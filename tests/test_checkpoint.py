@@ -14,6 +14,7 @@ from mutations import DAMAGE, Damage, damaged, fuzz, memory
 from safetensors.torch import load, save
 from samples import PROJECT, drawn, small_model
 
+from mnist_lstm.augmentation import Augmentation
 from mnist_lstm.checkpoint import (
     SHARE,
     Checkpoint,
@@ -24,17 +25,31 @@ from mnist_lstm.checkpoint import (
     read,
 )
 from mnist_lstm.model import RowLSTM
+from mnist_lstm.optimizer import AveragingAdam, rate
 from mnist_lstm.sequences import Batches
 from mnist_lstm.training import Evaluation, fit
 
 
 class Training:
-    """A small one, to be stopped and gone on with."""
+    """A small one, to be stopped and gone on with; beyond the reference with all that it lacks."""
 
-    def __init__(self, seed: int, **sizes: int) -> None:
+    def __init__(self, seed: int, *, beyond: bool = False, **sizes: int) -> None:
         torch.manual_seed(seed)
-        self.model: RowLSTM = small_model(**sizes)
-        self.optimizer = torch.optim.Adam([w for w in self.model.parameters() if w.requires_grad])
+        settings = {"reads": "both", "num_rows": 8} if beyond else {}
+        self.model: RowLSTM = small_model(**settings, **sizes)
+        weights = [w for w in self.model.parameters() if w.requires_grad]
+        self.optimizer = AveragingAdam(
+            weights, 0.001, averaging=0.9 * beyond, weight_decay=0.01 * beyond
+        )
+        self.beyond = (
+            {
+                "augment": Augmentation(rotation=20, shift=2, elastic=1),
+                "rate_at": lambda step: rate("one-cycle", 0.01, step, 10),
+                "clip_norm": 0.1,
+            }
+            if beyond
+            else {}
+        )
         self.batches = Batches(40, 16, torch.Generator().manual_seed(seed))
 
     @property
@@ -53,21 +68,23 @@ class Training:
             steps=10,
             eval_every=3,
             eval_batch_size=20,
+            **self.beyond,
         )
         taken = [next(steps) for _ in range(stop - start)]
         return [evaluation for evaluation in taken if evaluation]
 
 
+@pytest.mark.parametrize("beyond", [False, True])
 @pytest.mark.parametrize("stop", [0, 1, 3, 4, 10])
-def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, stop: int) -> None:
-    whole = Training(seed=0)
+def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, stop: int, beyond: bool) -> None:
+    whole = Training(seed=0, beyond=beyond)
     curve = whole.run(0, 10)
     assert [evaluation.step for evaluation in curve] == [3, 6, 9, 10]
 
-    stopped, checkpoint = Training(seed=0), Checkpoint(tmp_path, "f")
+    stopped, checkpoint = Training(seed=0, beyond=beyond), Checkpoint(tmp_path, "f")
     first = stopped.run(0, stop)
     checkpoint.save(*stopped.parts, {"step": stop})
-    other = Training(seed=5)  # nothing of its seed must be left
+    other = Training(seed=5, beyond=beyond)  # nothing of its seed must be left
     assert Checkpoint(tmp_path, "f").load(*other.parts) == {"step": stop}
 
     assert first + other.run(stop, 10) == curve

@@ -28,6 +28,7 @@ EXEMPT = {
     **dict.fromkeys((PACKAGE / "cli.py", *modules("commands")), "looks after trainings"),
     **dict.fromkeys((PACKAGE / "history.py", PACKAGE / "selection.py"), "finds results"),
     PACKAGE / "promotion.py": "chooses among results",
+    PACKAGE / "seeds.py": "starts trainings as a user would",
     PACKAGE / "invocation.py": "checks what the served model is sent",
     **dict.fromkeys((PACKAGE / "scratch.py", PACKAGE / "verdict.py"), "makes a run again"),
     **dict.fromkeys((PACKAGE / "chosen.py", PACKAGE / "pictures.py"), "uses a trained model"),
@@ -83,7 +84,10 @@ def test_every_module_is_reached_or_exempt() -> None:
     [
         ("model", {"__init__", "files"}),
         ("sequences", {"__init__", "files"}),
-        ("training", {"__init__", "model", "sequences"}),
+        ("augmentation", set()),
+        ("optimizer", set()),
+        ("precision", {"__init__", "model"}),
+        ("training", {"__init__", "augmentation", "model", "optimizer", "sequences"}),
         ("checkpoint", {"__init__", "files", "sequences"}),
     ],
 )

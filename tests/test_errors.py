@@ -392,6 +392,21 @@ def commanded_to(*arguments: str, results: bool = True) -> Callable[[Project], s
     return provoke
 
 
+def a_seed_without_stages(project: Project) -> str:
+    """One whose stages cannot run: their code is not there."""
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "config", "user.name", "A. Tester"],
+        ["git", "config", "user.email", "tester@example.org"],
+    ):
+        subprocess.run(command, check=True)
+    Repo.init().close()
+    subprocess.run(["git", "add", "--all"], check=True)
+    subprocess.run(["git", "commit", "--quiet", "--message", "the project"], check=True)
+    assert cli.main(["seeds", "1"]) == 2
+    return project.capsys.readouterr().err.splitlines()[-1]
+
+
 def no_run_is_meant(
     name: str, *, committed: bool = False, others: int = 0, uri: str = ""
 ) -> Callable[[Project], str]:
@@ -650,6 +665,7 @@ FETCH = (
 MET = {
     f"{PARAMS}<key> must be at least <limit>, is <value>": edited("steps: 1500", "steps: 0"),
     f"{PARAMS}<key> must be above <limit>, is <value>": edited("rate: 0.005", "rate: 0"),
+    f"{PARAMS}<key> must be at most <limit>, is <value>": edited("rotation: 0.0", "rotation: 200"),
     f"{PARAMS}<key> must be below <limit>, is <value>": edited("dropout: 0.2", "dropout: 1.0"),
     f"{PARAMS}<key> must be finite, is <value>": edited("rate: 0.005", "rate: .inf"),
     f"{PARAMS}<key> must be a whole number, is <value>": edited("steps: 1500", "steps: 1.5"),
@@ -845,6 +861,8 @@ MET = {
     "mnist-lstm <command>: <file>: <reason>; name another file with --out": (
         page_that_cannot_be_written
     ),
+    "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; once what it says "
+    "above is mended, the same command goes on from there": a_seed_without_stages,
     "mnist-lstm promote: takes a RUN, or --rollback; `mnist-lstm runs` lists the runs": (
         commanded_to("promote")
     ),

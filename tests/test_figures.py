@@ -40,6 +40,7 @@ def drawn() -> dict[str, Figure]:
         "belief": figures.belief(images, labels, beliefs, DIGITS),
         "confusion": figures.confusion(labels, beliefs[:, -1].argmax(axis=1), DIGITS),
         "mistakes": figures.confident_mistakes(images, labels, beliefs[:, -1], DIGITS),
+        "batch": figures.batch(images[: figures.BATCH], images[-figures.BATCH :]),
     }
 
 
@@ -157,6 +158,24 @@ def test_a_model_without_mistakes_and_classes_without_images_are_drawn_too(tmp_p
         figures.belief(images, labels, perfect[:, None].repeat(8, axis=1), names),
     ):
         figures.save(figure, tmp_path / "picture.png")
+
+
+def test_a_batch_shows_each_image_and_below_it_what_became_of_it() -> None:
+    images, *_ = answers()
+    plain, distorted = images[:14], images[14:28]
+    alone = [axes for axes in figures.batch(plain, None).axes if axes.images]
+    assert len(alone) == 14
+    shown = [axes for axes in figures.batch(plain, distorted).axes if axes.images]
+    assert len(shown) == 28
+    found = {}
+    for axes in shown:
+        box = axes.get_subplotspec()
+        assert box is not None
+        found[box.rowspan.start, box.colspan.start] = axes.images[0].get_array()
+    for index in range(14):
+        line, column = divmod(index, 12)
+        assert np.array_equal(found[2 * line, column], plain[index])
+        assert np.array_equal(found[2 * line + 1, column], distorted[index])
 
 
 def test_belief_shows_the_first_image_of_each_class_and_every_row() -> None:

@@ -217,3 +217,89 @@ def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path) -> None:
 def test_accuracy_is_a_fraction() -> None:
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     assert accuracy(logits, torch.tensor([1, 0, 0], dtype=torch.uint8)) == pytest.approx(2 / 3)
+
+
+BEYOND = [
+    {"reads": "columns", "num_rows": 10},
+    {"reads": "both", "num_rows": 10, "pooling": "mean"},
+    {"directions": "both"},
+    {"directions": "both", "reads": "both", "num_rows": 10, "recurrent_init": "orthogonal"},
+    {"pooling": "mean"},
+]
+
+
+def beyond(implementation: str = "fused", **settings: object) -> RowLSTM:
+    return small_model(implementation, input_size=7, hidden_size=6, **settings)
+
+
+@pytest.mark.parametrize("settings", BEYOND, ids=str)
+def test_fused_and_unrolled_agree_beyond_the_reference(settings: dict[str, object]) -> None:
+    fused, unrolled = beyond("fused", **settings), beyond("unrolled", **settings)
+    unrolled.load_state_dict(fused.state_dict())
+    logits = []
+    for model in (fused, unrolled):
+        torch.manual_seed(0)  # of the dropout masks
+        logits.append(model(pixels(4, 10, 7)))
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", BEYOND, ids=str)
+def test_models_beyond_the_reference_are_saved_and_loaded(tmp_path, settings) -> None:
+    model = beyond(**settings)
+    model.save(tmp_path / "model.safetensors")
+    loaded = RowLSTM.load(tmp_path / "model.safetensors")
+    assert loaded.config == model.config
+    assert torch.equal(infer(loaded, pixels(4, 10, 7), 4), infer(model, pixels(4, 10, 7), 4))
+
+
+def test_the_references_configuration_names_nothing_beyond_it() -> None:
+    assert not set(reference_model().config) & set(model_module.BEYOND)
+    assert beyond(reads="rows", num_rows=10).config == beyond().config
+
+
+@pytest.mark.parametrize("settings", [{}, *BEYOND], ids=str)
+def test_after_each_row_ends_in_the_answer_and_begins_without_the_rest(settings) -> None:
+    model = beyond(**settings).eval()
+    images = pixels(4, 10, 7)
+    others = images.clone()
+    others[:, 6:] = pixels(4, 4, 7, seed=9)
+    with torch.inference_mode():
+        after, of_others = model.after_each_row(images), model.after_each_row(others)
+        assert after.shape == (4, 10, 2)
+        assert torch.equal(after[:, -1], model(images))
+    assert torch.equal(after[:, :6], of_others[:, :6])
+    assert not torch.equal(after[:, 6:], of_others[:, 6:])
+
+
+def test_columns_are_rows_of_the_transposed_image() -> None:
+    of_rows, of_columns = beyond(), beyond(reads="columns", num_rows=7)
+    of_columns.load_state_dict(of_rows.state_dict())
+    images = pixels(3, 7, 7)
+    assert torch.equal(infer(of_rows, images.mT.contiguous(), 3), infer(of_columns, images, 3))
+
+
+def test_both_directions_end_where_each_has_read_all() -> None:
+    model = beyond(directions="both", num_layers=1, dropout=0.0)
+    images = pixels(3, 10, 7)
+    (layer,) = model.layers
+    with torch.inference_mode():
+        _, (ends, _) = layer(images.float() / 255)  # (2, B, H)
+        expected = model.head(torch.cat(list(ends), dim=1))
+        torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-6)
+
+
+def test_mean_pooling_gives_the_mean_of_all_outputs() -> None:
+    model = beyond(pooling="mean", num_layers=1, dropout=0.0)
+    images = pixels(3, 10, 7)
+    (layer,) = model.layers
+    with torch.inference_mode():
+        outputs, _ = layer(images.float() / 255)
+        expected = model.head(outputs.mean(dim=1))
+        torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-6)
+
+
+def test_orthogonal_gates_keep_lengths() -> None:
+    for layer in beyond(recurrent_init="orthogonal", directions="both").layers:
+        for _, w_hh, *_ in layer.all_weights:
+            for gate in w_hh.chunk(4):
+                torch.testing.assert_close(gate @ gate.mT, torch.eye(6), rtol=0, atol=1e-5)

@@ -53,9 +53,10 @@ def test_what_is_named_is_taken_or_refused(monkeypatch: pytest.MonkeyPatch) -> N
         precision.choose("bfloat16", small_model())
 
 
-def test_trying_leaves_the_model_as_it_was() -> None:
-    model = small_model("unrolled")
-    assert precision.works("bfloat16", model)
+@pytest.mark.parametrize("beyond", [{}, {"reads": "both", "num_rows": 5}], ids=str)
+def test_trying_leaves_the_model_as_it_was(beyond: dict[str, Any]) -> None:
+    model = small_model("unrolled", **beyond)
+    assert precision.works(model)
     assert model.precision == "float32"
     assert model.training
     assert all(weight.grad is None for weight in model.parameters())

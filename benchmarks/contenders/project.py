@@ -11,6 +11,7 @@ from benchmarks.contender import CLASSES, DROPOUT, LEARNING_RATE, Skipped, Work,
 from benchmarks.contenders.on_torch import OnTorch
 from mnist_lstm import UserError, device, precision
 from mnist_lstm.model import RowLSTM
+from mnist_lstm.optimizer import AveragingAdam
 from mnist_lstm.sequences import Batches, Sequences
 from mnist_lstm.training import Evaluation, fit
 
@@ -49,8 +50,13 @@ class Project(OnTorch):
             raise Skipped(str(error)) from None
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.on_gpu = self.device.type == "cuda"
-        self.optimizer = torch.optim.Adam(
-            weights, LEARNING_RATE, eps=1e-8, fused=self.on_gpu or None, capturable=self.on_gpu
+        self.optimizer = AveragingAdam(
+            weights,
+            torch.tensor(LEARNING_RATE, device=self.device) if self.on_gpu else LEARNING_RATE,
+            averaging=0.0,
+            eps=1e-8,
+            fused=self.on_gpu or None,
+            capturable=self.on_gpu,
         )
         shuffles = torch.Generator().manual_seed(0)
         self.batches = Batches(len(self.train_data), self.work.batch_size, shuffles, self.device)

@@ -110,9 +110,11 @@ def _misfit(
     """The first tensor that a training of this kind does not have like this; None is as it is."""
     expected = {name: _kind(tensor) for name, tensor in capture(model, optimizer, batches).items()}
     if any(name.startswith("optimizer.") for name in tensors):  # it has made a step
+        moments = ["exp_avg", "exp_avg_sq"]
+        moments += ["average"] if optimizer.defaults.get("averaging") else []
         for index, weight in enumerate(optimizer.param_groups[0]["params"]):
             expected[f"optimizer.{index}.step"] = (torch.float32, torch.Size())
-            for moment in ("exp_avg", "exp_avg_sq"):
+            for moment in moments:
                 expected[f"optimizer.{index}.{moment}"] = _kind(weight)
     left = tensors.get("batches.left", torch.empty(0))
     expected["batches.left"] = (torch.int64, torch.Size([left.numel()]))

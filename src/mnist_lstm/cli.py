@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from functools import partial
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import compare, predict, promote, report, reproduce, runs, sync, verify
+from mnist_lstm.commands import (
+    compare,
+    predict,
+    promote,
+    report,
+    reproduce,
+    runs,
+    seeds,
+    sync,
+    verify,
+)
 
 COMMANDS = {
     "compare": compare,
@@ -16,6 +26,7 @@ COMMANDS = {
     "report": report,
     "reproduce": reproduce,
     "runs": runs,
+    "seeds": seeds,
     "sync": sync,
     "verify": verify,
 }

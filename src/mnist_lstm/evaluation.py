@@ -38,13 +38,13 @@ def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[dic
 
 @torch.inference_mode()
 def read_row_by_row(model: RowLSTM, batches: Iterable[Tensor]) -> Tensor:
-    """Logits after each row, from one pass over the sequences: (B, T, D) each -> (N, T, C).
+    """Logits after each row, as `RowLSTM.after_each_row` gives them: (B, T, D) each -> (N, T, C).
 
     Those after the last row are what `model.infer` gives for the same batches, bit for bit.
     """
     was_training = model.training
     model.eval()
-    logits = [_after_each_row(model, pixels) for pixels in batches]
+    logits = [model.after_each_row(pixels) for pixels in batches]
     model.train(was_training)
     return torch.cat(logits)
 
@@ -52,9 +52,3 @@ def read_row_by_row(model: RowLSTM, batches: Iterable[Tensor]) -> Tensor:
 def accuracy_by_rows(logits: Tensor, labels: Tensor) -> list[float]:
     """Accuracy after 1, 2, … T rows, fractions: (N, T, C), (N,) -> T of them."""
     return [accuracy(after, labels) for after in logits.unbind(dim=1)]
-
-
-def _after_each_row(model: RowLSTM, pixels: Tensor) -> Tensor:
-    """What the model's forward does, for the output of every row: (B, T, D) -> (B, T, C)."""
-    outputs = model.outputs(pixels).unbind(dim=1)  # T of (B, H)
-    return torch.stack([model.head(output) for output in outputs], dim=1)

@@ -28,6 +28,7 @@ SEVERAL = (BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 SHADES = "Blues"  # one hue, from light to dark
 PALE = "#ededed"
 WIDTH = 8.0  # inches
+BATCH = 36  # images in the picture of a batch
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -189,6 +190,31 @@ def confident_mistakes(
         names = classes[actual[index]], classes[predicted[index]]
         title = (" read as " if _short(classes) else "\nread as ").join(names)
         axes.set_title(f"{title}\n{certainty[index]:.2%} sure", loc="center", size=10)
+    return figure
+
+
+@_styled
+def batch(images: np.ndarray, distorted: np.ndarray | None) -> Figure:
+    """Images to train on, and below each what became of it, where they are distorted.
+
+    (N, T, D) pixels 0–255, N at most BATCH; the same or None.
+    """
+    kinds = [images] if distorted is None else [images, distorted]
+    columns = 12
+    lines = -(-len(images) // columns)
+    figure = Figure(figsize=(WIDTH, 0.5 + 0.75 * lines * len(kinds)))
+    figure.suptitle(
+        "The first images of the training set, as the model is given them"
+        if distorted is None
+        else "Images of the training set, and below each how a step of training distorts it"
+    )
+    cells = figure.subplots(lines * len(kinds), columns, squeeze=False)
+    for axes in cells.ravel():
+        axes.set_axis_off()
+    for row, kind in enumerate(kinds):
+        for axes, image in zip(cells[row :: len(kinds)].ravel(), kind, strict=False):
+            axes.set_axis_on()
+            _draw_image(axes, image)
     return figure
 
 

@@ -14,7 +14,8 @@ from mnist_lstm.history import History, Result
 from mnist_lstm.params import values_of
 from mnist_lstm.unfinished import Unfinished
 
-SECTIONS = ["seed", "fetch", "preprocess", "model", "train"]  # what a training depends on
+# what a training depends on
+SECTIONS = ["seed", "fetch", "preprocess", "model", "augment", "train"]
 FINISHED, AWAY = "finished", "results away"
 ORDERS = ("started", "name", "validation", "steps", "seconds")
 

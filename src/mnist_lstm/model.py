@@ -1,12 +1,13 @@
 """RowLSTM, a dropout LSTM that reads an image a pixel row at a time: fused, and unrolled by hand.
 
-B batch, T rows as time steps, D pixels a row, H hidden size, C classes
+B batch, T rows as time steps, D pixels a row, H hidden size, C classes, R directions
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,21 +20,30 @@ from mnist_lstm.files import write_atomically
 
 
 def fused(layer: nn.LSTM, x: Tensor) -> Tensor:
-    """One LSTM layer over all time steps at once: (B, T, D) -> outputs (B, T, H)."""
+    """One LSTM layer over all time steps at once: (B, T, D) -> outputs (B, T, R·H)."""
     outputs, _ = layer(x)
     return outputs
 
 
 def unrolled(layer: nn.LSTM, x: Tensor) -> Tensor:
-    """The same layer, a time step after another: (B, T, D) -> outputs (B, T, H).
+    """The same layer, a time step after another: (B, T, D) -> outputs (B, T, R·H)."""
+    forward, *backward = layer.all_weights
+    read = _one_way(forward, x)
+    for weights in backward:
+        read = torch.cat([read, _one_way(weights, x.flip(1)).flip(1)], dim=2)
+    return read
+
+
+def _one_way(weights: Sequence[Tensor], x: Tensor) -> Tensor:
+    """One direction: (B, T, D) -> outputs (B, T, H).
 
     Hochreiter and Schmidhuber (1997) with forget gates (Gers et al., 2000):
     c' = f·c + i·g, h' = o·tanh(c').
     """
-    h = x.new_zeros(x.shape[0], layer.hidden_size)  # (B, H)
+    w_ih, w_hh, b_ih, b_hh = weights
+    h = x.new_zeros(x.shape[0], w_hh.shape[1])  # (B, H)
     c = torch.zeros_like(h)  # (B, H)
     outputs = []
-    w_ih, w_hh, b_ih, b_hh = layer.all_weights[0]
     for row in x.unbind(dim=1):  # (B, D)
         gates = F.linear(row, w_ih, b_ih) + F.linear(h, w_hh, b_hh)  # (B, 4H)
         i, f, g, o = gates.chunk(4, dim=1)
@@ -59,6 +69,14 @@ def dropout(x: Tensor, fraction: float) -> Tensor:
 
 
 IMPLEMENTATIONS = {"fused": fused, "unrolled": unrolled}
+# what the reference does not have: it is not written where it is not used
+BEYOND = {
+    "num_rows": None,
+    "reads": "rows",
+    "directions": "forward",
+    "pooling": "last",
+    "recurrent_init": "uniform",
+}
 
 
 class RowLSTM(nn.Module):
@@ -67,6 +85,12 @@ class RowLSTM(nn.Module):
     As in the reference: dropout acts on every layer's output, the top one's included, with a new
     mask at each time step, and never on the recurrent state; gates have one bias. `dropout` is the
     fraction dropped. Initial weights come from torch's default generator.
+
+    Beyond the reference, it `reads` rows; columns, which takes `num_rows`, the pixels of one; or
+    both, each with layers of its own, the two joined before the linear layer. `directions` are
+    forward alone or both (bidirectional layers). `pooling` takes the last output, of a backward
+    direction that of the first time step, or the mean of all. `recurrent_init` is uniform, as that
+    of all weights, or orthogonal for each gate (Saxe et al., 2014).
 
     The layers compute in `precision`, float32 unless it is set to bfloat16; weights and the linear
     layer are float32.
@@ -84,9 +108,14 @@ class RowLSTM(nn.Module):
         dropout: float,
         forget_bias: float,
         implementation: str,
+        num_rows: int | None = None,
+        reads: str = "rows",
+        directions: str = "forward",
+        pooling: str = "last",
+        recurrent_init: str = "uniform",
     ) -> None:
         super().__init__()
-        self.config = {
+        self.config: dict[str, Any] = {
             "input_size": input_size,
             "num_classes": num_classes,
             "hidden_size": hidden_size,
@@ -95,42 +124,99 @@ class RowLSTM(nn.Module):
             "forget_bias": forget_bias,
             "implementation": implementation,
         }
+        beyond = {
+            "num_rows": num_rows if reads != "rows" else None,
+            "reads": reads,
+            "directions": directions,
+            "pooling": pooling,
+            "recurrent_init": recurrent_init,
+        }
+        self.config |= {name: value for name, value in beyond.items() if value != BEYOND[name]}
         self.dropout = dropout
         self.run_layer = IMPLEMENTATIONS[implementation]
-        sizes = [input_size, *[hidden_size] * (num_layers - 1)]
-        lstms = [nn.LSTM(size, hidden_size, batch_first=True) for size in sizes]
-        self.layers: Iterable[nn.LSTM] = nn.ModuleList(lstms)  # type: ignore[assignment]
-        self.head = nn.Linear(hidden_size, num_classes)
-        self._initialise(forget_bias)
+        self.reads, self.directions, self.pooling = reads, directions, pooling
+
+        def stack(size: int) -> Iterable[nn.LSTM]:
+            both = directions == "both"
+            sizes = [size, *[hidden_size * (1 + both)] * (num_layers - 1)]
+            layers = [nn.LSTM(n, hidden_size, batch_first=True, bidirectional=both) for n in sizes]
+            return nn.ModuleList(layers)  # type: ignore[return-value]
+
+        pixels_of_column = input_size if num_rows is None else num_rows
+        self.layers = stack(pixels_of_column if reads == "columns" else input_size)
+        self.beside = stack(pixels_of_column) if reads == "both" else ()  # of columns
+        features = hidden_size * (1 + (directions == "both")) * (1 + (reads == "both"))
+        self.head = nn.Linear(features, num_classes)
+        self._initialise(forget_bias, recurrent_init)
 
     @torch.no_grad()
-    def _initialise(self, forget_bias: float) -> None:
-        for layer in self.layers:
-            w_ih, w_hh, b_ih, b_hh = layer.all_weights[0]
+    def _initialise(self, forget_bias: float, recurrent_init: str) -> None:
+        for layer in (*self.layers, *self.beside):
             # Glorot and Bengio (2010), over the joint [input; hidden] kernel
             bound = (6 / (layer.input_size + layer.hidden_size + 4 * layer.hidden_size)) ** 0.5
-            nn.init.uniform_(w_ih, -bound, bound)
-            nn.init.uniform_(w_hh, -bound, bound)
-            nn.init.zeros_(b_ih).chunk(4)[1].fill_(forget_bias)  # torch's order: i, f, g, o
-            # nn.LSTM has a second bias; with two, Adam would move their sum twice as fast
-            nn.init.zeros_(b_hh).requires_grad_(False)
+            for w_ih, w_hh, b_ih, b_hh in layer.all_weights:  # of a direction
+                nn.init.uniform_(w_ih, -bound, bound)
+                if recurrent_init == "orthogonal":
+                    for gate in w_hh.chunk(4):
+                        nn.init.orthogonal_(gate)
+                else:
+                    nn.init.uniform_(w_hh, -bound, bound)
+                nn.init.zeros_(b_ih).chunk(4)[1].fill_(forget_bias)  # torch's order: i, f, g, o
+                # nn.LSTM has a second bias; with two, Adam would move their sum twice as fast
+                nn.init.zeros_(b_hh).requires_grad_(False)
         nn.init.trunc_normal_(self.head.weight, std=0.1, a=-0.2, b=0.2)
         nn.init.constant_(self.head.bias, 0.1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels as IDX has them, 0–255 (B, T, D), any number type -> logits (B, C)."""
-        logits: Tensor = self.head(self.outputs(pixels)[:, -1])
+        x = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
+        with self._computing_in_precision():
+            read = [self._read(self.layers, x.mT if self.reads == "columns" else x)]
+            if self.reads == "both":
+                read.append(self._read(self.beside, x.mT))
+        return self._classified(*read)
+
+    @property
+    def reads_in_order(self) -> bool:
+        """Whether what it makes of the first rows does not depend on those below."""
+        return self.reads == "rows" and self.directions == "forward"
+
+    def after_each_row(self, pixels: Tensor) -> Tensor:
+        """What forward would answer had it been given 1, 2, … T rows: (B, T, D) -> (B, T, C).
+
+        A model that reads rows forwards is given them once. Another one is given T images, in which
+        the rows that were not read yet are blank.
+        """
+        if not self.reads_in_order:
+            return torch.stack([self(part) for part in _with_rows_blank(pixels)], dim=1)
+        x = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
+        with self._computing_in_precision():
+            outputs = self._read(self.layers, x)
+        rows = range(1, pixels.shape[1] + 1)
+        return torch.stack([self._classified(outputs[:, :read]) for read in rows], dim=1)
+
+    def _read(self, layers: Iterable[nn.LSTM], y: Tensor) -> Tensor:
+        """The top layer's outputs: (B, T, D) -> (B, T, R·H)."""
+        for layer in layers:
+            y = self.run_layer(layer, y)  # (B, T, R·H)
+            if self.training and self.dropout:
+                y = dropout(y, self.dropout)
+        return y
+
+    def _classified(self, *read: Tensor) -> Tensor:
+        """Logits from the outputs of a reader or two: (B, T, R·H) each -> (B, C)."""
+        pooled = torch.cat([self._pooled(y) for y in read], dim=1)
+        logits: Tensor = self.head(pooled.to(self.head.weight.dtype))
         return logits
 
-    def outputs(self, pixels: Tensor) -> Tensor:
-        """The top layer's output at each time step: pixels (B, T, D) -> (B, T, H)."""
-        y = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
-        with self._computing_in_precision():
-            for layer in self.layers:
-                y = self.run_layer(layer, y)  # (B, T, H)
-                if self.training and self.dropout:
-                    y = dropout(y, self.dropout)
-        return y.to(self.head.weight.dtype)
+    def _pooled(self, y: Tensor) -> Tensor:
+        """(B, T, R·H) -> (B, R·H)"""
+        if self.pooling == "mean":
+            return y.mean(dim=1)
+        if self.directions == "forward":
+            return y[:, -1]
+        forward, backward = y.chunk(2, dim=2)
+        return torch.cat([forward[:, -1], backward[:, 0]], dim=1)
 
     def _computing_in_precision(self) -> AbstractContextManager[object]:
         if self.precision == "bfloat16":
@@ -149,7 +235,7 @@ class RowLSTM(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 config, weights = json.loads(file.metadata()["model"]), file.get_tensors()
-            if 4 * config["num_layers"] + 2 != len(weights):
+            if config["num_layers"] > len(weights):  # so many would take long to make
                 raise ValueError(f"{len(weights)} weights are not those of its configuration")
             with torch.device("meta"):  # where sizes take no memory, whatever the file claims
                 expected = RowLSTM(**config).state_dict()
@@ -167,6 +253,14 @@ class RowLSTM(nn.Module):
                 "`dvc repro --force train` makes it anew"
             ) from None
         return model
+
+
+def _with_rows_blank(pixels: Tensor) -> Iterator[Tensor]:
+    """The images with all but the first row blank, all but two, … (B, T, D) each, T of them."""
+    for read in range(1, pixels.shape[1] + 1):
+        part = pixels.clone()
+        part[:, read:] = 0
+        yield part
 
 
 def _kinds(weights: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size]]:

@@ -70,6 +70,40 @@ class ModelParams(_Section):
         description="Two ways to compute the same model: unrolled goes through the time steps by "
         "hand, as the reference does; fused takes less time"
     )
+    reads: Literal["rows", "columns", "both"] = Field(
+        description="What is a time step: the reference reads rows; both has layers for each, "
+        "whose outputs are joined before the last layer"
+    )
+    directions: Literal["forward", "both"] = Field(
+        description="Whether the layers read from the first time step on alone, or from the last "
+        "one back as well"
+    )
+    pooling: Literal["last", "mean"] = Field(
+        description="What the last layer is given: the output at the end, or the mean of all"
+    )
+    recurrent_init: Literal["uniform", "orthogonal"] = Field(
+        description="How the recurrent weights start: uniform as the others, or orthogonal"
+    )
+
+
+class AugmentParams(_Section):
+    """Random distortions of the images that are trained on, new ones in each step; 0 is none."""
+
+    rotation: Annotated[float, Field(ge=0, le=180), _in("degrees")] = Field(
+        description="Turned by up to so much, either way"
+    )
+    scale: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
+        description="Made higher and wider, or less so, by up to so much"
+    )
+    shear: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
+        description="Slanted by up to so many pixels to the side for each pixel up"
+    )
+    shift: Annotated[float, Field(ge=0), _in("pixels")] = Field(
+        description="Moved by up to so much, in both directions"
+    )
+    elastic: Annotated[float, Field(ge=0), _in("pixels")] = Field(
+        description="Bent: standard deviation of the displacements of points 7 pixels apart"
+    )
 
 
 class TrainParams(_Section):
@@ -77,7 +111,23 @@ class TrainParams(_Section):
 
     steps: Steps = Field(description="Length of the training, in updates of the weights")
     batch_size: Images = Field(description="Images that one step trains on")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(description="Learning rate of Adam")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        description="Learning rate of Adam, the highest one of its schedule"
+    )
+    schedule: Literal["constant", "one-cycle"] = Field(
+        description="Learning rate over the steps: one-cycle rises over three tenths of them, then "
+        "falls to zero"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        description="Decoupled weight decay, as in AdamW"
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        description="Norm of all gradients above which they are scaled down to it; null is none"
+    )
+    averaging: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
+        description="Decay of the moving average of the weights, which is what is evaluated and "
+        "kept; 0 is none"
+    )
     eval_every: Steps = Field(description="Distance from one evaluation to the next")
     checkpoint_every: Steps = Field(
         description="Distance from one checkpoint to the next; evaluations make one too, and none "
@@ -120,6 +170,7 @@ class Params(_Section):
     fetch: FetchParams
     preprocess: PreprocessParams
     model: ModelParams
+    augment: AugmentParams
     train: TrainParams
     evaluate: EvaluateParams
     promote: PromoteParams
@@ -267,6 +318,8 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key} must be at least {context['ge']:g}, is {value}"
         case "greater_than":
             return f"{key} must be above {context['gt']:g}, is {value}"
+        case "less_than_equal":
+            return f"{key} must be at most {context['le']:g}, is {value}"
         case "less_than":
             return f"{key} must be below {context['lt']:g}, is {value}"
         case "finite_number":

@@ -18,8 +18,8 @@ def choose(name: str, model: RowLSTM) -> str:
     float32. Raises UserError where bfloat16 is asked for and does not work.
     """
     if name == "auto":
-        return "bfloat16" if _is_native(model) and works("bfloat16", model) else "float32"
-    if not works(name, model):
+        return "bfloat16" if _is_native(model) and works(model) else "float32"
+    if name == "bfloat16" and not works(model):
         raise UserError(
             f"train.precision is {name}, but torch {torch.__version__} has no "
             f"{model.config['implementation']} LSTM in it for this device; write auto or float32"
@@ -27,14 +27,14 @@ def choose(name: str, model: RowLSTM) -> str:
     return name
 
 
-def works(name: str, model: RowLSTM) -> bool:
-    """Whether a model computes and learns in that precision where it is: it is tried on an image.
+def works(model: RowLSTM) -> bool:
+    """Whether a model computes and learns in bfloat16 on its device: it is tried on an image.
 
     Draws random numbers.
     """
-    before, model.precision = model.precision, name
-    first, *_ = model.layers
-    pixels = torch.zeros((1, 1, first.input_size), device=model.head.weight.device)
+    before, model.precision = model.precision, "bfloat16"
+    size = (1, model.config.get("num_rows", 1), model.config["input_size"])
+    pixels = torch.zeros(size, device=model.head.weight.device)
     try:
         model(pixels).sum().backward()
     except RuntimeError:  # oneDNN: could not create a primitive descriptor

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mnist_lstm.augmentation import Augmentation
 from mnist_lstm.model import accuracy, infer
+from mnist_lstm.optimizer import averaged, set_rate
 from mnist_lstm.sequences import Sequences
 
 WARM_UP = (
@@ -20,8 +22,9 @@ class Evaluation:
     """What was measured after `step` updates: a row of curve.csv.
 
     `epoch` counts completed passes over the training images. `train_accuracy` and `train_loss`
-    (cross-entropy, nats an image) are of the batch just trained on, after its update and without
-    dropout; the other two of all validation and test images. Accuracies are fractions.
+    (cross-entropy, nats an image) are of the batch just trained on, after its update, without
+    dropout and distortions; the other two of all validation and test images. Accuracies are
+    fractions.
     """
 
     step: int
@@ -45,6 +48,9 @@ def fit(
     eval_every: int,
     eval_batch_size: int,
     recorded: bool = False,
+    augment: Augmentation | None = None,
+    rate_at: Callable[[int], float] | None = None,
+    clip_norm: float | None = None,
 ) -> Iterator[Evaluation | None]:
     """Train from step `start` to `steps`, a batch of indices (B,) into `train` at a time.
 
@@ -53,32 +59,42 @@ def fit(
     device. Where that is CUDA, steps can be `recorded`, which takes a capturable optimizer: a whole
     step is then one CUDA graph, launched at once, and the weights are the same. Nothing waits for
     the GPU between evaluations.
+
+    Beyond the reference, the images of a batch are distorted by `augment`, `rate_at` tells the
+    learning rate of a step, and gradients are scaled down to `clip_norm` where the norm of all is
+    above it. Where the optimizer keeps averages of the weights, these are what is evaluated.
     """
 
     def update(indices: Tensor) -> None:
+        pixels, labels = train.pixels[indices], train.labels[indices].long()
+        logits = model(augment(pixels) if augment else pixels)
         # the reference's mean over batch *and* classes
-        logits, labels = model(train.pixels[indices]), train.labels[indices].long()
         loss = F.cross_entropy(logits, labels) / train.num_classes
         optimizer.zero_grad()
         loss.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()
 
     make_step = _Recorded(update) if recorded else update
     model.train()
     for step, indices in zip(range(start + 1, steps + 1), batches, strict=False):
+        if rate_at:
+            set_rate(optimizer, rate_at(step))
         make_step(indices)
         evaluation = None
         if step % eval_every == 0 or step == steps:
             pixels, labels = train.pixels[indices], train.labels[indices].long()
-            logits = infer(model, pixels, eval_batch_size)  # (B, C)
-            evaluation = Evaluation(
-                step=step,
-                epoch=step * len(indices) // len(train),
-                train_accuracy=accuracy(logits, labels),
-                validation_accuracy=_accuracy_on(model, validation, eval_batch_size),
-                test_accuracy=_accuracy_on(model, test, eval_batch_size),
-                train_loss=F.cross_entropy(logits, labels).item(),
-            )
+            with averaged(optimizer):
+                logits = infer(model, pixels, eval_batch_size)  # (B, C)
+                evaluation = Evaluation(
+                    step=step,
+                    epoch=step * len(indices) // len(train),
+                    train_accuracy=accuracy(logits, labels),
+                    validation_accuracy=_accuracy_on(model, validation, eval_batch_size),
+                    test_accuracy=_accuracy_on(model, test, eval_batch_size),
+                    train_loss=F.cross_entropy(logits, labels).item(),
+                )
         yield evaluation
 
 

@@ -9,7 +9,7 @@ import pytest
 from browser import WATCH, asked_for, needs_chromium, opened
 from workspace import Workspace
 
-PICTURES = {"belief", "confusion", "curve", "mistakes", "reading"}
+PICTURES = {"batch", "belief", "confusion", "curve", "mistakes", "reading"}
 CHARTS = 5  # accuracy, loss, recall by class, accuracy by rows, confusion
 
 

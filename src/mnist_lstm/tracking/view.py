@@ -23,6 +23,12 @@ EVALUATION = "trained/"  # MLflow shows charts in the order of names: the curves
 # of run.json, what is no tag: it has a field of its own in MLflow, or is an artifact
 NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch", "data")
 
+READS = {
+    "rows": "a pixel row at a time",
+    "columns": "a pixel column at a time",
+    "both": "a pixel row and a pixel column at a time",
+}
+
 Point = tuple[str, int, int]  # of a metric: key, step, milliseconds
 
 
@@ -109,11 +115,13 @@ def _description(about: Mapping[str, Any]) -> str:
     """What a training was, in words: MLflow shows it above a run."""
     params, data = about["params"], about["data"]
     model, train = params["model"], params["train"]
+    # runs that were made before it could read otherwise do not say
+    reads = READS[model.get("reads", "rows")]
     code = f"commit {about['commit'][:10]}" if about["commit"] else "code outside of git"
     changed = ", with changes that are in code.patch" if about["dirty"] else ""
     return (
         f"A dropout LSTM ({model['num_layers']} layers of {model['hidden_size']} units, dropout "
-        f"{model['dropout']}) on {about['dataset']}, a pixel row at a time. {train['steps']:,} "
+        f"{model['dropout']}) on {about['dataset']}, {reads}. {train['steps']:,} "
         f"steps of {train['batch_size']} out of {data['train']['images']:,} images, learning rate "
         f"{train['learning_rate']}, seed {params['seed']}, on {about['device']} with "
         f"{about['threads']} threads in {about['precision']}. Made by {code}{changed}."

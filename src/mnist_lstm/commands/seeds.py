@@ -1,0 +1,116 @@
+"""Train a recipe with several seeds, and say what they have in common."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_lstm.seeds import Summary
+
+HELP = """\
+How good a recipe is, apart from luck: it is trained with the seeds 0, 1, … N - 1, each as a DVC
+experiment that leaves the workspace as it is, and their accuracies are given with mean, standard
+deviation and the 95 % confidence interval of the mean (Student's t).
+
+What was trained already is not trained again: an experiment on the present commit with the same
+parameters and code, or a record. With --record DIR each seed leaves DIR/seed-<n>.json and
+DIR/seed-<n>.csv (its curve) as it ends, small files for git, so that the seeds can be spread over
+days and machines. A training that is stopped goes on from its checkpoint with the same command.
+
+Exit code: 0 when all seeds are trained, 2 when one did not come to its end or the command is
+wrong, 130 after Ctrl-C."""
+
+FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "loss"))
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("seeds", metavar="N", type=_count, help="how many seeds")
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        type=Path,
+        default=Path("params.yaml"),
+        help="a whole params.yaml, such as recipes/best.yaml; its own seed is not used "
+        "(default: params.yaml)",
+    )
+    parser.add_argument("--record", metavar="DIR", type=Path, help="read and write records there")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object: records and summaries"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, one after the other, and print."""
+    from mnist_lstm import listing, params, seeds, stage
+
+    root = stage.root()
+    recipe, here = (
+        listing.settings(params.load(path).model_dump())
+        for path in (arguments.recipe, root / "params.yaml")
+    )
+    records = []
+    for seed in range(arguments.seeds):
+        settings = {**recipe, "seed": seed}
+        name = arguments.recipe.stem
+        records.append(seeds.trained(root, settings, here, name, arguments.record))
+    summaries = {
+        " ".join(names): seeds.summary([_figure(record, *names) for record in records])
+        for names in FIGURES
+    }
+    if arguments.json:
+        told = {"records": records, **{name: vars(one) for name, one in summaries.items()}}
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _print(arguments.recipe, records, summaries)
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, is {text!r}")
+    return int(text)
+
+
+def _figure(record: Mapping[str, Any], split: str, name: str) -> float:
+    value: float = record["metrics"][split][name]
+    return value
+
+
+def _print(
+    recipe: Path, records: Sequence[Mapping[str, Any]], summaries: Mapping[str, "Summary"]
+) -> None:
+    from mnist_lstm.table import table, width
+
+    titles = ["seed", "validation", "test", "steps", "seconds", "device", "run"]
+    rows = [
+        [
+            str(record["params"]["seed"]),
+            f"{_figure(record, 'validation', 'accuracy'):.2%}",
+            f"{_figure(record, 'test', 'accuracy'):.2%}",
+            f"{record['params']['train.steps']:,}",
+            f"{record['seconds']:,.0f}",
+            record["device"],
+            record["name"],
+        ]
+        for record in records
+    ]
+    print(*table([titles, *rows], width(), right="rrrrr"), sep="\n")
+    print(f"\n{recipe}, {len(records)} seed{'s' if len(records) > 1 else ''}:")
+    for split in ("validation", "test"):
+        print(f"{split:>10}  {_told(summaries[f'{split} accuracy'])}")
+    if len({record["device"] for record in records}) > 1:
+        print("mnist-lstm seeds: not all on the same kind of device", file=sys.stderr)
+
+
+def _told(one: "Summary") -> str:
+    if one.deviation is None:
+        return f"{one.mean:.2%}; a spread takes two seeds"
+    return (
+        f"mean {one.mean:.2%}, standard deviation {100 * one.deviation:.2f} points, "
+        f"95 % interval of the mean {one.low:.2%} to {one.high:.2%}"
+    )

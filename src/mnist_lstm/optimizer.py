@@ -1,0 +1,82 @@
+"""Adam with a moving average of the weights, and how its learning rate goes."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARM_UP = 0.3  # of a one-cycle training, in which the learning rate rises
+
+
+class AveragingAdam(torch.optim.Adam):
+    """Adam, which keeps an exponential moving average of each weight where `averaging` is above 0.
+
+    After each step, average = averaging · average + (1 - averaging) · weight; from zeros on, so
+    that it is divided by 1 - averaging^step where it is used, as Adam's own moments are (Kingma and
+    Ba, 2015).
+    """
+
+    def __init__(
+        self, weights: Iterable[Tensor], lr: float | Tensor, *, averaging: float, **others: Any
+    ) -> None:
+        super().__init__(weights, lr, **others)
+        self.defaults["averaging"] = averaging
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Change the weights by their gradients."""
+        loss = super().step(closure)
+        if averaging := self.defaults["averaging"]:
+            for weight in _weights(self):
+                state = self.state[weight]
+                if "average" not in state:
+                    state["average"] = torch.zeros_like(weight)
+                state["average"].lerp_(weight, 1 - averaging)
+        return loss
+
+
+@contextmanager
+def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Have the averages that it keeps, if it does, in the place of the weights within the block."""
+    averaging = optimizer.defaults.get("averaging", 0)
+    replaced = [weight for weight in _weights(optimizer) if "average" in optimizer.state[weight]]
+    before = [weight.detach().clone() for weight in replaced]
+    with torch.no_grad():
+        for weight in replaced:
+            state = optimizer.state[weight]
+            weight.copy_(state["average"] / (1 - averaging ** state["step"].item()))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, own in zip(replaced, before, strict=True):
+                weight.copy_(own)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the steps to come."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):  # which a CUDA graph reads
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def rate(schedule: str, highest: float, step: int, steps: int) -> float:
+    """The learning rate of a step out of 1, 2, … steps: constant, or one-cycle.
+
+    One cycle (Smith and Topin, 2018) rises to the highest one and falls to zero, along cosines.
+    """
+    if schedule == "constant":
+        return highest
+    rises = WARM_UP * steps
+    way = step / rises if step <= rises else 1 + (step - rises) / (steps - rises)
+    return highest * (1 - math.cos(math.pi * way)) / 2
+
+
+def _weights(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]

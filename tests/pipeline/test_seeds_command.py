@@ -1,0 +1,43 @@
+"""A recipe with several seeds, with real dvc, stopped and gone on with."""
+
+import json
+import shutil
+import statistics
+
+from workspace import Workspace
+
+
+def test_seeds_are_trained_once_recorded_and_summed_up(
+    workspace: Workspace, baseline: Workspace
+) -> None:
+    recipe = workspace.folder / "recipes" / "tried.yaml"
+    shutil.copy(workspace.folder / "params.yaml", recipe)
+    recipe.write_text(recipe.read_text().replace("steps: 20 ", "steps: 10 "))
+    before = workspace.git("status", "--short")
+    records = workspace.folder / "recipes" / "results" / "tried"
+    command = ("seeds", "2", "recipes/tried.yaml", "--record", "recipes/results/tried")
+    printed = workspace.command(*command)
+    assert printed.count("Running stage 'train'") == 2
+    assert "Running stage 'fetch'" not in printed
+    assert workspace.git("status", "--short", "--", "results", "params.yaml", "dvc.lock") == ""
+    assert {path.name for path in records.iterdir()} == {
+        *("seed-0.json", "seed-0.csv", "seed-1.json", "seed-1.csv")
+    }
+    found = [json.loads((records / f"seed-{seed}.json").read_text()) for seed in range(2)]
+    assert [record["params"]["seed"] for record in found] == [0, 1]
+    assert {record["params"]["train.steps"] for record in found} == {10}
+    assert found[0]["model_sha256"] != found[1]["model_sha256"]
+    for record, seed in zip(found, range(2), strict=True):
+        *_, last = (records / f"seed-{seed}.csv").read_text().splitlines()
+        assert float(last.split(",")[4]) == record["metrics"]["test"]["accuracy"]
+    mean = statistics.mean(record["metrics"]["test"]["accuracy"] for record in found)
+    assert f"      test  mean {mean:.2%}, standard deviation " in printed
+
+    # with the records, nothing runs; without them, the experiments are still there
+    again = workspace.command(*command, "--json")
+    assert json.loads(again)["records"] == found
+    shutil.rmtree(records)
+    assert json.loads(workspace.command(*command, "--json"))["records"] == found
+    shutil.rmtree(records.parent)
+    recipe.unlink()
+    assert before.replace("?? recipes/tried.yaml\n", "") == workspace.git("status", "--short")
