@@ -16,6 +16,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.pipeline)
+    # they take longest: begun last, one would be at work alone while other processes have no more
+    items.sort(key=lambda item: HERE not in item.path.parents)
 
 
 @contextmanager
