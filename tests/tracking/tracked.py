@@ -54,6 +54,7 @@ def about(training_id: str = "a" * 32) -> dict[str, object]:
         "params": {
             "seed": 0,
             "model": {"num_layers": 2, "hidden_size": 16, "dropout": 0.5},
+            "augment": {},
             "train": {"steps": 1000, "batch_size": 128, "learning_rate": 0.01},
         },
         "patch": "diff",
