@@ -10,9 +10,12 @@ import yaml
 from samples import PROJECT
 
 from mnist_lstm import UserError
+from mnist_lstm.listing import settings
 from mnist_lstm.params import Params, load
+from mnist_lstm.seeds import summary
 
 GENERATED = runpy.run_path(str(PROJECT / "scripts" / "docs.py"))["generated"]()
+README = (PROJECT / "README.md").read_text()
 RECIPES = [PROJECT / "params.yaml", *sorted((PROJECT / "recipes").glob("*.yaml"))]
 
 
@@ -92,3 +95,26 @@ def test_each_accepted_vulnerability_has_its_reason_and_is_still_there() -> None
     assert [name for name, _ in reasons] == accepted.split()
     lock = (PROJECT / "requirements.lock").read_text()
     assert all(f"\n{package}==" in lock for _, package in reasons)
+
+
+@pytest.mark.parametrize("folder", sorted((PROJECT / "recipes" / "results").glob("*")), ids=str)
+def test_the_accuracy_page_has_what_was_recorded(folder: Path) -> None:
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("seed-*.json"))]
+    recipe = settings(load(folder.parents[1] / f"{folder.name}.yaml").model_dump())
+    for number, record in enumerate(records):
+        assert record["params"] == {**recipe, "seed": number}
+        *_, last = (folder / f"seed-{number}.csv").read_text().splitlines()
+        assert float(last.split(",")[4]) == record["metrics"]["test"]["accuracy"]
+    test, validation = (
+        summary([record["metrics"][split]["accuracy"] for record in records])
+        for split in ("test", "validation")
+    )
+    page = (PROJECT / "docs" / "accuracy.md").read_text()
+    assert test.deviation is not None
+    assert validation.deviation is not None
+    assert (
+        f"| {test.mean:.2%} ± {100 * test.deviation:.2f} | {validation.mean:.2%} "
+        f"± {100 * validation.deviation:.2f} | {len(records)} | {recipe['train.steps']:,} |"
+    ) in page
+    said = re.findall(rf"`recipes/{folder.name}.yaml` reads (\S+) % right", README)
+    assert said == [f"{test.mean:.2%}".removesuffix("%")] * len(said)
