@@ -38,6 +38,6 @@ def test_seeds_are_trained_once_recorded_and_summed_up(
     assert json.loads(again)["records"] == found
     shutil.rmtree(records)
     assert json.loads(workspace.command(*command, "--json"))["records"] == found
-    shutil.rmtree(records.parent)
+    shutil.rmtree(records)
     recipe.unlink()
     assert before.replace("?? recipes/tried.yaml\n", "") == workspace.git("status", "--short")
