@@ -20,7 +20,7 @@ from mnist_lstm.clock import Clock, now
 from mnist_lstm.files import sha256
 from mnist_lstm.interruption import Interrupted
 from mnist_lstm.model import RowLSTM
-from mnist_lstm.optimizer import AveragingAdam, averaged, rate
+from mnist_lstm.optimizer import AveragingAdam, averaged, one_cycle
 from mnist_lstm.params import Params, TrainParams
 from mnist_lstm.results import Training, row
 from mnist_lstm.sequences import SPLITS, Batches, Sequences
@@ -160,20 +160,15 @@ def _start(params: Params, data: Sequences, where: torch.device, computes_in: st
     torch.manual_seed(params.seed)
     model = _model(params, data, where)
     model.precision = computes_in
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    on_gpu, highest = where.type == "cuda", params.train.learning_rate
+    settings = params.train
     optimizer = AveragingAdam(
-        weights,
-        torch.tensor(highest, device=where) if on_gpu else highest,
-        averaging=params.train.averaging,
-        eps=1e-8,
-        weight_decay=params.train.weight_decay,
-        decoupled_weight_decay=True,
-        fused=on_gpu or None,
-        capturable=on_gpu,
+        model,
+        settings.learning_rate,
+        averaging=settings.averaging,
+        weight_decay=settings.weight_decay,
     )
     shuffles = torch.Generator().manual_seed(params.seed)
-    batches = Batches(len(data), params.train.batch_size, shuffles, where)
+    batches = Batches(len(data), settings.batch_size, shuffles, where)
     return _Learner(model, optimizer, batches)
 
 
@@ -191,7 +186,7 @@ def _rates(settings: TrainParams) -> Callable[[int], float] | None:
     """The learning rate of each step, where it is not the same one."""
     if settings.schedule == "constant":
         return None
-    return lambda step: rate(settings.schedule, settings.learning_rate, step, settings.steps)
+    return lambda step: one_cycle(settings.learning_rate, step, settings.steps)
 
 
 def _facts(

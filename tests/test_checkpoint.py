@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given
+from learners import Learner
 from mutations import DAMAGE, Damage, damaged, fuzz, memory
 from safetensors.torch import load, save
-from samples import PROJECT, drawn, small_model
+from samples import PROJECT
 
-from mnist_lstm.augmentation import Augmentation
 from mnist_lstm.checkpoint import (
     SHARE,
     Checkpoint,
@@ -24,67 +24,19 @@ from mnist_lstm.checkpoint import (
     fingerprint,
     read,
 )
-from mnist_lstm.model import RowLSTM
-from mnist_lstm.optimizer import AveragingAdam, rate
-from mnist_lstm.sequences import Batches
-from mnist_lstm.training import Evaluation, fit
-
-
-class Training:
-    """A small one, to be stopped and gone on with; beyond the reference with all that it lacks."""
-
-    def __init__(self, seed: int, *, beyond: bool = False, **sizes: int) -> None:
-        torch.manual_seed(seed)
-        settings = {"reads": "both", "num_rows": 8} if beyond else {}
-        self.model: RowLSTM = small_model(**settings, **sizes)
-        weights = [w for w in self.model.parameters() if w.requires_grad]
-        self.optimizer = AveragingAdam(
-            weights, 0.001, averaging=0.9 * beyond, weight_decay=0.01 * beyond
-        )
-        self.beyond = (
-            {
-                "augment": Augmentation(rotation=20, shift=2, elastic=1),
-                "rate_at": lambda step: rate("one-cycle", 0.01, step, 10),
-                "clip_norm": 0.1,
-            }
-            if beyond
-            else {}
-        )
-        self.batches = Batches(40, 16, torch.Generator().manual_seed(seed))
-
-    @property
-    def parts(self) -> tuple[RowLSTM, torch.optim.Optimizer, Batches]:
-        return self.model, self.optimizer, self.batches
-
-    def run(self, start: int, stop: int) -> list[Evaluation]:
-        """Its evaluations, one every third step, of the steps up to `stop` of ten."""
-        train, held_out = drawn(40, seed=1), drawn(20, seed=2)
-        steps = fit(
-            *self.parts,
-            train,
-            held_out,
-            held_out,
-            start=start,
-            steps=10,
-            eval_every=3,
-            eval_batch_size=20,
-            **self.beyond,
-        )
-        taken = [next(steps) for _ in range(stop - start)]
-        return [evaluation for evaluation in taken if evaluation]
 
 
 @pytest.mark.parametrize("beyond", [False, True])
 @pytest.mark.parametrize("stop", [0, 1, 3, 4, 10])
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, stop: int, beyond: bool) -> None:
-    whole = Training(seed=0, beyond=beyond)
+    whole = Learner(seed=0, beyond=beyond)
     curve = whole.run(0, 10)
     assert [evaluation.step for evaluation in curve] == [3, 6, 9, 10]
 
-    stopped, checkpoint = Training(seed=0, beyond=beyond), Checkpoint(tmp_path, "f")
+    stopped, checkpoint = Learner(seed=0, beyond=beyond), Checkpoint(tmp_path, "f")
     first = stopped.run(0, stop)
     checkpoint.save(*stopped.parts, {"step": stop})
-    other = Training(seed=5, beyond=beyond)  # nothing of its seed must be left
+    other = Learner(seed=5, beyond=beyond)  # nothing of its seed must be left
     assert Checkpoint(tmp_path, "f").load(*other.parts) == {"step": stop}
 
     assert first + other.run(stop, 10) == curve
@@ -94,7 +46,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, stop: int, beyon
 
 
 def test_a_checkpoint_is_found_by_its_fingerprint_alone(tmp_path: Path) -> None:
-    training, one, other = Training(0), Checkpoint(tmp_path, "one"), Checkpoint(tmp_path, "other")
+    training, one, other = Learner(0), Checkpoint(tmp_path, "one"), Checkpoint(tmp_path, "other")
     assert one.load(*training.parts) is None
     one.save(*training.parts, {"step": 1})
     one.save(*training.parts, {"step": 2})
@@ -111,7 +63,7 @@ ROOM = 2**24  # bytes
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A checkpoint after some steps."""
-    training, checkpoint = Training(seed=0), Checkpoint(tmp_path_factory.mktemp("content"), "f")
+    training, checkpoint = Learner(seed=0), Checkpoint(tmp_path_factory.mktemp("content"), "f")
     training.run(0, 4)
     checkpoint.save(*training.parts, {"step": 4})
     return checkpoint.path.read_bytes()
@@ -143,7 +95,7 @@ def test_damage_is_recognised_and_changes_nothing(
     damaged = damage(content)
     assert damaged != content
     checkpoint.path.write_bytes(damaged)
-    training = Training(seed=3)
+    training = Learner(seed=3)
     before = capture(*training.parts)
     with pytest.raises(Damaged, match=reason) as error:
         checkpoint.load(*training.parts)
@@ -157,7 +109,7 @@ def test_the_checkpoint_of_another_training_is_refused(checkpoint: Checkpoint) -
     with pytest.raises(Damaged, match="the checkpoint of another training"):
         read(checkpoint.path, "another")
     with pytest.raises(Damaged, match=r"its model\.head\.bias is not that of this training"):
-        checkpoint.load(*Training(0, num_classes=3).parts)
+        checkpoint.load(*Learner(0, num_classes=3).parts)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "[[1, 2]]", "5", "null", '"f"', "[" * 10**5])
@@ -166,7 +118,7 @@ def test_one_that_says_nothing_of_its_training_is_refused(
 ) -> None:
     """Sealed with the right digest, which says nothing about it."""
     monkeypatch.setattr("mnist_lstm.checkpoint.json.dumps", lambda _: text)
-    checkpoint.save(*Training(seed=0).parts, {})
+    checkpoint.save(*Learner(seed=0).parts, {})
     with pytest.raises(Damaged, match="it does not say whose it is"):
         read(checkpoint.path, "f")
 
@@ -188,14 +140,14 @@ def test_a_state_that_does_not_fit_is_refused(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, name: str, tensor: torch.Tensor
 ) -> None:
     """What a digest says nothing about: it was saved like this."""
-    training = Training(seed=0)
+    training = Learner(seed=0)
     training.run(0, 4)
     tensors = capture(*training.parts) | {name: tensor}
     monkeypatch.setattr("mnist_lstm.checkpoint.capture", lambda *_: tensors)
     checkpoint.save(*training.parts, {})
     monkeypatch.undo()
     with pytest.raises(Damaged, match=f"its {name} is not that of this training"):
-        checkpoint.load(*Training(seed=3).parts)
+        checkpoint.load(*Learner(seed=3).parts)
 
 
 def test_one_set_aside_takes_the_place_of_an_older_one(checkpoint: Checkpoint) -> None:
@@ -203,7 +155,7 @@ def test_one_set_aside_takes_the_place_of_an_older_one(checkpoint: Checkpoint) -
         checkpoint.path.write_bytes(content)
         aside = checkpoint.set_aside()
     assert (aside.name, aside.read_bytes()) == ("checkpoint.damaged", b"new")
-    assert checkpoint.load(*Training(0).parts) is None
+    assert checkpoint.load(*Learner(0).parts) is None
 
 
 def test_mutated_files_are_read_as_what_they_say_or_refused(
@@ -241,7 +193,7 @@ def test_a_header_may_claim_what_it_likes(checkpoint: Checkpoint) -> None:
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(checkpoint: Checkpoint) -> None:
-    training, before = Training(seed=0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    training, before = Learner(seed=0), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large") as error:
@@ -254,7 +206,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(checkpoint: Checkpoint) ->
 
 
 def test_checkpoints_keep_to_their_share_of_the_time(tmp_path: Path) -> None:
-    training, checkpoint = Training(seed=0), Checkpoint(tmp_path, "f")
+    training, checkpoint = Learner(seed=0), Checkpoint(tmp_path, "f")
     assert checkpoint.affordable(0)  # what one costs is not known yet
     checkpoint.save(*training.parts, {})
     first = checkpoint.seconds

@@ -48,16 +48,8 @@ class Project(OnTorch):
             self.model.precision = precision.choose(self.work.precision, self.model)
         except UserError as error:
             raise Skipped(str(error)) from None
-        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.on_gpu = self.device.type == "cuda"
-        self.optimizer = AveragingAdam(
-            weights,
-            torch.tensor(LEARNING_RATE, device=self.device) if self.on_gpu else LEARNING_RATE,
-            averaging=0.0,
-            eps=1e-8,
-            fused=self.on_gpu or None,
-            capturable=self.on_gpu,
-        )
+        self.optimizer = AveragingAdam(self.model, LEARNING_RATE)
         shuffles = torch.Generator().manual_seed(0)
         self.batches = Batches(len(self.train_data), self.work.batch_size, shuffles, self.device)
 

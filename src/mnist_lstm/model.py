@@ -136,17 +136,19 @@ class RowLSTM(nn.Module):
         self.run_layer = IMPLEMENTATIONS[implementation]
         self.reads, self.directions, self.pooling = reads, directions, pooling
 
+        two_ways = directions == "both"
+        outputs = hidden_size * (1 + two_ways)
+
         def stack(size: int) -> Iterable[nn.LSTM]:
-            both = directions == "both"
-            sizes = [size, *[hidden_size * (1 + both)] * (num_layers - 1)]
-            layers = [nn.LSTM(n, hidden_size, batch_first=True, bidirectional=both) for n in sizes]
-            return nn.ModuleList(layers)  # type: ignore[return-value]
+            sizes = [size, *[outputs] * (num_layers - 1)]
+            return nn.ModuleList(  # type: ignore[return-value]
+                nn.LSTM(n, hidden_size, batch_first=True, bidirectional=two_ways) for n in sizes
+            )
 
         pixels_of_column = input_size if num_rows is None else num_rows
         self.layers = stack(pixels_of_column if reads == "columns" else input_size)
         self.beside = stack(pixels_of_column) if reads == "both" else ()  # of columns
-        features = hidden_size * (1 + (directions == "both")) * (1 + (reads == "both"))
-        self.head = nn.Linear(features, num_classes)
+        self.head = nn.Linear(outputs * (1 + (reads == "both")), num_classes)
         self._initialise(forget_bias, recurrent_init)
 
     @torch.no_grad()
@@ -169,12 +171,7 @@ class RowLSTM(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels as IDX has them, 0–255 (B, T, D), any number type -> logits (B, C)."""
-        x = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
-        with self._computing_in_precision():
-            read = [self._read(self.layers, x.mT if self.reads == "columns" else x)]
-            if self.reads == "both":
-                read.append(self._read(self.beside, x.mT))
-        return self._classified(*read)
+        return self._classified(self._outputs(pixels))
 
     @property
     def reads_in_order(self) -> bool:
@@ -189,11 +186,18 @@ class RowLSTM(nn.Module):
         """
         if not self.reads_in_order:
             return torch.stack([self(part) for part in _with_rows_blank(pixels)], dim=1)
+        (outputs,) = self._outputs(pixels)
+        rows = range(1, pixels.shape[1] + 1)
+        return torch.stack([self._classified([outputs[:, :read]]) for read in rows], dim=1)
+
+    def _outputs(self, pixels: Tensor) -> list[Tensor]:
+        """The top layer's outputs, of the rows, the columns or both: (B, T, D) -> (B, T, R·H)."""
         x = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
         with self._computing_in_precision():
-            outputs = self._read(self.layers, x)
-        rows = range(1, pixels.shape[1] + 1)
-        return torch.stack([self._classified(outputs[:, :read]) for read in rows], dim=1)
+            outputs = [self._read(self.layers, x.mT if self.reads == "columns" else x)]
+            if self.reads == "both":
+                outputs.append(self._read(self.beside, x.mT))
+        return outputs
 
     def _read(self, layers: Iterable[nn.LSTM], y: Tensor) -> Tensor:
         """The top layer's outputs: (B, T, D) -> (B, T, R·H)."""
@@ -203,9 +207,9 @@ class RowLSTM(nn.Module):
                 y = dropout(y, self.dropout)
         return y
 
-    def _classified(self, *read: Tensor) -> Tensor:
-        """Logits from the outputs of a reader or two: (B, T, R·H) each -> (B, C)."""
-        pooled = torch.cat([self._pooled(y) for y in read], dim=1)
+    def _classified(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Logits from the outputs of a stack of layers or two: (B, T, R·H) each -> (B, C)."""
+        pooled = torch.cat([self._pooled(y) for y in outputs], dim=1)
         logits: Tensor = self.head(pooled.to(self.head.weight.dtype))
         return logits
 

@@ -1,12 +1,12 @@
 """Adam with a moving average of the weights, and how its learning rate goes."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WARM_UP = 0.3  # of a one-cycle training, in which the learning rate rises
 
@@ -16,13 +16,28 @@ class AveragingAdam(torch.optim.Adam):
 
     After each step, average = averaging · average + (1 - averaging) · weight; from zeros on, so
     that it is divided by 1 - averaging^step where it is used, as Adam's own moments are (Kingma and
-    Ba, 2015).
+    Ba, 2015). Weight decay is decoupled from the gradients (Loshchilov and Hutter, 2019). Weights
+    are those of the model that learn; on a GPU, a CUDA graph can have the step in it.
     """
 
     def __init__(
-        self, weights: Iterable[Tensor], lr: float | Tensor, *, averaging: float, **others: Any
+        self,
+        model: nn.Module,
+        lr: float,
+        *,
+        averaging: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(weights, lr, **others)
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        on_gpu = weights[0].is_cuda
+        super().__init__(
+            weights,
+            torch.tensor(lr, device=weights[0].device) if on_gpu else lr,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=True,
+            fused=on_gpu or None,
+            capturable=on_gpu,
+        )
         self.defaults["averaging"] = averaging
 
     @torch.no_grad()
@@ -65,13 +80,11 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def rate(schedule: str, highest: float, step: int, steps: int) -> float:
-    """The learning rate of a step out of 1, 2, … steps: constant, or one-cycle.
+def one_cycle(highest: float, step: int, steps: int) -> float:
+    """The learning rate of a step out of 1, 2, … steps.
 
-    One cycle (Smith and Topin, 2018) rises to the highest one and falls to zero, along cosines.
+    It rises to the highest one and falls to zero, along cosines (Smith and Topin, 2018).
     """
-    if schedule == "constant":
-        return highest
     rises = WARM_UP * steps
     way = step / rises if step <= rises else 1 + (step - rises) / (steps - rises)
     return highest * (1 - math.cos(math.pi * way)) / 2

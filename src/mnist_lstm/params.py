@@ -1,18 +1,16 @@
 """params.yaml as frozen, validated types; the only reader of that file."""
 
 import difflib
-import re
-from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, strict_yaml
 from mnist_lstm.datasets import DATASETS, NAMES
+from mnist_lstm.strict_yaml import cut, dotted
 
 
 def _in(unit: str) -> Any:
@@ -43,7 +41,7 @@ class FetchParams(_Section):
             raise PydanticCustomError(
                 "dataset",
                 "fetch.dataset must be one of {names}, is {dataset}",
-                {"names": ", ".join(NAMES), "dataset": _cut(repr(self.dataset))},
+                {"names": ", ".join(NAMES), "dataset": cut(repr(self.dataset))},
             )
         return self
 
@@ -214,7 +212,7 @@ def load(path: Path) -> Params:
     it is.
     """
     try:
-        return Params.model_validate(_read(path))
+        return Params.model_validate(strict_yaml.read(path))
     except ValidationError as error:
         # an unknown key first: it is often the misspelt one of a key that is missing
         first, *others = sorted(
@@ -228,80 +226,15 @@ def values_of(path: Path, keys: list[str]) -> dict[str, object]:
     """The values that a params.yaml has at dotted keys, unchecked; None where there is none."""
     found = {}
     for key in keys:
-        value: Any = _read(path)
+        value: Any = strict_yaml.read(path)
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         found[key] = value
     return found
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without tags and without the silent overwriting of a key that comes twice.
-
-    What DVC, which records the values, takes for another number is text here: 0777 is 777 there
-    and 511 to PyYAML, 1:30 is text there and 90.
-    """
-
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
-        None: [
-            (f"tag:yaml.org,2002:{tag}", re.compile(f"({pattern})$"))
-            for tag, pattern in (
-                ("null", r"~|null|Null|NULL|"),
-                ("bool", r"true|True|TRUE|false|False|FALSE"),
-                ("int", r"[-+]?(0|[1-9][0-9_]{0,99})"),  # Python refuses thousands of digits
-                ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?"),
-                ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
-            )
-        ]
-    }
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.keys: list[str] = []  # of what is being read; an error leaves them
-
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        """Read a node; for one that has a key, `index` is the key's node and `parent` a mapping."""
-        has_key = isinstance(index, yaml.ScalarNode)
-        if has_key:
-            self.keys.append(index.value)
-            if index.value in [name.value for name, _ in parent.value]:
-                raise yaml.MarkedYAMLError(
-                    problem="comes twice in the section", problem_mark=index.start_mark
-                )
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if tag := getattr(event, "tag", None):
-            problem = f"has the YAML tag {_cut(ascii(tag))}; write the value alone"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-        node = super().compose_node(parent, index)
-        if has_key:
-            self.keys.pop()
-        return node
-
-
-def _read(path: Path) -> object:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `git checkout {path}` brings it back") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    keys: list[str] = []
-    try:
-        loader = _Loader(text)
-        keys = loader.keys
-        return loader.get_single_data()
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        key = f"{_dotted(keys)}: " if keys else ""
-        if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
-            where = f"line {mark.line + 1}, column {mark.column + 1}"
-            what = ", ".join(filter(None, (error.context, error.problem)))
-            raise UserError(f"{path}: {where}: {key}{what}") from None
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: {key}not readable as YAML: {reason}") from None
-
-
 def _explain(error: ErrorDetails) -> str:
-    key = _dotted(error["loc"])
+    key = dotted(error["loc"])
     value, context = error["input"], error.get("ctx", {})
     match error["type"]:
         case "dataset" | "combination":
@@ -339,11 +272,6 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key}: {error['msg']}, is {_shown(value)}"
 
 
-def _dotted(keys: Sequence[object]) -> str:
-    names = map(str, keys)
-    return _cut(".".join(name if name and name.isprintable() else ascii(name) for name in names))
-
-
 def _shown(value: object) -> str:
     match value:
         case None:
@@ -351,17 +279,13 @@ def _shown(value: object) -> str:
         case bool():
             return f"{str(value).lower()} (true/false)"
         case str():
-            return f"{_cut(repr(value))} (text)"
+            return f"{cut(repr(value))} (text)"
         case dict():
             return "a section"
         case list():
             return "a list"
         case _:
             return str(value)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _yaml_hint(value: object) -> str:

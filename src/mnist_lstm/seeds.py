@@ -1,7 +1,7 @@
 """One recipe with several seeds: a DVC experiment and a record each, and what they have in common.
 
 A record says what a seed's training was and came to, in a file that git can keep: with it, the seed
-is not trained again, on no machine.
+is not trained again, on any machine.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mnist_lstm import UserError, history, selection
+from mnist_lstm.files import sha256
 from mnist_lstm.results import read_json, write_json
 from mnist_lstm.scratch import git
 
@@ -108,9 +109,11 @@ def trained(
 
 
 def _digest(root: Path, settings: Mapping[str, Any]) -> str:
-    """Six hex digits that are others for other parameters, and for other code than the commit's."""
-    changed = git(root, "diff", "HEAD", "--", *CODE)
-    text = json.dumps(settings, sort_keys=True) + changed
+    """Six hex digits that are others for other parameters and for other code, committed or not."""
+    every = ("ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate", "-z")
+    names = git(root, *every, "--", *CODE).split("\0")
+    sums = {name: sha256(root / name) for name in names if (root / name).is_file()}
+    text = json.dumps([settings, sums], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 

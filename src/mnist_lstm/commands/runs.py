@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mnist_lstm.commands import count
+
 if TYPE_CHECKING:
     from mnist_lstm.listing import Run
 
@@ -41,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--best",
         metavar="N",
-        type=_count,
+        type=count,
         help="the N finished runs with the highest accuracy on validation images",
     )
     parser.add_argument(
@@ -123,10 +125,3 @@ def _cells(run: "Run") -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
-
-
-def _count(text: str) -> int:
-    """A whole number from 1, as argparse wants it."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, is {text!r}")
-    return int(text)

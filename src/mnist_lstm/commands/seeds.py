@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_lstm.commands import count
+
 if TYPE_CHECKING:
     from mnist_lstm.seeds import Summary
 
@@ -28,14 +30,14 @@ FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "los
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("seeds", metavar="N", type=_count, help="how many seeds")
+    parser.add_argument("seeds", metavar="N", type=count, help="how many seeds")
     parser.add_argument(
         "recipe",
         metavar="RECIPE",
         nargs="?",
         type=Path,
         default=Path("params.yaml"),
-        help="a whole params.yaml, such as recipes/best.yaml; its own seed is not used "
+        help="a whole params.yaml, such as recipes/fast.yaml; its own seed is not used "
         "(default: params.yaml)",
     )
     parser.add_argument("--record", metavar="DIR", type=Path, help="read and write records there")
@@ -53,11 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
         listing.settings(params.load(path).model_dump())
         for path in (arguments.recipe, root / "params.yaml")
     )
-    records = []
-    for seed in range(arguments.seeds):
-        settings = {**recipe, "seed": seed}
-        name = arguments.recipe.stem
-        records.append(seeds.trained(root, settings, here, name, arguments.record))
+    records = [
+        seeds.trained(root, {**recipe, "seed": seed}, here, arguments.recipe.stem, arguments.record)
+        for seed in range(arguments.seeds)
+    ]
     summaries = {
         " ".join(names): seeds.summary([_figure(record, *names) for record in records])
         for names in FIGURES
@@ -68,12 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(arguments.recipe, records, summaries)
     return 0
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, is {text!r}")
-    return int(text)
 
 
 def _figure(record: Mapping[str, Any], split: str, name: str) -> float:

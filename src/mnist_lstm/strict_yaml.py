@@ -1,0 +1,90 @@
+"""YAML read as DVC reads it, and strictly: no tags, no key twice; a mistake is told in a line."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from mnist_lstm import UserError
+
+
+def read(path: Path) -> object:
+    """What a YAML file says, in plain values.
+
+    Raises UserError with one line: the file, line and key where these are known, what is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `git checkout {path}` brings it back") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    keys: list[str] = []
+    try:
+        loader = _Loader(text)
+        keys = loader.keys
+        return loader.get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        key = f"{dotted(keys)}: " if keys else ""
+        if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+            where = f"line {mark.line + 1}, column {mark.column + 1}"
+            what = ", ".join(filter(None, (error.context, error.problem)))
+            raise UserError(f"{path}: {where}: {key}{what}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: {key}not readable as YAML: {reason}") from None
+
+
+def dotted(keys: Sequence[object]) -> str:
+    """Keys as one, `model.dropout` say; what cannot be printed is escaped."""
+    names = map(str, keys)
+    return cut(".".join(name if name and name.isprintable() else ascii(name) for name in names))
+
+
+def cut(text: str) -> str:
+    """A text of at most 60 characters."""
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without tags and without the silent overwriting of a key that comes twice.
+
+    What DVC, which records the values, takes for another number is text here: 0777 is 777 there
+    and 511 to PyYAML, 1:30 is text there and 90.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
+        None: [
+            (f"tag:yaml.org,2002:{tag}", re.compile(f"({pattern})$"))
+            for tag, pattern in (
+                ("null", r"~|null|Null|NULL|"),
+                ("bool", r"true|True|TRUE|false|False|FALSE"),
+                ("int", r"[-+]?(0|[1-9][0-9_]{0,99})"),  # Python refuses thousands of digits
+                ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?"),
+                ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+            )
+        ]
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.keys: list[str] = []  # of what is being read; an error leaves them
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Read a node; for one that has a key, `index` is the key's node and `parent` a mapping."""
+        has_key = isinstance(index, yaml.ScalarNode)
+        if has_key:
+            self.keys.append(index.value)
+            if index.value in [name.value for name, _ in parent.value]:
+                raise yaml.MarkedYAMLError(
+                    problem="comes twice in the section", problem_mark=index.start_mark
+                )
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if tag := getattr(event, "tag", None):
+            problem = f"has the YAML tag {cut(ascii(tag))}; write the value alone"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        if has_key:
+            self.keys.pop()
+        return node
