@@ -109,8 +109,7 @@ def test_help_is_there_at_once_and_stands_on_its_own(command: str) -> None:
 
 
 def test_help_takes_less_than_half_a_second_and_has_a_line_for_each_command() -> None:
-    took = []
-    for _ in range(5):
+    for _ in range(20):  # other work on the machine only adds: one that it did not disturb
         started = time.monotonic()
         printed = subprocess.run(
             [Path(sys.executable).with_name("mnist-lstm"), "--help"],
@@ -118,7 +117,9 @@ def test_help_takes_less_than_half_a_second_and_has_a_line_for_each_command() ->
             capture_output=True,
             text=True,
         ).stdout
-        took.append(time.monotonic() - started)
-    assert min(took) < 0.5  # the least disturbed
+        took = time.monotonic() - started
+        if took < 0.5:
+            break
+    assert took < 0.5
     (column,) = {len(found) for found in re.findall(r"(?m)^  [a-z]+ +(?=[A-Z])", printed)}
     assert re.findall(rf"(?m)^  ([a-z]+) +(?<=^.{{{column}}})[A-Z]", printed) == list(COMMANDS)

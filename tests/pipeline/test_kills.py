@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from samples import catalogue, is_the_line
@@ -218,11 +219,27 @@ def test_stopped_by_signals(workspace: Workspace, whole: Workspace) -> None:
     assert_equal(workspace, whole)
 
 
+def catches_sigterm(process: psutil.Process) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = re.search(r"(?m)^SigCgt:\s+(\w+)", status)
+        return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells in /proc")
 def test_stopped_while_it_imports(workspace: Workspace) -> None:
     before = workspace.results()
     process = workspace.start("dvc", "repro", "--force", "--single-item", "evaluate")
+
+    def once_it_can_tell(pid: int) -> None:
+        """Which it can, of any signal, from before its first import that takes long."""
+        while not any(catches_sigterm(one) for one in psutil.Process(pid).children(recursive=True)):
+            time.sleep(0.005)
+        os.killpg(pid, signal.SIGINT)
+
     starts = re.compile("^> python src/evaluate.py")
-    printed = stopped(process, group(signal.SIGINT), 0.6, starts.search)
+    printed = stopped(process, once_it_can_tell, is_moment=starts.search)
     assert STOPPED_BEFORE in said(printed), printed
     assert "Traceback" not in printed
     assert workspace.results() == before
