@@ -21,8 +21,15 @@ from mnist_lstm import device, figures, precision, stage
 from mnist_lstm.augmentation import Augmentation
 from mnist_lstm.checkpoint import Checkpoint
 from mnist_lstm.clock import now
-from mnist_lstm.evaluation import accuracy_by_rows, by_class, overall, read_row_by_row
-from mnist_lstm.model import RowLSTM, infer
+from mnist_lstm.evaluation import (
+    accuracy_by_rows,
+    by_class,
+    mean_answer,
+    moved,
+    overall,
+    read_row_by_row,
+)
+from mnist_lstm.model import RowLSTM, accuracy, infer
 from mnist_lstm.params import Params
 from mnist_lstm.results import Row, Training, read_rows, write_json, write_rows
 from mnist_lstm.sequences import Sequences
@@ -57,12 +64,17 @@ def evaluate(
     answers = _answers(params, weights, trained_in, data)
     judged = {split: (answers[split].last, data[split].labels) for split in SPLITS}
     metrics = {split: overall(*judged[split]) for split in SPLITS}
+    for split, found in answers.items():
+        if found.shifted is not None:
+            metrics[split]["shifted_accuracy"] = accuracy(found.shifted, data[split].labels)
     predictions = [row for split in SPLITS for row in _predictions(split, *judged[split])]
     reading = _reading(answers, data)
     test = data["test"]
     wrong = sum(row["split"] == "test" and row["actual"] != row["predicted"] for row in predictions)
-    accuracy = metrics["test"]["accuracy"]
-    print(f"test accuracy {accuracy:.2%}: {wrong:,} of {len(test):,} images read wrong")
+    told = metrics["test"]
+    print(f"test accuracy {told['accuracy']:.2%}: {wrong:,} of {len(test):,} images read wrong")
+    if "shifted_accuracy" in told:
+        print(f"the mean of its answers to moved images: {told['shifted_accuracy']:.2%}")
     known = read_rows(published) if test.dataset == "mnist" else []
     if known:
         print(f"the published script: {known[-1]['test_accuracy']:.2%}")
@@ -89,10 +101,12 @@ class _Answers(NamedTuple):
     """Logits: `last` (N, C) after all of an image, `reading` (n, T, C) after each of its rows.
 
     n is N, or for a model that has to be asked anew after each row, WITHOUT_ORDER at most.
+    `shifted` (N, C) are mean probabilities over evaluate.shifts, where there are any.
     """
 
     last: Tensor
     reading: Tensor
+    shifted: Tensor | None
 
 
 def _answers(
@@ -113,7 +127,12 @@ def _answers(
         with tqdm(batches, split, unit=" batches", leave=False, delay=1, disable=None) as bar:
             reading = read_row_by_row(model, bar).cpu()
         last = reading[:, -1] if model.reads_in_order else infer(model, pixels, size).cpu()
-        answers[split] = _Answers(last, reading)
+        shifted = None
+        if furthest := params.evaluate.shifts:
+            views = moved(pixels, furthest)
+            with tqdm(views, f"{split}, moved", leave=False, delay=1, disable=None) as bar:
+                shifted = mean_answer(model, bar, size).cpu()
+        answers[split] = _Answers(last, reading, shifted)
     return answers
 
 

@@ -141,7 +141,7 @@ def missing_keys(draw: DrawFn) -> Bad:
         return with_section(gone, "").replace(f"{gone}:\n", comment), f"{gone} is missing"
     section, _, name = _parted(gone)
     text = re.sub(rf"(?m)^ *{name}: GONE\n", comment, put(gone, "GONE"))
-    alone = section in ("fetch", "evaluate", "promote")  # nothing is left of these
+    alone = section in ("fetch", "promote")  # nothing is left of these
     return text, f"{section} must be a section" if alone else f"{gone} is missing"
 
 

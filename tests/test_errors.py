@@ -689,7 +689,7 @@ MET = {
     f"{PARAMS}<key> is missing": edited("(?m)^seed.*", ""),
     f"{PARAMS}<mistake> (and <number> more)": edited("learning_rate", "learningrate"),
     f"{PARAMS}<key> must be a section (keys and values), is <value>": edited(
-        "evaluate:\n.*", "evaluate: 3"
+        "promote:\n.*", "promote: 3"
     ),
     f"{PARAMS}must have sections, is <value>": params_are(b""),
     f"{PARAMS}line <number>, column <number>: <key>: comes twice in the section": edited(

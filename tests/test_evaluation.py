@@ -4,7 +4,14 @@ import pytest
 import torch
 from samples import drawn, small_model
 
-from mnist_lstm.evaluation import accuracy_by_rows, by_class, overall, read_row_by_row
+from mnist_lstm.evaluation import (
+    accuracy_by_rows,
+    by_class,
+    mean_answer,
+    moved,
+    overall,
+    read_row_by_row,
+)
 from mnist_lstm.model import infer
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 2.0, 0.0], [2.0, 0.0, 0.0]])
@@ -47,3 +54,26 @@ def test_what_is_answered_after_a_row_is_what_an_image_cut_there_gets() -> None:
 def test_accuracy_by_rows() -> None:
     after_rows = torch.stack([LOGITS.roll(1, 0), LOGITS], dim=1)  # (4, 2, 3)
     assert accuracy_by_rows(after_rows, LABELS) == [0.25, 0.75]
+
+
+def test_moved_images_are_whole_but_for_what_leaves_them() -> None:
+    image = torch.arange(1, 10, dtype=torch.uint8).view(1, 3, 3)
+    views = moved(image, 1)
+    assert len(views) == 9
+    assert torch.equal(views[4], image)
+    assert views[0].tolist() == [[[0, 0, 0], [0, 1, 2], [0, 4, 5]]]  # down and to the right
+    assert views[5].tolist() == [[[2, 3, 0], [5, 6, 0], [8, 9, 0]]]  # to the left
+    assert all(view.dtype == torch.uint8 for view in views)
+    assert len(moved(image, 2)) == 25
+
+
+def test_the_mean_answer_is_the_mean_of_the_answers_to_each_view() -> None:
+    model, data = small_model(), drawn(images=20, seed=0)
+    (alone,) = moved(data.pixels, 0)
+    expected = infer(model, data.pixels, batch_size=20).double().softmax(dim=1)
+    torch.testing.assert_close(mean_answer(model, [alone], 8), expected)
+    views = moved(data.pixels, 1)
+    answers = [infer(model, view, batch_size=20).double().softmax(dim=1) for view in views]
+    mean = mean_answer(model, views, 8)
+    torch.testing.assert_close(mean, sum(answers, torch.zeros_like(mean)) / 9)
+    torch.testing.assert_close(mean.sum(dim=1), torch.ones(20, dtype=torch.float64))

@@ -4,6 +4,7 @@ N images, T rows as time steps, D pixels a row, B batch, H hidden size, C classe
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 
-from mnist_lstm.model import RowLSTM, accuracy
+from mnist_lstm.model import RowLSTM, accuracy, infer
 
 
 def overall(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -47,6 +48,25 @@ def read_row_by_row(model: RowLSTM, batches: Iterable[Tensor]) -> Tensor:
     logits = [model.after_each_row(pixels) for pixels in batches]
     model.train(was_training)
     return torch.cat(logits)
+
+
+def moved(pixels: Tensor, furthest: int) -> list[Tensor]:
+    """The images in each of the (2·furthest + 1)² places so many pixels around theirs.
+
+    (N, T, D) -> (N, T, D) each, 0 where nothing was before
+    """
+    _, rows, columns = pixels.shape
+    padded = F.pad(pixels, [furthest] * 4)
+    return [
+        padded[:, down : down + rows, right : right + columns]
+        for down, right in product(range(2 * furthest + 1), repeat=2)
+    ]
+
+
+def mean_answer(model: RowLSTM, views: Iterable[Tensor], batch_size: int) -> Tensor:
+    """The mean of the probabilities for several views of the images: (N, T, D) each -> (N, C)."""
+    answers = [infer(model, view, batch_size).double().softmax(dim=1) for view in views]
+    return torch.stack(answers).mean(dim=0)
 
 
 def accuracy_by_rows(logits: Tensor, labels: Tensor) -> list[float]:

@@ -148,6 +148,10 @@ class EvaluateParams(_Section):
     """The evaluation of the trained model."""
 
     batch_size: Images = Field(description="Images at once in the evaluation: a matter of memory")
+    shifts: Annotated[int, Field(ge=0, le=4), _in("pixels")] = Field(
+        description="Also tell the accuracy of the mean of the answers to an image moved by up to "
+        "so much, in both directions: shifted_accuracy; 0: do not"
+    )
 
 
 class PromoteParams(_Section):

@@ -11,11 +11,15 @@ def test_a_change_reruns_what_depends_on_it_and_back_again_nothing(workspace: Wo
     before = workspace.results()
     assert stages_run(workspace.dvc("repro")) == []
     for key, value, was, last, stages in (
-        ("evaluate.batch_size", 100, 1000, "evaluate", ["evaluate"]),
+        ("evaluate.shifts", 1, 0, "evaluate", ["evaluate"]),
         ("preprocess.split_seed", 3, "null", "train", ["preprocess", "train"]),
     ):
         workspace.set(key, value)
-        assert stages_run(workspace.dvc("repro", last)) == stages, key
+        printed = workspace.dvc("repro", last)
+        assert stages_run(printed) == stages, key
+        if key == "evaluate.shifts":
+            found = workspace.json("results/evaluate/metrics.json")["test"]["shifted_accuracy"]
+            assert f"the mean of its answers to moved images: {found:.2%}" in printed
         workspace.set(key, was)
         assert stages_run(workspace.dvc("repro")) == [], key
         assert workspace.results() == before, key
