@@ -32,11 +32,11 @@ from PIL import Image
 from samples import PROJECT, catalogue, drawn, is_the_line, small_model
 from test_idx import MALFORMED
 from test_pictures import claim
-from tracked import ROWS, TIMINGS, about
+from tracked import ROWS, TIMINGS, about, leave_results
+from tracked import evaluated as leave_evaluated
 
 from mnist_lstm import UserError, cli, datasets, idx, mirrors, pictures, stage
 from mnist_lstm.clock import now
-from mnist_lstm.files import sha256
 from mnist_lstm.history import History, Result
 from mnist_lstm.promotion import Entrant
 from mnist_lstm.results import Training, read_json, write_json, write_rows
@@ -517,19 +517,66 @@ def picture_of_another(project: Project) -> str:
     return predicted(draw)(project)
 
 
-def champion_without_results(project: Project) -> str:
+def with_champion(project: Project, accuracy: float = 0.9) -> Entrant:
+    """A store whose champion read so many of its validation images right."""
     project.with_history(results=True)
     shutil.copy(project.fresh_store, project.folder)
-    store, folder = open_store(project.folder), project.folder / "results" / "train"
-    digest = sha256(folder / "model.safetensors")
-    told = read_json(folder / "run.json") | {"model_sha256": digest}
-    write_json(folder / "run.json", told)
-    show(store, View.read(folder))
-    entrant = Entrant("drawn", told["training_id"], digest, "drawn", "d" * 64, 10, 0.9)
+    store, results = open_store(project.folder), leave_results(project.folder / "results")
+    show(store, View.read(results / "train"))
+    told = read_json(results / "train" / "run.json")
+    identity = ("name", "training_id", "model_sha256", "dataset")
+    entrant = Entrant(*(told[key] for key in identity), "d" * 64, 10, accuracy)
     registry.promote(store, registry.register(store, entrant), None, {})
-    shutil.rmtree(project.folder / "results")
+    shutil.rmtree(results)
+    return entrant
+
+
+def champion_without_results(project: Project) -> str:
+    with_champion(project)
     assert cli.main(["predict", "picture.png"]) == 2
     return project.capsys.readouterr().err.rstrip("\n")
+
+
+def worse_than_the_champion(*more: str) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        with_champion(project)
+        torch.manual_seed(1)
+        same = {"file": "data/drawn", "images": 10, "sha256": "d" * 64}
+        data = dict.fromkeys(("train", "validation", "test"), same)
+        told = about("e" * 32) | {"name": "other", "data": data}
+        results = leave_results(project.folder / "results", **told)
+        write_json(results / "evaluate" / "metrics.json", {"validation": {"accuracy": 0.8}})
+        leave_evaluated(results / "evaluate", "2026-01-02T04:00:00+00:00", 10, "e" * 32)
+        assert cli.main(["promote", "other", *more]) == 1
+        return project.capsys.readouterr().err.rstrip("\n")
+
+    return provoke
+
+
+def nothing_to_go_back_to(project: Project) -> str:
+    shutil.copy(project.fresh_store, project.folder)
+    return commanded_to("promote", "--rollback", results=False)(project)
+
+
+def first_champion_taken_back(project: Project) -> str:
+    with_champion(project)
+    assert cli.main(["promote", "--rollback"]) == 1
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
+def another_champion_meanwhile(project: Project) -> str:
+    """One that another process made between the judgement and the promotion."""
+    entrant = with_champion(project)
+    store = open_store(project.folder)
+    with pytest.raises(TrackingError) as error:
+        registry.promote(store, registry.register(store, entrant), None, {})
+    return f"mnist-lstm promote: {error.value}"
+
+
+def served(project: Project) -> str:
+    """What `make serve` says in a project without a champion."""
+    shutil.copy(project.fresh_store, project.folder)
+    return made(project, "serve", port=0)
 
 
 def page_that_cannot_be_written(project: Project) -> str:
@@ -628,6 +675,12 @@ def another_make(project: Project) -> str:
 
 
 def port_in_use(project: Project, target: str = "ui") -> str:
+    with silent_server() as url:
+        return made(project, target, int(url.rpartition(":")[2].rstrip("/")))
+
+
+def made(project: Project, target: str, port: int) -> str:
+    """What a server's target of the Makefile says when it refuses."""
     shutil.copy(PROJECT / "Makefile", project.folder)
     (project.folder / "scripts").mkdir()
     shutil.copy(PROJECT / "scripts" / f"{target}.py", project.folder / "scripts")
@@ -635,12 +688,11 @@ def port_in_use(project: Project, target: str = "ui") -> str:
         (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (project.folder / name).touch()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with silent_server() as url:
-        port = url.rpartition(":")[2].rstrip("/")
-        command = ("make", "--silent", target, f"PORT={port}")
-        done = subprocess.run(
-            command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
-        )
+    command = ("make", "--silent", target, f"PORT={port}")
+    done = subprocess.run(
+        command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
     return done.stderr.splitlines()[0]
 
 
@@ -877,6 +929,17 @@ MET = {
     ),
     "mnist-lstm promote: <run> has not been evaluated; `dvc repro` in the workspace that has it "
     "does that, and `mnist-lstm runs` shows which have been": commanded_to("promote", "drawn"),
+    "mnist-lstm promote: <run> is not the champion, but version <number> of row-lstm: <figures>; "
+    'to promote it all the same: --force --because "…"': worse_than_the_champion(),
+    "mnist-lstm promote: <run> would not be promoted: <figures>; to promote it all the same: "
+    '--force --because "…"': worse_than_the_champion("--dry-run"),
+    "mnist-lstm promote: there is no champion to go back to": nothing_to_go_back_to,
+    "mnist-lstm promote: there is no champion before <run>, version <number> of row-lstm, to go "
+    "back to": first_champion_taken_back,
+    "mnist-lstm promote: the champion has changed meanwhile; run this again": (
+        another_champion_meanwhile
+    ),
+    "make serve: there is no champion yet; `mnist-lstm promote RUN` makes one of a run": served,
     f"{PICTURE}no such file or folder": predicted(lambda path: None),
     f"{PREDICT}<folder>: no PNG or JPEG files in this folder (its subfolders aside)": predicted(
         Path.mkdir

@@ -142,7 +142,8 @@ def _roll_back(arguments: argparse.Namespace) -> int:
         back = registry.roll_back(store, _told(arguments))
     since = f" before {left.entrant.name}, {_called(left)}" if left else ""
     if back is None:
-        print(f"mnist-lstm promote: there is no champion{since}, to go back to", file=sys.stderr)
+        before = since and f"{since},"
+        print(f"mnist-lstm promote: there is no champion{before} to go back to", file=sys.stderr)
         return 1
     what = "would be the champion" if arguments.dry_run else "is the champion"
     print(f"{back.entrant.name} {what} again, {_called(back)}, as{since or ' it was'}")
