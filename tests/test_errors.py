@@ -913,6 +913,9 @@ MET = {
     "mnist-lstm <command>: <file>: <reason>; name another file with --out": (
         page_that_cannot_be_written
     ),
+    "mnist-lstm seeds: -S takes KEY=VALUE, such as train.steps=100, and is '<text>'": commanded_to(
+        "seeds", "2", "-S", "steps"
+    ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; once what it says "
     "above is mended, the same command goes on from there": a_seed_without_stages,
     "mnist-lstm promote: takes a RUN, or --rollback; `mnist-lstm runs` lists the runs": (

@@ -1,6 +1,7 @@
 """params.yaml as frozen, validated types; the only reader of that file."""
 
 import difflib
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -209,14 +210,20 @@ class Params(_Section):
         return self
 
 
-def load(path: Path) -> Params:
-    """Read and validate a params.yaml, all of it.
+def load(path: Path, changes: Sequence[str] = ()) -> Params:
+    """Read and validate a params.yaml, all of it, with changes to it: `train.steps=100` say.
 
     Raises UserError with one line for the first mistake: the file, the key, what it must be, what
     it is.
     """
+    tree: Any = strict_yaml.read(path)
+    for change in changes if isinstance(tree, dict) else ():
+        key, is_there, text = change.partition("=")
+        if not is_there or not key:
+            raise UserError(f"-S takes KEY=VALUE, such as train.steps=100, and is {change!r}")
+        _set(tree, key, strict_yaml.parse(text, f"-S {key}"))
     try:
-        return Params.model_validate(strict_yaml.read(path))
+        return Params.model_validate(tree)
     except ValidationError as error:
         # an unknown key first: it is often the misspelt one of a key that is missing
         first, *others = sorted(
@@ -224,6 +231,16 @@ def load(path: Path) -> Params:
         )
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(f"{path}: {_explain(first)}{more}") from None
+
+
+def _set(tree: dict[str, Any], key: str, value: object) -> None:
+    """Write a value at a dotted key; whether there is one of that name, the types say."""
+    *sections, name = key.split(".")
+    for section in sections:
+        if not isinstance(tree.get(section), dict):
+            tree[section] = {}
+        tree = tree[section]
+    tree[name] = value
 
 
 def values_of(path: Path, keys: list[str]) -> dict[str, object]:

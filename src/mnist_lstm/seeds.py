@@ -72,7 +72,7 @@ def trained(
     record = folder / f"seed-{seed}.json" if folder else None
     if record and record.is_file():
         about = read_json(record)
-        if about.get("params") == settings:
+        if _that_stages_read(about.get("params", {})) == _that_stages_read(settings):
             return about
     experiment = f"{name}-seed-{seed}-{_digest(root, settings)}"
     if not _is_there(root, experiment):
@@ -106,6 +106,10 @@ def trained(
         (curve / "curve.csv").rename(record.with_suffix(".csv"))
         write_json(record, about)
     return about
+
+
+def _that_stages_read(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if not key.startswith("promote.")}
 
 
 def _digest(root: Path, settings: Mapping[str, Any]) -> str:

@@ -21,6 +21,11 @@ def read(path: Path) -> object:
         raise UserError(f"{path}: no such file; `git checkout {path}` brings it back") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> object:
+    """What a text says, in plain values. Raises UserError as `read` does, with that name."""
     keys: list[str] = []
     try:
         loader = _Loader(text)
@@ -31,9 +36,9 @@ def read(path: Path) -> object:
         if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
             where = f"line {mark.line + 1}, column {mark.column + 1}"
             what = ", ".join(filter(None, (error.context, error.problem)))
-            raise UserError(f"{path}: {where}: {key}{what}") from None
+            raise UserError(f"{name}: {where}: {key}{what}") from None
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: {key}not readable as YAML: {reason}") from None
+        raise UserError(f"{name}: {key}not readable as YAML: {reason}") from None
 
 
 def dotted(keys: Sequence[object]) -> str:

@@ -15,7 +15,8 @@ def test_seeds_are_trained_once_recorded_and_summed_up(
     recipe.write_text(recipe.read_text().replace("steps: 20 ", "steps: 10 "))
     before = workspace.git("status", "--short")
     records = workspace.folder / "recipes" / "results" / "tried"
-    command = ("seeds", "2", "recipes/tried.yaml", "--record", "recipes/results/tried")
+    changed = ("-S", "model.hidden_size=24")
+    command = ("seeds", "2", "recipes/tried.yaml", *changed, "--record", "recipes/results/tried")
     printed = workspace.command(*command)
     assert printed.count("Running stage 'train'") == 2
     assert "Running stage 'fetch'" not in printed
@@ -26,6 +27,7 @@ def test_seeds_are_trained_once_recorded_and_summed_up(
     found = [json.loads((records / f"seed-{seed}.json").read_text()) for seed in range(2)]
     assert [record["params"]["seed"] for record in found] == [0, 1]
     assert {record["params"]["train.steps"] for record in found} == {10}
+    assert {record["params"]["model.hidden_size"] for record in found} == {24}
     assert found[0]["model_sha256"] != found[1]["model_sha256"]
     for record, seed in zip(found, range(2), strict=True):
         *_, last = (records / f"seed-{seed}.csv").read_text().splitlines()
@@ -34,7 +36,7 @@ def test_seeds_are_trained_once_recorded_and_summed_up(
     assert f"      test  mean {mean:.2%}, standard deviation " in printed
 
     # with the records, nothing runs; without them, the experiments are still there
-    again = workspace.command(*command, "--json")
+    again = workspace.command(*command, "-S", "promote.margin=0.5", "--json")  # no stage reads it
     assert json.loads(again)["records"] == found
     shutil.rmtree(records)
     assert json.loads(workspace.command(*command, "--json"))["records"] == found

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 HELP = """\
 How good a recipe is, apart from luck: it is trained with the seeds 0, 1, … N - 1, each as a DVC
 experiment that leaves the workspace as it is, and their accuracies are given with mean, standard
-deviation and the 95 % confidence interval of the mean (Student's t).
+deviation and the 95 % confidence interval of the mean (Student's t). With -S KEY=VALUE, a recipe
+is tried with another value and need not be written down.
 
 What was trained already is not trained again: an experiment on the present commit with the same
 parameters and code, or a record. With --record DIR each seed leaves DIR/seed-<n>.json and
@@ -40,6 +41,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a whole params.yaml, such as recipes/fast.yaml; its own seed is not used "
         "(default: params.yaml)",
     )
+    parser.add_argument(
+        "-S",
+        "--set-param",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="train with another value than the recipe's, train.steps=500 say; may be repeated",
+    )
     parser.add_argument("--record", metavar="DIR", type=Path, help="read and write records there")
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object: records and summaries"
@@ -52,8 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     recipe, here = (
-        listing.settings(params.load(path).model_dump())
-        for path in (arguments.recipe, root / "params.yaml")
+        listing.settings(found.model_dump())
+        for found in (
+            params.load(arguments.recipe, arguments.set_param),
+            params.load(root / "params.yaml"),
+        )
     )
     records = [
         seeds.trained(root, {**recipe, "seed": seed}, here, arguments.recipe.stem, arguments.record)
@@ -67,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         told = {"records": records, **{name: vars(one) for name, one in summaries.items()}}
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        _print(arguments.recipe, records, summaries)
+        what = " -S ".join([str(arguments.recipe), *arguments.set_param])
+        _print(what, records, summaries)
     return 0
 
 
@@ -77,7 +90,7 @@ def _figure(record: Mapping[str, Any], split: str, name: str) -> float:
 
 
 def _print(
-    recipe: Path, records: Sequence[Mapping[str, Any]], summaries: Mapping[str, "Summary"]
+    what: str, records: Sequence[Mapping[str, Any]], summaries: Mapping[str, "Summary"]
 ) -> None:
     from mnist_lstm.table import table, width
 
@@ -95,7 +108,7 @@ def _print(
         for record in records
     ]
     print(*table([titles, *rows], width(), right="rrrrr"), sep="\n")
-    print(f"\n{recipe}, {len(records)} seed{'s' if len(records) > 1 else ''}:")
+    print(f"\n{what}, {len(records)} seed{'s' if len(records) > 1 else ''}:")
     for split in ("validation", "test"):
         print(f"{split:>10}  {_told(summaries[f'{split} accuracy'])}")
     if len({record["device"] for record in records}) > 1:
