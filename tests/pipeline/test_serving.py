@@ -3,7 +3,6 @@
 import io
 import json
 import pickletools
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import mlflow
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
-from servers import free_port
 from workspace import Workspace
 
 from mnist_lstm.tracking.store import open_store
@@ -91,13 +89,3 @@ def test_a_forged_example_is_refused_and_not_unpickled(
     with pytest.raises(MlflowException, match="is not a pickle-free payload"):
         mlflow.pyfunc.load_model(str(model))
     assert not executed.exists()
-
-
-def test_make_serve_without_a_champion_is_a_line(clone: Workspace, baseline: Workspace) -> None:
-    shutil.copy(baseline.folder / "mlflow.db", clone.folder)
-    served = clone.start("python", "scripts/serve.py", str(free_port()))
-    printed, _ = served.communicate()
-    assert served.returncode == 1
-    assert printed.splitlines()[-1] == (
-        "make serve: there is no champion yet; `mnist-lstm promote RUN` makes one of a run"
-    )

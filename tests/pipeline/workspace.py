@@ -99,7 +99,7 @@ class Workspace:
         assert started.stdout
         assert started.wait() == 0  # not the end of what it prints: its workers hold that open
         started.stdout.close()
-        deadline = time.monotonic() + 500
+        deadline = time.monotonic() + 1000
         while "Running" in (status := self.dvc("queue", "status")) or "Queued" in status:
             assert time.monotonic() < deadline, status
             until = time.monotonic() + 20  # asking dvc takes a second of the processor
