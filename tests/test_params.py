@@ -165,21 +165,18 @@ def test_sizes_are_checked_where_the_images_are_counted(tmp_path: Path) -> None:
 
 def test_changes_are_made_before_the_check() -> None:
     recipe = PROJECT / "params.yaml"
-    changed = load(recipe, ["train.steps=100", "preprocess.split_seed=3", "seed=7"])
+    changed = load(recipe, {"train.steps": 100, "preprocess.split_seed": 3, "seed": 7})
     assert (changed.train.steps, changed.preprocess.split_seed, changed.seed) == (100, 3, 7)
     assert changed.train.batch_size == load(recipe).train.batch_size
-    for change, said in (
-        ("train.stepz=100", "train.stepz is not a known key; did you mean train.steps?"),
-        ("tran.steps=100", "tran is not a known key; did you mean train?"),
-        ("train.steps=0", "train.steps must be at least 1, is 0"),
-        ("train.steps=1e2", "train.steps must be a whole number, is '1e2' (text); write 100"),
-        ("seed.of=1", "seed must be a whole number"),
-        ("train.steps=[1", "-S train.steps: line 1, column 3: "),
-        ("train.steps", "-S takes KEY=VALUE"),
+    for key, value, said in (
+        ("train.stepz", 100, "train.stepz is not a known key; did you mean train.steps?"),
+        ("tran.steps", 100, "tran is not a known key; did you mean train?"),
+        ("train.steps", 0, "train.steps must be at least 1, is 0"),
+        ("seed.of", 1, "seed must be a whole number"),
     ):
         with pytest.raises(UserError) as error:
-            load(recipe, [change])
-        assert said in str(error.value), change
+            load(recipe, {key: value})
+        assert said in str(error.value), key
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from mnist_lstm.commands.seeds import _told
+from mnist_lstm import UserError
+from mnist_lstm.commands.seeds import _told, changes
 from mnist_lstm.seeds import summary
 
 
@@ -28,3 +29,16 @@ def test_equal_figures_have_an_interval_of_no_width() -> None:
     assert _told(summary([0.98, 0.98])) == (
         "mean 98.00%, standard deviation 0.00 points, 95 % interval of the mean 98.00% to 98.00%"
     )
+
+
+def test_changes_are_yaml_as_in_a_recipe() -> None:
+    given = ["train.steps=100", "model.reads=both", "train.clip_norm=null", "seed=0777"]
+    assert changes(given) == {
+        "train.steps": 100,
+        "model.reads": "both",
+        "train.clip_norm": None,
+        "seed": "0777",
+    }
+    for text, said in (("steps", "-S takes KEY=VALUE"), ("a=[1", "-S a: line 1, column 3: ")):
+        with pytest.raises(UserError, match=said):
+            changes([text])

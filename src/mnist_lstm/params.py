@@ -1,7 +1,7 @@
 """params.yaml as frozen, validated types; the only reader of that file."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -210,18 +210,16 @@ class Params(_Section):
         return self
 
 
-def load(path: Path, changes: Sequence[str] = ()) -> Params:
-    """Read and validate a params.yaml, all of it, with changes to it: `train.steps=100` say.
+def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
+    """Read and validate a params.yaml, all of it, with other values at some dotted keys.
 
     Raises UserError with one line for the first mistake: the file, the key, what it must be, what
     it is.
     """
     tree: Any = strict_yaml.read(path)
-    for change in changes if isinstance(tree, dict) else ():
-        key, is_there, text = change.partition("=")
-        if not is_there or not key:
-            raise UserError(f"-S takes KEY=VALUE, such as train.steps=100, and is {change!r}")
-        _set(tree, key, strict_yaml.parse(text, f"-S {key}"))
+    if isinstance(tree, dict):
+        for key, value in (changes or {}).items():
+            _set(tree, key, value)
     try:
         return Params.model_validate(tree)
     except ValidationError as error:

@@ -219,6 +219,7 @@ def test_a_server_that_dies_in_mid_run_and_one_that_comes_back(
     training = Watched(train(prepared, MLFLOW_TRACKING_URI=server.uri))
     while not runs(open_store(server.folder)):  # in its file: it need not answer us as well
         assert training.process.poll() is None
+        time.sleep(0.1)
     server.kill()
     lost = training.seconds_after("Iter")
     print(f"died: {lost:.1f} s lost")

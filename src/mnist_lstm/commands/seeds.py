@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_lstm import UserError
 from mnist_lstm.commands import count
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipe, here = (
         listing.settings(found.model_dump())
         for found in (
-            params.load(arguments.recipe, arguments.set_param),
+            params.load(arguments.recipe, changes(arguments.set_param)),
             params.load(root / "params.yaml"),
         )
     )
@@ -82,6 +83,19 @@ def run(arguments: argparse.Namespace) -> int:
         what = " -S ".join([str(arguments.recipe), *arguments.set_param])
         _print(what, records, summaries)
     return 0
+
+
+def changes(settings: Sequence[str]) -> dict[str, object]:
+    """The values of `KEY=VALUE`, by key. Raises UserError where one is no such text."""
+    from mnist_lstm import strict_yaml
+
+    values = {}
+    for setting in settings:
+        key, is_there, text = setting.partition("=")
+        if not is_there or not key:
+            raise UserError(f"-S takes KEY=VALUE, such as train.steps=100, and is {setting!r}")
+        values[key] = strict_yaml.parse(text, f"-S {key}")
+    return values
 
 
 def _figure(record: Mapping[str, Any], split: str, name: str) -> float:
