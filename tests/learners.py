@@ -44,6 +44,7 @@ class Learner:
             drawn(size, seed=number).to(torch.device(on))
             for number, size in enumerate((images, 20), start=1)
         )
+        self.test = self.held_out
         self.settings: dict[str, Any] = {
             "steps": steps,
             "eval_every": every,
@@ -62,7 +63,7 @@ class Learner:
         return self.model, self.optimizer, self.batches
 
     def steps(self, start: int = 0) -> Iterator[Evaluation | None]:
-        data = (self.train, self.held_out, self.held_out)
+        data = (self.train, self.held_out, self.test)
         return fit(*self.parts, *data, start=start, **self.settings)
 
     def run(self, start: int, stop: int) -> list[Evaluation]:

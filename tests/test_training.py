@@ -1,4 +1,8 @@
+from dataclasses import replace
+
+import pytest
 import torch
+from learners import Learner
 from samples import PROJECT, drawn, small_model
 
 from mnist_lstm.results import read_rows
@@ -97,3 +101,17 @@ def test_measuring_changes_nothing() -> None:
         model = small_model()
         results.append(trained(model, drawn(40, seed=1), 6, every=every)[-1])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_the_test_images_only_report(beyond: bool) -> None:
+    """With others, their accuracy is another one; the weights and all else are the same."""
+    learner = Learner(beyond=beyond)
+    mine = learner.run(0, 10)
+    other = Learner(beyond=beyond)
+    other.test = replace(other.test, labels=1 - other.test.labels)
+    others = other.run(0, 10)
+    assert torch.equal(learner.weights(), other.weights())
+    for one, its in zip(mine, others, strict=True):
+        assert its.test_accuracy == pytest.approx(1 - one.test_accuracy)
+        assert replace(its, test_accuracy=one.test_accuracy) == one
