@@ -1,0 +1,37 @@
+"""The committed leave-one-out trainings are of what the best recipe adds, and the docs say so."""
+
+import csv
+import runpy
+
+from samples import PROJECT
+
+from mnist_lstm.listing import settings
+from mnist_lstm.params import load
+
+BENCHMARK = runpy.run_path(str(PROJECT / "benchmarks" / "ingredients.py"))
+BEST, REFERENCE = (
+    settings(load(PROJECT / name).model_dump()) for name in ("recipes/best.yaml", "params.yaml")
+)
+# how long, and how often it is looked at: no ingredients
+SCHEDULE = {"train.steps", "train.eval_every", "train.checkpoint_every", "evaluate.shifts"}
+
+
+def test_each_departure_from_the_reference_is_left_out_once() -> None:
+    left_out = {key: v for values in BENCHMARK["WITHOUT"].values() for key, v in values.items()}
+    departs = {key for key, value in BEST.items() if value != REFERENCE[key]}
+    assert left_out.keys() == departs - SCHEDULE
+    assert left_out == {key: REFERENCE[key] for key in left_out}
+
+
+def test_each_row_is_of_two_trainings() -> None:
+    with BENCHMARK["FILE"].open() as file:
+        rows = [(row["without"], row["seed"], row["model_sha256"]) for row in csv.DictReader(file)]
+    expected = [(name, seed) for name in [*BENCHMARK["WITHOUT"], "everything"] for seed in "01"]
+    assert [row[:2] for row in rows] == expected
+    # gradients are never that long in these trainings: clipped or not, the weights are the same
+    others = [row[2] for row in rows if row[0] != "clipped gradients"]
+    assert len(set(others)) == len(others)
+
+
+def test_the_accuracy_page_has_this_table() -> None:
+    assert BENCHMARK["table"]() in (PROJECT / "docs" / "accuracy.md").read_text()
