@@ -160,7 +160,7 @@ def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
     """Keep JSON and figure: in .bench/, or, for the record, where git has them, with the page."""
     # from here on, since a process's peak memory is at least its parent's when it starts
     from benchmarks.figure import whole_jobs
-    from mnist_lstm.figures import save
+    from mnist_lstm.views.figures import save
 
     paths = RECORD if for_the_record else LATEST
     for path in paths.values():

@@ -9,7 +9,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from benchmarks.results import EVALUATIONS, STEPS, floors
 from benchmarks.table import duration
-from mnist_lstm.figures import BLUE, ORANGE, STYLE, WIDTH
+from mnist_lstm.views.figures import BLUE, ORANGE, STYLE, WIDTH
 
 
 def whole_jobs(results: Mapping[str, Any]) -> Figure:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_lstm.datasets import TEST_IMAGES, TEST_LABELS
-from mnist_lstm.idx import read_pair
+from mnist_lstm.data.datasets import TEST_IMAGES, TEST_LABELS
+from mnist_lstm.data.idx import read_pair
 
 ROOT = Path(__file__).parent.parent
 SHIFT = 4  # pixels, at most

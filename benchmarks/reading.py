@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from mnist_lstm import device
-from mnist_lstm.evaluation import read_row_by_row
-from mnist_lstm.model import RowLSTM
-from mnist_lstm.params import load
-from mnist_lstm.sequences import Sequences
+from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.learning import device
+from mnist_lstm.learning.evaluation import read_row_by_row
+from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.pipeline.params import load
 
 
 def seconds(project: Path) -> float:

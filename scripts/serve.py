@@ -14,7 +14,7 @@ def main(port: str) -> None:
     except (OSError, OverflowError, ValueError):
         sys.exit(f"make serve: cannot use port {port}; take another: make serve PORT=5002")
 
-    from mnist_lstm.promotion import shown
+    from mnist_lstm.runs.promotion import shown
     from mnist_lstm.tracking.registry import champion
     from mnist_lstm.tracking.store import TrackingError, open_store
 
@@ -40,7 +40,7 @@ def main(port: str) -> None:
         "__pyfunc_model_path__": found.uri,
     }
     server = [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", port, "--no-access-log"]
-    os.execv(sys.executable, [*server, "mnist_lstm.tracking.serving:app"])
+    os.execv(sys.executable, [*server, "mnist_lstm.serving.app:app"])
 
 
 if __name__ == "__main__":

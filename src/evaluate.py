@@ -3,10 +3,10 @@
 Run: dvc repro evaluate
 """
 
-from mnist_lstm import interruption
+from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
-    interruption.watch()  # first, since the other imports take seconds
+    signals.watch()  # first, since the other imports take seconds
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_lstm import device, figures, precision, stage
-from mnist_lstm.augmentation import Augmentation
-from mnist_lstm.checkpoint import Checkpoint
-from mnist_lstm.clock import now
-from mnist_lstm.evaluation import (
+from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.learning import device, precision
+from mnist_lstm.learning.augmentation import Augmentation
+from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.learning.evaluation import (
     accuracy_by_rows,
     by_class,
     mean_answer,
@@ -29,13 +29,15 @@ from mnist_lstm.evaluation import (
     overall,
     read_row_by_row,
 )
-from mnist_lstm.model import RowLSTM, accuracy, infer
-from mnist_lstm.params import Params
-from mnist_lstm.results import Row, Training, read_rows, write_json, write_rows
-from mnist_lstm.sequences import Sequences
+from mnist_lstm.learning.model import RowLSTM, accuracy, infer
+from mnist_lstm.pipeline import stage
+from mnist_lstm.pipeline.params import Params
+from mnist_lstm.pipeline.result_files import Row, Training, read_rows, write_json, write_rows
+from mnist_lstm.pipeline.timing import now
 from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import TrackingError, open_store, shown
 from mnist_lstm.tracking.view import View
+from mnist_lstm.views import figures
 
 SPLITS = ("validation", "test")
 WITHOUT_ORDER = 1000  # images that a model is asked about as often as they have rows

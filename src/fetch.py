@@ -1,19 +1,20 @@
 """Fetch the four IDX files of a data set into a folder, verified. Run: dvc repro fetch"""
 
-from mnist_lstm import interruption
+from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
-    interruption.watch()  # first, since the other imports take seconds
+    signals.watch()  # first, since the other imports take seconds
 
 import os
 from pathlib import Path
 
 from tqdm import tqdm
 
-from mnist_lstm import mirrors, own, stage
-from mnist_lstm.datasets import CLASSES, DATASETS, OWN
+from mnist_lstm.data import mirrors, user_data
+from mnist_lstm.data.datasets import CLASSES, DATASETS, OWN
 from mnist_lstm.files import write_atomically
-from mnist_lstm.params import Params
+from mnist_lstm.pipeline import stage
+from mnist_lstm.pipeline.params import Params
 
 
 def fetch(params: Params, own_folder: Path, raw: Path) -> None:
@@ -23,7 +24,7 @@ def fetch(params: Params, own_folder: Path, raw: Path) -> None:
     `own_folder`.
     """
     name = params.fetch.dataset
-    dataset = own.read(own_folder) if name == OWN else DATASETS[name]
+    dataset = user_data.read(own_folder) if name == OWN else DATASETS[name]
     images = f"{dataset.train_images:,} training and {dataset.test_images:,} test images"
     print(f"{dataset.name}: {images}, into {raw}")
     sources = mirrors.mirror_list(dataset, os.environ.get("MNIST_MIRROR"), stage.root())

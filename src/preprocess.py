@@ -1,17 +1,18 @@
 """Turn the four IDX files into row sequences: train, validation, test. Run: dvc repro preprocess"""
 
-from mnist_lstm import interruption
+from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
-    interruption.watch()  # first, since the other imports take seconds
+    signals.watch()  # first, since the other imports take seconds
 
 from pathlib import Path
 
 import torch
 
-from mnist_lstm import idx, stage
-from mnist_lstm.params import Params
-from mnist_lstm.sequences import Sequences, split
+from mnist_lstm.data import idx
+from mnist_lstm.data.sequences import Sequences, split
+from mnist_lstm.pipeline import stage
+from mnist_lstm.pipeline.params import Params
 
 
 def preprocess(params: Params, raw: Path, sequences: Path) -> None:

@@ -1,9 +1,9 @@
 """Train the row LSTM, on from its last checkpoint where there is one. Run: dvc repro train"""
 
-from mnist_lstm import interruption
+from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
-    interruption.watch()  # first, since the other imports take seconds
+    signals.watch()  # first, since the other imports take seconds
 
 import uuid
 from collections.abc import Callable, Mapping
@@ -13,19 +13,21 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from mnist_lstm import UserError, checkpoint, device, precision, provenance, stage
-from mnist_lstm.augmentation import Augmentation
-from mnist_lstm.checkpoint import Checkpoint, Damaged
-from mnist_lstm.clock import Clock, now
+from mnist_lstm import UserError
+from mnist_lstm.data.sequences import SPLITS, Batches, Sequences
 from mnist_lstm.files import sha256
-from mnist_lstm.interruption import Interrupted
-from mnist_lstm.model import RowLSTM
-from mnist_lstm.optimizer import AveragingAdam, averaged, one_cycle
-from mnist_lstm.params import Params, TrainParams
-from mnist_lstm.results import Training, row
-from mnist_lstm.sequences import SPLITS, Batches, Sequences
-from mnist_lstm.tracking import Follower
-from mnist_lstm.training import Evaluation, fit
+from mnist_lstm.learning import checkpoint, device, precision
+from mnist_lstm.learning.augmentation import Augmentation
+from mnist_lstm.learning.checkpoint import Checkpoint, Damaged
+from mnist_lstm.learning.fit import Evaluation, fit
+from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.learning.optimizer import AveragingAdam, averaged, one_cycle
+from mnist_lstm.pipeline import provenance, stage
+from mnist_lstm.pipeline.params import Params, TrainParams
+from mnist_lstm.pipeline.result_files import Training, row
+from mnist_lstm.pipeline.signals import Interrupted
+from mnist_lstm.pipeline.timing import Clock, now
+from mnist_lstm.tracking.follower import Follower
 
 
 def train(params: Params, sequences: Path, results: Path) -> None:
@@ -41,7 +43,7 @@ def train(params: Params, sequences: Path, results: Path) -> None:
     computes_in = precision.choose(params.train.precision, _model(params, data["train"], where))
     facts = _facts(params, files, where, computes_in)
     saved = Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
-    with saved.held(_say_who_trains), interruption.deferred():
+    with saved.held(_say_who_trains), signals.deferred():
         saved.prune()
         learner = _start(params, data["train"], where, computes_in)
         state = _load(saved, learner, params.train.steps)
@@ -131,7 +133,7 @@ def _learn(
                 record.timings.append(row(clock.read(step)))
                 bar.set_postfix(loss=f"{evaluation.train_loss:.3f}", refresh=False)
                 tqdm.write(_reference_line(evaluation))
-            if signal := interruption.came():
+            if signal := signals.came():
                 save()
                 where = f"step {step:,} of {settings.steps:,}"
                 raise Interrupted(signal, f"saved at {where}: run it again, and it goes on there")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 from samples import PROJECT
 
-from mnist_lstm.params import Params
+from mnist_lstm.pipeline.params import Params
 
 REFERENCE = (PROJECT / "params.yaml").read_text()
 

@@ -1,11 +1,16 @@
 """What holds for every test: a seed, few threads, and none of the user's own settings."""
 
+import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis.configuration import set_hypothesis_home_dir
+
+if TYPE_CHECKING:
+    from mnist_lstm.tracking.store import Store
 
 torch.set_num_threads(1)  # for models this small, a second one costs more than it brings
 
@@ -25,6 +30,28 @@ def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def root(tmp_path: Path, fresh_store: Path) -> Path:
+    """A folder with an empty store in it."""
+    shutil.copy(fresh_store, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def store(root: Path) -> "Store":
+    from mnist_lstm.tracking.store import open_store  # imports MLflow
+
+    return open_store(root)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder with what train and evaluate leave."""
+    from tracked import leave_results  # imports MLflow
+
+    return leave_results(tmp_path / "results")
 
 
 @pytest.fixture(autouse=True)

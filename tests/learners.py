@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from samples import drawn, small_model
 
-from mnist_lstm.augmentation import Augmentation
-from mnist_lstm.optimizer import AveragingAdam, one_cycle
-from mnist_lstm.sequences import Batches
-from mnist_lstm.training import Evaluation, fit
+from mnist_lstm.data.sequences import Batches
+from mnist_lstm.learning.augmentation import Augmentation
+from mnist_lstm.learning.fit import Evaluation, fit
+from mnist_lstm.learning.optimizer import AveragingAdam, one_cycle
 
 
 class Learner:

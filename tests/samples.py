@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from mnist_lstm.model import RowLSTM
-from mnist_lstm.sequences import Sequences
+from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.learning.model import RowLSTM
 
 PROJECT = Path(__file__).parent.parent
 

@@ -10,9 +10,9 @@ import yaml
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.listing import settings
-from mnist_lstm.params import Params, load
-from mnist_lstm.seeds import summary
+from mnist_lstm.pipeline.params import Params, load
+from mnist_lstm.runs.listing import settings
+from mnist_lstm.runs.seeds import summary
 
 GENERATED = runpy.run_path(str(PROJECT / "scripts" / "docs.py"))["generated"]()
 REFERENCE = settings(load(PROJECT / "params.yaml").model_dump())

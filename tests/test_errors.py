@@ -31,17 +31,20 @@ from dvc.repo import Repo
 from PIL import Image
 from samples import PROJECT, catalogue, drawn, is_the_line, small_model
 from test_idx import MALFORMED
-from test_pictures import claim
+from test_photo import claim
 from tracked import ROWS, TIMINGS, about, leave_results
 from tracked import evaluated as leave_evaluated
 
-from mnist_lstm import UserError, cli, datasets, idx, mirrors, pictures, stage
-from mnist_lstm.clock import now
-from mnist_lstm.history import History, Result
-from mnist_lstm.promotion import Entrant
-from mnist_lstm.results import Training, read_json, write_json, write_rows
-from mnist_lstm.selection import find
-from mnist_lstm.tracking import Follower, registry
+from mnist_lstm import UserError, cli
+from mnist_lstm.data import datasets, idx, mirrors, photo
+from mnist_lstm.pipeline import stage
+from mnist_lstm.pipeline.result_files import Training, read_json, write_json, write_rows
+from mnist_lstm.pipeline.timing import now
+from mnist_lstm.runs.history import History, Result
+from mnist_lstm.runs.promotion import Entrant
+from mnist_lstm.runs.resolve import find
+from mnist_lstm.tracking import registry
+from mnist_lstm.tracking.follower import Follower
 from mnist_lstm.tracking.projection import Run
 from mnist_lstm.tracking.projection import project as show
 from mnist_lstm.tracking.store import TrackingError, open_store
@@ -311,7 +314,7 @@ def device(name: str, gpus: int) -> Callable[[Project], str]:
 def without_bfloat16(project: Project) -> str:
     project.sequences()
     project.edit("precision: auto", "precision: bfloat16")
-    project.monkeypatch.setattr("mnist_lstm.precision.works", lambda *_: False)
+    project.monkeypatch.setattr("mnist_lstm.learning.precision.works", lambda *_: False)
     return project.run("train")
 
 
@@ -503,7 +506,7 @@ def cut(path: Path) -> None:
 
 
 def picture_of_another(project: Project) -> str:
-    really = pictures.read
+    really = photo.read
 
     def read(*arguments: Any) -> object:
         with ordinary_user():
@@ -513,7 +516,7 @@ def picture_of_another(project: Project) -> str:
         grey(GLYPH)(path)
         path.chmod(0)
 
-    project.monkeypatch.setattr(pictures, "read", read)
+    project.monkeypatch.setattr(photo, "read", read)
     return predicted(draw)(project)
 
 

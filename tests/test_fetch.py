@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lstm import mirrors, params
-from mnist_lstm.datasets import CLASSES, DATASETS, FILES, TRAIN_IMAGES
+from mnist_lstm.data import mirrors
+from mnist_lstm.data.datasets import CLASSES, DATASETS, FILES, TRAIN_IMAGES
+from mnist_lstm.pipeline import params
 
 ROOT = Path(__file__).parents[1]
 QUICK = ROOT / "recipes" / "quick.yaml"

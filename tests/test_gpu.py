@@ -9,9 +9,9 @@ import torch
 from learners import Learner
 from samples import small_model
 
-from mnist_lstm import device, precision
-from mnist_lstm.checkpoint import Checkpoint
-from mnist_lstm.training import WARM_UP
+from mnist_lstm.learning import device, precision
+from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.learning.fit import WARM_UP
 
 pytestmark = [
     pytest.mark.gpu,

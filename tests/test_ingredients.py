@@ -5,8 +5,8 @@ import runpy
 
 from samples import PROJECT
 
-from mnist_lstm.listing import settings
-from mnist_lstm.params import load
+from mnist_lstm.pipeline.params import load
+from mnist_lstm.runs.listing import settings
 
 BENCHMARK = runpy.run_path(str(PROJECT / "benchmarks" / "ingredients.py"))
 BEST, REFERENCE = (

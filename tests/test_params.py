@@ -14,7 +14,7 @@ from mutations import fuzz
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.params import load, values_of
+from mnist_lstm.pipeline.params import load, values_of
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lstm.provenance import observe, versions
+from mnist_lstm.pipeline.provenance import observe, versions
 
 
 @pytest.fixture

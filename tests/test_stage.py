@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from samples import PROJECT
 
-from mnist_lstm import UserError, stage
+from mnist_lstm import UserError
+from mnist_lstm.pipeline import stage
 
 DVC_YAML = """
 stages:
@@ -22,7 +23,8 @@ stages:
 """
 DEMO = '''"""Demonstrate a stage."""
 from pathlib import Path
-from mnist_lstm import UserError, stage
+from mnist_lstm import UserError
+from mnist_lstm.pipeline import stage
 
 def demo(params, out):
     """Put it into `out`."""

@@ -1,4 +1,4 @@
-"""This project's own loop, mnist_lstm.training.fit, as src/train.py drives it."""
+"""This project's own loop, mnist_lstm.learning.fit.fit, as src/train.py drives it."""
 
 import math
 import time
@@ -9,11 +9,12 @@ import torch
 
 from benchmarks.contender import CLASSES, DROPOUT, LEARNING_RATE, Skipped, Work, drawn, run
 from benchmarks.contenders.on_torch import OnTorch
-from mnist_lstm import UserError, device, precision
-from mnist_lstm.model import RowLSTM
-from mnist_lstm.optimizer import AveragingAdam
-from mnist_lstm.sequences import Batches, Sequences
-from mnist_lstm.training import Evaluation, fit
+from mnist_lstm import UserError
+from mnist_lstm.data.sequences import Batches, Sequences
+from mnist_lstm.learning import device, precision
+from mnist_lstm.learning.fit import Evaluation, fit
+from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.learning.optimizer import AveragingAdam
 
 ENDLESS = 10**9
 

@@ -21,12 +21,12 @@ from torch import Tensor
 from workspace import Workspace, pasted, stages_run
 
 from mnist_lstm.cli import main
-from mnist_lstm.history import TRAIN, History
-from mnist_lstm.model import Classifier, RowLSTM
-from mnist_lstm.pictures import form_of, read
-from mnist_lstm.scratch import scratch
-from mnist_lstm.selection import find
-from mnist_lstm.sequences import Sequences
+from mnist_lstm.data.photo import form_of, read
+from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.learning.model import Classifier, RowLSTM
+from mnist_lstm.runs.history import TRAIN, History
+from mnist_lstm.runs.resolve import find
+from mnist_lstm.runs.worktree import scratch
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.store import open_store
 
@@ -183,13 +183,12 @@ def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
 def train_changed_code(tour: Tour) -> dict[str, Any]:
     """The run of code that no commit has, made the champion by force; its run.json."""
     project = tour.project
-    model = project.folder / "src" / "mnist_lstm" / "model.py"
+    model = project.folder / "src" / "mnist_lstm" / "learning" / "model.py"
     changed = model.read_text().replace(
         "nn.init.constant_(self.head.bias, 0.1)", "nn.init.constant_(self.head.bias, START)"
     )
-    model.write_text(
-        changed.replace("import UserError", "import UserError\nfrom mnist_lstm.start import START")
-    )
+    start = "from mnist_lstm.learning.start import START"
+    model.write_text(changed.replace("import UserError", f"import UserError\n{start}"))
     (model.parent / "start.py").write_text("START = 0.25\n")  # a file that git does not know
     assert stages_run(project.dvc("repro")) == ["train", "evaluate"]
     about: dict[str, Any] = project.json("results/train/run.json")

@@ -20,8 +20,8 @@ from samples import catalogue, is_the_line
 from trainings import STEPS, prepare, train, uninterrupted
 from workspace import Workspace
 
-from mnist_lstm import interruption
-from mnist_lstm.results import read_rows
+from mnist_lstm.pipeline import signals
+from mnist_lstm.pipeline.result_files import read_rows
 from mnist_lstm.tracking.store import open_store
 
 LINES = [line for line in catalogue()["Stopped, and going on"] if "mnist-lstm" not in line]
@@ -82,7 +82,7 @@ def dvc_while_its_trainer_sleeps(workspace: Workspace) -> Callable[[int], None]:
     def stop(pid: int) -> None:
         trainer(workspace, signal.SIGSTOP)(pid)
         os.kill(pid, signal.SIGKILL)
-        time.sleep(interruption.PARENT_CHECKED)
+        time.sleep(signals.PARENT_CHECKED)
         trainer(workspace, signal.SIGCONT)(pid)
 
     return stop

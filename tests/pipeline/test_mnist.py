@@ -7,7 +7,7 @@ import pytest
 from samples import PROJECT
 from workspace import Workspace
 
-from mnist_lstm.results import read_rows
+from mnist_lstm.pipeline.result_files import read_rows
 
 
 @pytest.mark.mnist

@@ -24,9 +24,9 @@ from trainings import prepare, train
 from workspace import Workspace
 
 from mnist_lstm.cli import main
-from mnist_lstm.model import Classifier, RowLSTM
-from mnist_lstm.results import read_rows
-from mnist_lstm.sequences import Sequences
+from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.learning.model import Classifier, RowLSTM
+from mnist_lstm.pipeline.result_files import read_rows
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import Store, open_store

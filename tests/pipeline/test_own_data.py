@@ -6,7 +6,7 @@ from pathlib import Path
 from samples import PROJECT
 from workspace import Workspace, stages_run
 
-from mnist_lstm.results import read_rows
+from mnist_lstm.pipeline.result_files import read_rows
 
 
 def test_own_images_go_through_the_pipeline(tmp_path: Path) -> None:

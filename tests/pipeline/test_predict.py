@@ -13,9 +13,9 @@ from PIL import Image
 from workspace import Workspace
 
 from mnist_lstm.cli import main
-from mnist_lstm.model import RowLSTM, infer
-from mnist_lstm.pictures import form_of, read
-from mnist_lstm.sequences import Sequences
+from mnist_lstm.data.photo import form_of, read
+from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.learning.model import RowLSTM, infer
 
 SOME = 20  # test images
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from workspace import Workspace, stages_run
 
-from mnist_lstm.model import Classifier, RowLSTM
-from mnist_lstm.results import read_rows
+from mnist_lstm.learning.model import Classifier, RowLSTM
+from mnist_lstm.pipeline.result_files import read_rows
 from mnist_lstm.tracking.store import open_store
 
 

@@ -13,7 +13,7 @@ import torch
 from remade import SCRATCH, nothing_is_left, reproduce
 from workspace import Workspace
 
-from mnist_lstm.scratch import scratch
+from mnist_lstm.runs.worktree import scratch
 
 
 def test_another_processor_is_named(workspace: Workspace, temporary: Path) -> None:

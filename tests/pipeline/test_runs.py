@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 from workspace import Workspace, pasted
 
 from mnist_lstm.cli import main
-from mnist_lstm.history import History
-from mnist_lstm.selection import NoSuchRun, find
+from mnist_lstm.runs.history import History
+from mnist_lstm.runs.resolve import NoSuchRun, find
 
 METRICS = "results/evaluate/metrics.json"
 Capture = pytest.CaptureFixture[str]

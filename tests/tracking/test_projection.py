@@ -11,8 +11,8 @@ from samples import drawn
 from tracked import ROWS, TIMINGS, about, contents, evaluated
 
 from mnist_lstm.files import sha256
-from mnist_lstm.model import Classifier, RowLSTM
-from mnist_lstm.results import write_json
+from mnist_lstm.learning.model import Classifier, RowLSTM
+from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.tracking.projection import Run, differences, project, runs
 from mnist_lstm.tracking.store import Store
 from mnist_lstm.tracking.view import View

@@ -14,9 +14,9 @@ from samples import PROJECT, drawn
 from tracked import about, evaluated, leave_results
 
 from mnist_lstm.cli import main
-from mnist_lstm.model import Classifier, RowLSTM
-from mnist_lstm.promotion import Entrant
-from mnist_lstm.results import read_json, write_json
+from mnist_lstm.learning.model import Classifier, RowLSTM
+from mnist_lstm.pipeline.result_files import read_json, write_json
+from mnist_lstm.runs.promotion import Entrant
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import Store, TrackingError, open_store

@@ -8,11 +8,11 @@ from urllib.parse import urlparse
 import mlflow
 from samples import small_model
 
-from mnist_lstm.clock import Timing
 from mnist_lstm.files import sha256
-from mnist_lstm.results import Training, row, write_json, write_rows
+from mnist_lstm.learning.fit import Evaluation
+from mnist_lstm.pipeline.result_files import Training, row, write_json, write_rows
+from mnist_lstm.pipeline.timing import Timing
 from mnist_lstm.tracking.store import Store
-from mnist_lstm.training import Evaluation
 
 STEPS = (50, 100)
 ROWS = [row(Evaluation(step, 0, 0.5, step / 1000, step / 999, 1 / step)) for step in STEPS]

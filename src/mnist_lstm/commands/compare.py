@@ -11,9 +11,9 @@ from mnist_lstm import UserError
 from mnist_lstm.commands import RUN
 
 if TYPE_CHECKING:
-    from mnist_lstm.comparison import Paired
-    from mnist_lstm.history import History, Result
-    from mnist_lstm.listing import Run
+    from mnist_lstm.runs.comparison import Paired
+    from mnist_lstm.runs.history import History, Result
+    from mnist_lstm.runs.listing import Run
 
 HELP = f"""\
 The parameters in which the runs differ, their final metrics side by side, their curves in one
@@ -43,9 +43,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the runs, compare, print, draw."""
-    from mnist_lstm import figures, listing, stage
-    from mnist_lstm.comparison import differing, pair
-    from mnist_lstm.history import History
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs import listing
+    from mnist_lstm.runs.comparison import differing, pair
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.views import figures
 
     root = stage.root()
     history = History(root)
@@ -80,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _find(history: "History", texts: Sequence[str]) -> list["Result"]:
     """The runs of these names, none of them twice."""
-    from mnist_lstm.selection import find, label
+    from mnist_lstm.runs.resolve import find, label
 
     found: list[Result] = []
     for text in texts:
@@ -113,7 +115,7 @@ def _print(
     keys: Sequence[str],
     pairs: dict[str, "Paired | str"],
 ) -> None:
-    from mnist_lstm.table import table, width
+    from mnist_lstm.views.text_table import table, width
 
     rows = [["", *names], *([key, *_values(runs, key)] for key in keys)]
     for split in ("validation", "test"):
@@ -133,7 +135,7 @@ def _print(
 
 
 def _values(runs: Sequence["Run"], key: str) -> list[str]:
-    from mnist_lstm.listing import shown
+    from mnist_lstm.runs.listing import shown
 
     return [shown(run.params[key]) if key in run.params else "–" for run in runs]
 

@@ -14,7 +14,7 @@ from mnist_lstm.commands import RUN
 if TYPE_CHECKING:
     import numpy as np
 
-    from mnist_lstm.chosen import Chosen
+    from mnist_lstm.runs.predictor import Chosen
 
 HELP = f"""\
 What PNG or JPEG pictures show, with the probability that the model gives to it. A picture may be of
@@ -65,38 +65,40 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare the pictures, ask the model, print."""
-    from mnist_lstm import chosen, pictures, stage
+    from mnist_lstm.data import photo
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs import predictor
 
     root = stage.root()
     if arguments.named is not None:
-        one = chosen.of_run(root, arguments.named)
+        one = predictor.of_run(root, arguments.named)
     elif arguments.model is not None:
-        one = chosen.of_file(root, arguments.model)
+        one = predictor.of_file(root, arguments.model)
     else:
-        one = chosen.of_project(root)
+        one = predictor.of_project(root)
     print(f"mnist-lstm predict: model: {one.source}", file=sys.stderr)
 
-    form = pictures.form_of(one.dataset, *one.image)
+    form = photo.form_of(one.dataset, *one.image)
     files, images, errors = [], [], []
     for path in arguments.images:
         try:
-            found = pictures.files_in(path)
+            found = photo.files_in(path)
         except UserError as error:
             errors.append(_refused(path, error))
             continue
         for file in found:
             try:
-                images.append(pictures.read(file, form))
+                images.append(photo.read(file, form))
                 files.append(file)
             except UserError as error:
                 errors.append(_refused(file, error))
-    seen = pictures.together(images, form)
+    seen = photo.together(images, form)
     beliefs = _beliefs(one, seen, after_each_row=arguments.explain)
     names = _names(files)
     if arguments.show:
         for name, image in zip(names, seen, strict=True):
             factor = max(1, 280 // max(image.shape))
-            _write(arguments.show / f"{name}.seen.png", pictures.enlarged(image, factor))
+            _write(arguments.show / f"{name}.seen.png", photo.enlarged(image, factor))
     if arguments.json:
         told = [
             _told(file, belief, one.classes, rows=arguments.explain)
@@ -123,13 +125,13 @@ def _beliefs(one: "Chosen", images: "np.ndarray", *, after_each_row: bool) -> "n
     """Probabilities after each row, or after the last alone: (N, T, D) -> (N, T or 1, C)."""
     import torch
 
-    from mnist_lstm.model import infer
+    from mnist_lstm.learning.model import infer
 
     pixels = torch.from_numpy(images)
     if not len(pixels):
         return images[:, :1]
     if after_each_row:
-        from mnist_lstm.evaluation import read_row_by_row  # a second, with scikit-learn
+        from mnist_lstm.learning.evaluation import read_row_by_row  # a second, with scikit-learn
 
         logits = read_row_by_row(one.model, pixels.split(1000))
     else:
@@ -182,7 +184,7 @@ def _print(
     *,
     explain: bool,
 ) -> None:
-    from mnist_lstm.table import table, width
+    from mnist_lstm.views.text_table import table, width
 
     if not files:
         return
@@ -220,7 +222,7 @@ def _bars(image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]) -> 
 def _draw(
     path: Path, title: str, image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]
 ) -> None:
-    from mnist_lstm import figures
+    from mnist_lstm.views import figures
 
     figure = figures.belief_of_one(title, image, belief, classes)
     try:

@@ -9,8 +9,8 @@ from mnist_lstm import UserError
 from mnist_lstm.commands import RUN
 
 if TYPE_CHECKING:
-    from mnist_lstm.history import History
-    from mnist_lstm.promotion import Entrant
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.promotion import Entrant
     from mnist_lstm.tracking.registry import Version
 
 HELP = f"""\
@@ -61,11 +61,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _promote(arguments: argparse.Namespace) -> int:
-    from mnist_lstm import stage
-    from mnist_lstm.history import History
-    from mnist_lstm.params import load
-    from mnist_lstm.promotion import Entrant, judge
-    from mnist_lstm.selection import find
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.pipeline.params import load
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.promotion import Entrant, judge
+    from mnist_lstm.runs.resolve import find
 
     root = stage.root()
     margin = load(root / "params.yaml").promote.margin
@@ -73,8 +73,8 @@ def _promote(arguments: argparse.Namespace) -> int:
     result = find(history, arguments.run_name)
     entrant = Entrant.of(history, result)
 
+    from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking import registry  # seconds, so only for a run that can be promoted
-    from mnist_lstm.tracking.audit import view
     from mnist_lstm.tracking.projection import project
     from mnist_lstm.tracking.store import open_store
 
@@ -103,7 +103,7 @@ def _promote(arguments: argparse.Namespace) -> int:
 
 def _now(history: "History", champion: "Version") -> "Entrant":
     """The champion as its results have it; where they are gone, as its version's tags do."""
-    from mnist_lstm.promotion import Entrant
+    from mnist_lstm.runs.promotion import Entrant
 
     for result in history.results:
         if result.about["training_id"] == champion.training_id and result.evaluations:
@@ -130,7 +130,7 @@ def _say(
 
 
 def _roll_back(arguments: argparse.Namespace) -> int:
-    from mnist_lstm import stage
+    from mnist_lstm.pipeline import stage
     from mnist_lstm.tracking import registry
     from mnist_lstm.tracking.store import open_store
 

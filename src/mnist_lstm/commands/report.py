@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from mnist_lstm import UserError
 
 if TYPE_CHECKING:
-    from mnist_lstm.history import History
-    from mnist_lstm.report import Picture, Section
-    from mnist_lstm.results import Row
+    from mnist_lstm.pipeline.result_files import Row
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.views.html_page import Picture, Section
 
 HELP = """\
 One page of HTML: the metrics of the results in the workspace and of those that HEAD has, with the
@@ -55,11 +55,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read both results, draw, write the page, tell where it is."""
-    from mnist_lstm import stage
     from mnist_lstm.files import write_atomically
-    from mnist_lstm.history import History
-    from mnist_lstm.report import page
-    from mnist_lstm.results import read_rows
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.pipeline.result_files import read_rows
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.views.html_page import page
 
     root = stage.root()
     history = History(root)
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _workspace(history: "History") -> Side:
-    from mnist_lstm.results import read_json, read_rows
+    from mnist_lstm.pipeline.result_files import read_json, read_rows
 
     about = history.workspace.about if history.workspace else {}
     return Side(about, read_json(history.root / METRICS), read_rows(history.root / CURVE))
@@ -90,7 +90,7 @@ def _workspace(history: "History") -> Side:
 
 def _committed(history: "History") -> Side | None:
     """What HEAD has; None where it has no results."""
-    from mnist_lstm.results import read_json, read_rows
+    from mnist_lstm.pipeline.result_files import read_json, read_rows
 
     contents = {name: history.committed(name) for name in (METRICS, CURVE)}
     if not all(contents.values()):
@@ -126,9 +126,9 @@ def _minute(time: str) -> str:
 
 def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
     """What came of it, what it was made with, and what is different in HEAD."""
-    from mnist_lstm.comparison import differing
-    from mnist_lstm.listing import settings, shown
-    from mnist_lstm.report import Section, Table
+    from mnist_lstm.runs.comparison import differing
+    from mnist_lstm.runs.listing import settings, shown
+    from mnist_lstm.views.html_page import Section, Table
 
     titles = ["", "workspace", *(["committed (HEAD)", "difference"] if committed else [])]
     rows = [titles + ["published script"] * bool(published)]
@@ -176,8 +176,8 @@ def _difference(value: float, key: str) -> str:
 
 
 def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
-    from mnist_lstm import figures
-    from mnist_lstm.report import Picture, Section
+    from mnist_lstm.views import figures
+    from mnist_lstm.views.html_page import Picture, Section
 
     if committed is None:
         curves = {"workspace": here.curve}
@@ -196,9 +196,9 @@ def _evaluation(folder: Path) -> list["Section"]:
     """What evaluate found: drawn from its tables, but for the mistakes, which need the images."""
     import numpy as np
 
-    from mnist_lstm import figures
-    from mnist_lstm.report import Picture, Section
-    from mnist_lstm.results import read_rows
+    from mnist_lstm.pipeline.result_files import read_rows
+    from mnist_lstm.views import figures
+    from mnist_lstm.views.html_page import Picture, Section
 
     classes = [str(row["class"]) for row in read_rows(folder / "classes.csv")]
     test = [row for row in read_rows(folder / "predictions.csv") if row["split"] == "test"]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm.commands import RUN
-from mnist_lstm.verdict import TOLERANCE
+from mnist_lstm.runs.reproduction import TOLERANCE
 
 if TYPE_CHECKING:
-    from mnist_lstm.history import History, Result
-    from mnist_lstm.scratch import Scratch
-    from mnist_lstm.verdict import Made, Verdict
+    from mnist_lstm.runs.history import History, Result
+    from mnist_lstm.runs.reproduction import Made, Verdict
+    from mnist_lstm.runs.worktree import Scratch
 
 HELP = f"""\
 The run's code (its commit, with its patch where the code had changes that were not committed), its
@@ -65,8 +65,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restore, run, compare, tell."""
-    from mnist_lstm import stage
-    from mnist_lstm.scratch import scratch
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs.worktree import scratch
 
     root = stage.root()
     then = _find(root, arguments.which)
@@ -88,8 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _find(root: Path, text: str) -> "Made":
     """The run of that name, as its results have it, else as MLflow has it."""
-    from mnist_lstm.history import History
-    from mnist_lstm.selection import NoSuchRun, find
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.resolve import NoSuchRun, find
 
     history = History(root)
     try:
@@ -104,7 +104,7 @@ def _find(root: Path, text: str) -> "Made":
         names += result.experiments  # MLflow knows the one that trained, others share its result
     except NoSuchRun:
         pass
-    from mnist_lstm.tracking import archive  # seconds, with MLflow and torch
+    from mnist_lstm.runs import archive  # seconds, with MLflow and torch
 
     for name in names:
         if made := archive.find(root, name):
@@ -113,8 +113,8 @@ def _find(root: Path, text: str) -> "Made":
 
 
 def _recorded(history: "History", result: "Result") -> "Made":
-    from mnist_lstm.results import read_json
-    from mnist_lstm.verdict import Made
+    from mnist_lstm.pipeline.result_files import read_json
+    from mnist_lstm.runs.reproduction import Made
 
     files = result.evaluations[-1] if result.evaluations else {}
     metrics = history.metrics(result)
@@ -130,8 +130,8 @@ def _reproduce(
     then: "Made", place: "Scratch", tolerance: float, tell: Callable[[str], object]
 ) -> tuple["Made | None", "Verdict"]:
     """Make the run again; what came out, if anything, and how it compares."""
-    from mnist_lstm.results import read_json
-    from mnist_lstm.verdict import Made, Verdict, judge
+    from mnist_lstm.pipeline.result_files import read_json
+    from mnist_lstm.runs.reproduction import Made, Verdict, judge
 
     about = then.about
     place.restore_code(about)
@@ -163,8 +163,8 @@ def _print(
     verdict: "Verdict",
     kept: Path | None,
 ) -> None:
-    from mnist_lstm.table import table, width
-    from mnist_lstm.verdict import rows
+    from mnist_lstm.runs.reproduction import rows
+    from mnist_lstm.views.text_table import table, width
 
     about = then.about
     if arguments.json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mnist_lstm.commands import count
 
 if TYPE_CHECKING:
-    from mnist_lstm.listing import Run
+    from mnist_lstm.runs.listing import Run
 
 HELP = """\
 Every run of this project, from its results in the workspace, in commits, of DVC experiments and in
@@ -59,10 +59,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, filter, sort, print."""
-    from mnist_lstm import listing, stage
-    from mnist_lstm.history import History
-    from mnist_lstm.selection import NO_RUN_YET
-    from mnist_lstm.unfinished import unfinished
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs import listing
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.resolve import NO_RUN_YET
+    from mnist_lstm.runs.unfinished import unfinished
 
     root = stage.root()
     every = listing.runs(History(root), unfinished(root / ".checkpoints"))
@@ -86,8 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(found: Sequence["Run"]) -> None:
-    from mnist_lstm.listing import assignments
-    from mnist_lstm.table import fits, table, width
+    from mnist_lstm.runs.listing import assignments
+    from mnist_lstm.views.text_table import fits, table, width
 
     differences = [" ".join(assignments(run.differs)) or "nothing" for run in found]
     rows = [TITLES, *(_cells(run) for run in found)]

@@ -11,7 +11,7 @@ from mnist_lstm import UserError
 from mnist_lstm.commands import count
 
 if TYPE_CHECKING:
-    from mnist_lstm.seeds import Summary
+    from mnist_lstm.runs.seeds import Summary
 
 HELP = """\
 How good a recipe is, apart from luck: it is trained with the seeds 0, 1, … N - 1, each as a DVC
@@ -58,7 +58,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, one after the other, and print."""
-    from mnist_lstm import listing, params, seeds, stage
+    from mnist_lstm.pipeline import params, stage
+    from mnist_lstm.runs import listing, seeds
 
     root = stage.root()
     recipe, here = (
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def changes(settings: Sequence[str]) -> dict[str, object]:
     """The values of `KEY=VALUE`, by key. Raises UserError where one is no such text."""
-    from mnist_lstm import strict_yaml
+    from mnist_lstm.pipeline import strict_yaml
 
     values = {}
     for setting in settings:
@@ -106,7 +107,7 @@ def _figure(record: Mapping[str, Any], split: str, name: str) -> float:
 def _print(
     what: str, records: Sequence[Mapping[str, Any]], summaries: Mapping[str, "Summary"]
 ) -> None:
-    from mnist_lstm.table import table, width
+    from mnist_lstm.views.text_table import table, width
 
     titles = ["seed", "validation", "test", "steps", "seconds", "device", "run"]
     rows = [

@@ -17,9 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Project every result, and tell what that changed."""
-    from mnist_lstm import stage
-    from mnist_lstm.history import History
-    from mnist_lstm.tracking.audit import view
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs.audit import view
+    from mnist_lstm.runs.history import History
     from mnist_lstm.tracking.projection import project
     from mnist_lstm.tracking.store import open_store, shown
 

@@ -21,9 +21,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print and, if asked to, mend."""
-    from mnist_lstm import stage
-    from mnist_lstm.history import History
-    from mnist_lstm.tracking.audit import disagreements
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs.audit import disagreements
+    from mnist_lstm.runs.history import History
     from mnist_lstm.tracking.store import open_store, shown
 
     root = stage.root()

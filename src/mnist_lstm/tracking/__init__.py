@@ -1,16 +1,7 @@
-"""MLflow as a view of a training's files, which can be made anew from them; its only importer.
-
-`store` is where the runs are, `view` what they show, `projection` brings a run into line with its
-files (its model: `logged_model`), `audit` finds what disagrees in all of them, and `Follower` shows
-a training while it goes on.
-"""
+"""MLflow as a view of a training's files, which can be made anew from them; its only importer."""
 
 import logging
 import os
-
-from mnist_lstm.tracking.follower import Follower
-
-__all__ = ["Follower"]
 
 # said before MLflow is imported, which reads them: no usage reports, and a server that is away must
 # not hold anything up (by default a call to it is tried for 247 s)

@@ -13,7 +13,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor
 
-from mnist_lstm.model import Classifier
+from mnist_lstm.learning.model import Classifier
 from mnist_lstm.tracking.store import Store
 from mnist_lstm.tracking.view import View
 

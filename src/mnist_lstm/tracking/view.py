@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from mnist_lstm.model import RowLSTM
-from mnist_lstm.results import Training, read_json
+from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.pipeline.result_files import Training, read_json
 
 CURVE = ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss")
 SYSTEM = {

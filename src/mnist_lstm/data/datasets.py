@@ -1,0 +1,174 @@
+"""The data sets: their files with checksums, their classes, where they come from."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
+TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
+TEST_IMAGES = "t10k-images-idx3-ubyte.gz"
+TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
+FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+CLASSES = "classes.txt"  # the names of the classes, one a line, in the order of the labels
+
+# bytes, a little over what 60,000 and 10,000 images of 28×28 take before compression
+SIZE_BOUNDS = {
+    TRAIN_IMAGES: 48_000_000,
+    TRAIN_LABELS: 62_000,
+    TEST_IMAGES: 8_000_000,
+    TEST_LABELS: 12_000,
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a file must be: its digest in hex, by `algorithm`, and its size in bytes.
+
+    Where the size is not known, `exact` is False and `size` is a bound that it stays under.
+    """
+
+    algorithm: Literal["sha256", "md5"]
+    digest: str
+    size: int
+    exact: bool = True
+
+    def mistake(self, content: bytes) -> str | None:
+        """What is wrong with a file's content, if anything."""
+        if len(content) > self.size or (self.exact and len(content) != self.size):
+            size = "more" if len(content) > self.size else f"{len(content):,}"
+            return f"expected {'' if self.exact else 'at most '}{self.size:,} bytes, {size} came"
+        found = hashlib.new(self.algorithm, content, usedforsecurity=False).hexdigest()
+        if found != self.digest:
+            name = {"sha256": "SHA-256", "md5": "MD5"}[self.algorithm]
+            return f"{name} is {found[:12]}…, expected {self.digest[:12]}…"
+        return None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, as four files of IDX inside gzip, named as in `FILES`.
+
+    It has either `files`, which mirrors provide (those of torchvision's class `torchvision`), or
+    `make`, which returns the files' contents by name and needs no mirror; `origin` says from where.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: int
+    test_images: int
+    files: Mapping[str, Published] = field(default_factory=dict)
+    torchvision: str = ""
+    make: Callable[[], dict[str, bytes]] | None = None
+    origin: str = ""
+
+
+def _digits() -> dict[str, bytes]:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+
+    from mnist_lstm.data.idx import encode
+
+    digits, train = load_digits(), DATASETS["digits"].train_images
+    images = (digits.images * 255 / 16).round().astype("uint8")  # (1797, 8, 8), was 0–16
+    labels = digits.target.astype("uint8")  # (1797,)
+    return {
+        TRAIN_IMAGES: encode(images[:train]),
+        TRAIN_LABELS: encode(labels[:train]),
+        TEST_IMAGES: encode(images[train:]),
+        TEST_LABELS: encode(labels[train:]),
+    }
+
+
+def _by_md5(*digests: str) -> dict[str, Published]:
+    """Files of which torchvision lists the MD5 sums alone, in the order of `FILES`.
+
+    Neither SHA-256 nor size is published with them. MD5 tells a damaged or exchanged file; it is no
+    proof against one that was forged on purpose.
+    """
+    return {
+        name: Published("md5", digest, SIZE_BOUNDS[name], exact=False)
+        for name, digest in zip(FILES, digests, strict=True)
+    }
+
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            name="mnist",
+            classes=tuple("0123456789"),
+            train_images=60_000,
+            test_images=10_000,
+            files={
+                TRAIN_IMAGES: Published(
+                    "sha256",
+                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                    9_912_422,
+                ),
+                TRAIN_LABELS: Published(
+                    "sha256",
+                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                    28_881,
+                ),
+                TEST_IMAGES: Published(
+                    "sha256",
+                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                    1_648_877,
+                ),
+                TEST_LABELS: Published(
+                    "sha256",
+                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                    4_542,
+                ),
+            },
+            torchvision="MNIST",
+        ),
+        Dataset(
+            name="fashion-mnist",
+            classes=(
+                "T-shirt/top",
+                "Trouser",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Ankle boot",
+            ),
+            train_images=60_000,
+            test_images=10_000,
+            files=_by_md5(
+                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "25c81989df183df01b3e8a0aad5dffbe",
+                "bef4ecab320f06d8554ea6380940ec79",
+                "bb300cfdad3c16e7a12a480ee83cd310",
+            ),
+            torchvision="FashionMNIST",
+        ),
+        Dataset(
+            name="kmnist",
+            classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+            train_images=60_000,
+            test_images=10_000,
+            files=_by_md5(
+                "bdb82020997e1d708af4cf47b453dcf7",
+                "e144d726b3acfaa3e44228e80efcd344",
+                "5c965bf0a639b31b8f53240b1b52f4d7",
+                "7320c461ea6c1c855c0b718fb2a4b134",
+            ),
+            torchvision="KMNIST",
+        ),
+        Dataset(
+            name="digits",
+            classes=tuple("0123456789"),
+            train_images=1_437,
+            test_images=360,
+            make=_digits,
+            origin="made here",
+        ),
+    )
+}
+OWN = "own"  # the user's own, which user_data.py reads
+NAMES = (*DATASETS, OWN)

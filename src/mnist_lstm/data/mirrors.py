@@ -1,0 +1,237 @@
+"""The files of a data set, from mirrors: download and verify."""
+
+import hashlib
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mnist_lstm import UserError
+from mnist_lstm.data.datasets import FILES, Dataset, Published
+from mnist_lstm.files import write_atomically
+
+# told of a file's name, its bytes that are here by now, and how many they will be
+Progress = Callable[[str, int, int], object]
+
+CHUNK = 64 * 1024  # bytes between two reports of progress
+# What a bad mirror costs: one byte more than a file has, and the time that these allow for it. That
+# is 5 minutes at most for MNIST's four files, and 20 for files whose sizes are only bounded.
+SOCKET_SECONDS = 10.0  # without a byte, then a mirror counts as down
+GRACE_SECONDS = 15.0  # for name lookup, connection and headers of a file, however they trickle
+SLOWEST_BYTES_PER_SECOND = 50_000.0
+
+
+class MirrorError(UserError):
+    """No mirror provided every file: each mirror with its reason, and what to do offline."""
+
+
+class _Down(Exception):
+    """A mirror that need not be asked for another file, and why."""
+
+
+class _Wrong(Exception):
+    """A file that a mirror does not have, or has wrong, and why."""
+
+
+def mirror_list(dataset: Dataset, given: str | None, root: Path) -> Iterator[str]:
+    """Mirrors of a data set in the order to ask: `given`, if any, then torchvision's.
+
+    `given` is a folder (a relative one is in `root`), or a file:// or http(s):// URL. torchvision
+    takes seconds to import, and is imported only when the iteration gets there.
+    """
+    if given:
+        yield given if "://" in given else str((root / Path(given).expanduser()).resolve())
+    from torchvision import datasets  # type: ignore[import-untyped, unused-ignore]
+
+    yield from getattr(datasets, dataset.torchvision).mirrors
+
+
+def fetch(
+    dataset: Dataset,
+    folder: Path,
+    mirrors: Iterable[str],
+    report: Callable[[str], None],
+    progress: Progress = lambda name, arrived, expected: None,
+) -> None:
+    """Put the files of a data set into `folder`, each verified before it gets there.
+
+    A file found there stays if it is right and goes if it is not. A mirror is taken from `mirrors`
+    only when those before it left a file missing. `report` is told in a line each which file came
+    from where, and why a mirror was passed over; `progress`, how far a download is. Raises
+    MirrorError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        for draft in folder.parent.glob(f".{name}.*.draft"):  # left by a kill
+            draft.unlink(missing_ok=True)
+    made = dataset.make() if dataset.make else {}
+    files = dataset.files or {name: _describe(content) for name, content in made.items()}
+    missing = []
+    # Smallest first: a mirror that is no good then costs the shortest deadline.
+    for name in sorted(files, key=lambda name: files[name].size):
+        if content := _verified(folder / name, files[name]):
+            report(_line(name, content, "already there"))
+        else:
+            (folder / name).unlink(missing_ok=True)
+            missing.append(name)
+
+    def put(name: str, content: bytes, source: str) -> None:
+        write_atomically(folder / name, content, scratch=folder.parent)
+        missing.remove(name)
+        report(_line(name, content, source))
+
+    for name, content in made.items():
+        if name in missing:
+            put(name, content, dataset.origin)
+    refusals = []
+    for mirror in mirrors if missing else ():
+        reasons = []
+        for name in tuple(missing):
+            try:
+                content = _obtain(mirror, name, files[name], progress)
+            except _Wrong as error:
+                reasons.append(f"{name}: {error}")
+            except _Down as error:
+                reasons.append(str(error))
+                break
+            else:
+                put(name, content, f"from {_shown(mirror)}")
+        if not missing:
+            return
+        more = f" (and {len(reasons) - 1} more files)" if reasons[1:] else ""
+        refusals.append(f"{_shown(mirror)}: {reasons[0]}{more}")
+        report(f"mirror {refusals[-1]}")
+    if missing:
+        raise MirrorError(
+            f"{dataset.name}: no mirror gave {', '.join(missing)}. Asked: {'; '.join(refusals)}. "
+            "Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, or "
+            "take the one that needs no network: `cp recipes/quick.yaml params.yaml`"
+        )
+
+
+def _describe(content: bytes) -> Published:
+    return Published("sha256", hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _verified(path: Path, file: Published) -> bytes | None:
+    """The content of a file that is there and right."""
+    if not path.is_file() or path.stat().st_size > file.size:
+        return None
+    content = path.read_bytes()
+    return None if file.mistake(content) else content
+
+
+def _line(name: str, content: bytes, source: str) -> str:
+    return f"{name:<{max(map(len, FILES))}}  {len(content) / 1000:>9,.1f} kB  {source}"
+
+
+def _shown(mirror: str) -> str:
+    """A mirror as it may be printed: without user name and password."""
+    return re.sub(r"//[^/]*@", "//…@", mirror)
+
+
+def _obtain(mirror: str, name: str, file: Published, progress: Progress) -> bytes:
+    """A file's verified content. Raises _Wrong or _Down."""
+    seconds = GRACE_SECONDS + file.size / SLOWEST_BYTES_PER_SECOND
+    content = _within(seconds, lambda: _read(mirror, name, file.size + 1, progress))
+    if content.lstrip()[:1] == b"<":
+        raise _Wrong("a web page came in its place (a login or error page?)")
+    if mistake := file.mistake(content):
+        raise _Wrong(mistake)
+    return content
+
+
+def _within(seconds: float, work: Callable[[], bytes]) -> bytes:
+    """What `work` returns or raises; _Down if that takes longer.
+
+    A thread, which is then left behind: a socket's timeout limits the wait for each byte only,
+    and the lookup of a name and a folder on a network have none.
+    """
+    outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put(work())
+        except Exception as error:
+            outcome.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise _Down(f"too slow: a file took more than {seconds:.3g} s") from None
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _read(mirror: str, name: str, limit: int, progress: Progress) -> bytes:
+    """At most `limit` bytes of a mirror's file, unverified."""
+    if "://" not in mirror:
+        return _read_folder(Path(mirror), name, limit)
+    try:
+        url = urlsplit(mirror)
+    except ValueError as error:
+        raise _Down(f"not a URL ({error})") from None
+    if "@" in url.netloc:
+        raise _Down("a user name or password in a mirror's URL is not supported")
+    if url.scheme in ("http", "https"):
+        url_of_file = f"{mirror.rstrip('/')}/{name}"
+        return _download(url_of_file, limit, partial(progress, name))
+    if url.scheme != "file":
+        raise _Down("expected a folder, a file:// URL or an http(s):// URL")
+    if url.netloc not in ("", "localhost"):
+        raise _Down("expected an absolute path in a file:// URL, as in file:///path/to/folder")
+    return _read_folder(Path(unquote(url.path)), name, limit)
+
+
+def _read_folder(folder: Path, name: str, limit: int) -> bytes:
+    if not folder.is_dir():
+        raise _Down("not a folder" if folder.exists() else "no such folder")
+    try:
+        with (folder / name).open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise _Wrong(error.strerror or type(error).__name__) from None
+
+
+def _download(url: str, limit: int, progress: Callable[[int, int], object]) -> bytes:
+    import http.client
+    import urllib.error
+    import urllib.request  # a tenth of a second, so only here
+
+    try:
+        with urllib.request.urlopen(url, timeout=SOCKET_SECONDS) as response:
+            expected = min(response.length or limit, limit)
+            parts, arrived = [], 0
+            while part := response.read(min(CHUNK, limit - arrived)):
+                parts.append(part)
+                arrived += len(part)
+                progress(arrived, expected)
+            return b"".join(parts)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _Wrong(
+            f"HTTP status {error.code} {http.client.responses.get(error.code, '')}".strip()
+        ) from None
+    except urllib.error.URLError as error:
+        raise _Down(_reason(error.reason)) from None
+    except OSError as error:
+        raise _Down(_reason(error)) from None
+    except http.client.IncompleteRead:
+        raise _Wrong("the connection broke off") from None
+    except (http.client.InvalidURL, ValueError):
+        raise _Down("not a usable URL") from None
+    except http.client.HTTPException:
+        raise _Down("its answer is not HTTP") from None
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {SOCKET_SECONDS:.3g} s"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be reached ({error.strerror})"
+    return f"cannot be reached ({error})"

@@ -1,0 +1,88 @@
+"""The user's own data set: a folder with four files of IDX and `classes.txt`.
+
+The files are named as in `datasets.FILES`, and without `.gz` where they are plain; classes.txt has
+the name of each class in a line, in the order of the labels.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_lstm import UserError
+from mnist_lstm.data.datasets import (
+    CLASSES,
+    FILES,
+    OWN,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    Dataset,
+)
+from mnist_lstm.data.idx import encode, read_pair
+
+
+def read(folder: Path) -> Dataset:
+    """The data set in a folder, checked.
+
+    Raises UserError, which names the user's file, where one is missing or does not fit.
+    """
+    classes = _class_names(folder / CLASSES)
+    paths = {name: _plain_or_gzip(folder, name) for name in FILES}
+    train = read_pair(paths[TRAIN_IMAGES], paths[TRAIN_LABELS], len(classes))
+    test = read_pair(paths[TEST_IMAGES], paths[TEST_LABELS], len(classes))
+    sizes = [f"{images.shape[1]} rows of {images.shape[2]} pixels" for images, _ in (train, test)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"{paths[TEST_IMAGES]}: images must be as those of {paths[TRAIN_IMAGES]}, {sizes[0]}, "
+            f"are {sizes[1]}"
+        )
+    arrays = dict(zip(FILES, (*train, *test), strict=True))
+    return Dataset(
+        name=OWN,
+        classes=classes,
+        train_images=len(train[0]),
+        test_images=len(test[0]),
+        make=lambda: {name: _packed(paths[name], arrays[name]) for name in FILES},
+        origin=f"from {folder}",
+    )
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    try:
+        # "-sig": Windows marks UTF-8 at its start, which is no part of the first name
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; it has the name of each class in a line, in the order of the "
+            "labels: docs/datasets.md"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    if not 2 <= len(names) <= 256:
+        raise UserError(f"{path}: must name 2 to 256 classes, one a line, names {len(names)}")
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise UserError(f"{path}: line {number} must have the name of a class, is empty")
+        if (first := names.index(name) + 1) != number:
+            raise UserError(f"{path}: line {number} must have a new name, is that of line {first}")
+    return tuple(names)
+
+
+def _plain_or_gzip(folder: Path, name: str) -> Path:
+    plain = folder / name.removesuffix(".gz")
+    found = [path for path in (plain, folder / name) if path.is_file()]
+    if not found:
+        raise UserError(
+            f"{plain}: no such file, with .gz or without; a data set of one's own is four files of "
+            "IDX: docs/datasets.md"
+        )
+    if len(found) == 2:
+        raise UserError(f"{plain}: is there with .gz and without; keep one of them")
+    return found[0]
+
+
+def _packed(path: Path, array: NDArray[np.uint8]) -> bytes:
+    content = path.read_bytes()
+    return content if content.startswith(b"\x1f\x8b") else encode(array)

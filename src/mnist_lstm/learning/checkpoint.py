@@ -1,0 +1,307 @@
+"""What makes two trainings the same, and the state of one: saved whole, loaded without pickle.
+
+A training's folder in .checkpoints/, named by its fingerprint, has checkpoint.safetensors, a lock
+that its trainer holds, and, where a checkpoint was no good, that one as ….damaged.
+"""
+
+import ast
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mnist_lstm import UserError
+from mnist_lstm.data.sequences import Batches
+from mnist_lstm.files import write_atomically
+
+SHARE = 0.02  # of the time of a training, for its checkpoints
+LIMIT = 10**9  # bytes that the checkpoints of all trainings may take
+
+
+class Damaged(UserError):
+    """A checkpoint is not what was saved for this training."""
+
+
+def fingerprint(facts: Mapping[str, object]) -> str:
+    """Hex digest of all that decides about the weights; equal for trainings that are the same.
+
+    `facts` holds what JSON can: parameters, digests of data and code, versions, device, threads.
+    """
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def code_digest(sources: Sequence[Path]) -> str:
+    """Hex digest of the syntax trees of Python files: a comment or a line break changes nothing."""
+    trees = [ast.dump(ast.parse(source.read_text(encoding="utf-8"))) for source in sources]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a training: `tensors` by name, on the CPU, and `about` what JSON can hold."""
+
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+
+def capture(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
+) -> dict[str, Tensor]:
+    """All that the rest of a training depends on, torch's random generators included.
+
+    What the optimizer was made with is not in it: the fingerprint has that.
+    """
+    moments = optimizer.state_dict()["state"]
+    stream, device_rng = batches.state_dict(), _rng_of(model)[0]()
+    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, moment in moments.items():
+        found |= {f"optimizer.{index}.{name}": tensor for name, tensor in moment.items()}
+    found |= {"batches.left": stream["left"], "batches.generator": stream["generator"]}
+    found |= {"rng": torch.get_rng_state()}
+    found |= {} if device_rng is None else {"device_rng": device_rng}
+    return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
+
+
+def restore(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+) -> None:
+    """Bring everything, as it was made, to where `capture` saw it."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _below("optimizer.", tensors).items():
+        index, _, moment = name.partition(".")
+        moments.setdefault(int(index), {})[moment] = tensor
+    model.load_state_dict(_below("model.", tensors))
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    batches.load_state_dict(_below("batches.", tensors))
+    torch.set_rng_state(tensors["rng"])
+    _rng_of(model)[1](tensors.get("device_rng"))
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _misfit(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+) -> str | None:
+    """The first tensor that a training of this kind does not have like this; None is as it is."""
+    expected = {name: _kind(tensor) for name, tensor in capture(model, optimizer, batches).items()}
+    if any(name.startswith("optimizer.") for name in tensors):  # it has made a step
+        moments = ["exp_avg", "exp_avg_sq"]
+        moments += ["average"] if optimizer.defaults.get("averaging") else []
+        for index, weight in enumerate(optimizer.param_groups[0]["params"]):
+            expected[f"optimizer.{index}.step"] = (torch.float32, torch.Size())
+            for moment in moments:
+                expected[f"optimizer.{index}.{moment}"] = _kind(weight)
+    left = tensors.get("batches.left", torch.empty(0))
+    expected["batches.left"] = (torch.int64, torch.Size([left.numel()]))
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or expected.get(name) != _kind(tensors[name]):
+            return name
+    if not bool(((left >= 0) & (left < batches.num_images)).all()):
+        return "batches.left"
+    for name in ("batches.generator", "rng"):
+        try:
+            torch.Generator().set_state(tensors[name])
+        except RuntimeError:
+            return name
+    return None
+
+
+def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.Size]:
+    return tensor.dtype, tensor.shape
+
+
+def _rng_of(model: nn.Module) -> tuple[Callable[[], Tensor | None], Callable[[Any], None]]:
+    """How to get and set the random generator of a model's device, where that is not the CPU."""
+    device = next(model.parameters()).device
+    match device.type:
+        case "cuda":
+            return (
+                lambda: torch.cuda.get_rng_state(device),
+                lambda state: torch.cuda.set_rng_state(state, device),
+            )
+        case "mps":
+            return torch.mps.get_rng_state, torch.mps.set_rng_state
+        case _:
+            return lambda: None, lambda _: None
+
+
+def read(path: Path, fingerprint: str) -> State:
+    """Read what `Checkpoint.save` wrote for the training of that fingerprint.
+
+    Raises Damaged where the file is anything else, and OSError where there is none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, tensors = file.metadata() or {}, file.get_tensors()
+    except SafetensorError as error:
+        raise Damaged(f"{path}: damaged ({' '.join(str(error).split())})") from None
+    text = metadata.get("checkpoint", "")
+    if metadata.get("sha256") != _digest(text, tensors):
+        raise Damaged(f"{path}: damaged (its SHA-256 is not the one it was saved with)")
+    try:
+        about = dict(json.loads(text))
+        whose = about.pop("fingerprint")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Damaged(f"{path}: damaged (it does not say whose it is)") from None
+    if whose != fingerprint:
+        raise Damaged(f"{path}: the checkpoint of another training")
+    return State(tensors, about)
+
+
+def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """The state of the training of one fingerprint, in a folder of that name."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.folder = folder / fingerprint
+        self.path = self.folder / "checkpoint.safetensors"
+        self.lock = self.folder / "lock"
+        self.seconds = 0.0  # spent on saving
+        self._last = 0.0  # of these, on the last one
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batches: Batches,
+        about: Mapping[str, Any],
+    ) -> None:
+        """Replace the state by the present one. `about` is what JSON can hold."""
+        if (device := next(model.parameters()).device).type != "cpu":
+            torch.accelerator.synchronize(device)  # what it has yet to compute is no cost of saving
+        start = time.perf_counter()
+        tensors = capture(model, optimizer, batches)
+        text = json.dumps({**about, "fingerprint": self.fingerprint})
+        metadata = {"checkpoint": text, "sha256": _digest(text, tensors)}
+        write_atomically(self.path, save(tensors, metadata))
+        self._last = time.perf_counter() - start
+        self.seconds += self._last
+
+    def affordable(self, seconds: float) -> bool:
+        """Whether another one stays within checkpoints' share of so many seconds of training."""
+        return self.seconds + self._last <= SHARE * seconds
+
+    def load(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
+    ) -> Mapping[str, Any] | None:
+        """Bring all, as it was made, to the state saved last; returns its `about`, None for none.
+
+        Raises Damaged, with nothing changed.
+        """
+        if not self.path.exists():
+            return None
+        state = read(self.path, self.fingerprint)
+        if misfit := _misfit(state.tensors, model, optimizer, batches):
+            raise Damaged(f"{self.path}: damaged (its {misfit} is not that of this training)")
+        restore(state.tensors, model, optimizer, batches)
+        return state.about
+
+    def set_aside(self) -> Path:
+        """Move a checkpoint that is no good out of the way, to the path that is returned."""
+        return self.path.replace(self.path.with_suffix(".damaged"))
+
+    @contextmanager
+    def held(self, waits_for: Callable[[str], None]) -> Iterator[None]:
+        """Be the only one to train this in the block.
+
+        Where another process is at it, `waits_for` is told which one, and it is waited for.
+        """
+        with self._taken(waits_for) as lock:
+            since = datetime.now().astimezone().isoformat(" ", "seconds")
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} in {Path.cwd()}, since {since}")
+            lock.flush()
+            for draft in self.folder.glob(".*.draft"):  # of a trainer that was killed
+                draft.unlink()
+            yield
+
+    def _taken(self, waits_for: Callable[[str], None]) -> TextIO:
+        """The lock file, open and locked: until it is closed or its process ends."""
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = self.lock.open("a+")
+            except FileNotFoundError:
+                continue  # `remove` was quicker
+            if not _locked(lock):
+                lock.seek(0)
+                waits_for(lock.read() or "a process that has just begun")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock.fileno()).st_nlink:
+                return lock
+            lock.close()  # `remove` took it away meanwhile
+
+    def remove(self) -> bool:
+        """Forget the training, unless it is held or cannot be removed; returns whether it is gone.
+
+        For when DVC has its results, or there is no room.
+        """
+        try:
+            with self.lock.open("a") as file:
+                if not _locked(file):
+                    return False
+                shutil.rmtree(self.folder)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def prune(self, limit: int = LIMIT) -> None:
+        """Remove others, the oldest first and none that is held, until all fit into `limit` bytes.
+
+        A vanishing one is another process's doing: the next training goes on with it.
+        """
+        with suppress(FileNotFoundError):
+            folders = [folder for folder in self.folder.parent.iterdir() if folder.is_dir()]
+            sizes = {
+                folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in folders
+            }
+            total = sum(sizes.values())
+            for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime):
+                if total <= limit:
+                    return
+                if folder != self.folder and Checkpoint(folder.parent, folder.name).remove():
+                    total -= sizes[folder]
+
+
+def _locked(file: TextIO) -> bool:
+    """Take the lock on an open file, unless another process has it; returns whether it is ours."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""Logits -> accuracy, loss, precision, recall and F1 of each class; accuracy by rows read.
+
+N images, T rows as time steps, D pixels a row, B batch, H hidden size, C classes
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import precision_recall_fscore_support
+from torch import Tensor
+
+from mnist_lstm.learning.model import RowLSTM, accuracy, infer
+
+
+def overall(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy (a fraction) and loss (cross-entropy, nats an image): (N, C), (N,) -> both."""
+    loss = F.cross_entropy(logits.double(), labels.long())
+    return {"accuracy": accuracy(logits, labels), "loss": loss.item()}
+
+
+def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row a class: its images, and precision, recall and F1, fractions, 0 where not defined.
+
+    (N, C), (N,), a name a class
+    """
+    scores = precision_recall_fscore_support(
+        labels.numpy(), logits.argmax(dim=1).numpy(), labels=range(len(classes)), zero_division=0
+    )
+    return [
+        {"class": name, "images": images, "precision": precision, "recall": recall, "f1": f1}
+        for name, precision, recall, f1, images in zip(
+            classes, *(values.tolist() for values in scores), strict=True
+        )
+    ]
+
+
+@torch.inference_mode()
+def read_row_by_row(model: RowLSTM, batches: Iterable[Tensor]) -> Tensor:
+    """Logits after each row, as `RowLSTM.after_each_row` gives them: (B, T, D) each -> (N, T, C).
+
+    Those after the last row are what `model.infer` gives for the same batches, bit for bit.
+    """
+    was_training = model.training
+    model.eval()
+    logits = [model.after_each_row(pixels) for pixels in batches]
+    model.train(was_training)
+    return torch.cat(logits)
+
+
+def moved(pixels: Tensor, furthest: int) -> list[Tensor]:
+    """The images in each of the (2·furthest + 1)² places so many pixels around theirs.
+
+    (N, T, D) -> (N, T, D) each, 0 where nothing was before
+    """
+    _, rows, columns = pixels.shape
+    padded = F.pad(pixels, [furthest] * 4)
+    return [
+        padded[:, down : down + rows, right : right + columns]
+        for down, right in product(range(2 * furthest + 1), repeat=2)
+    ]
+
+
+def mean_answer(model: RowLSTM, views: Iterable[Tensor], batch_size: int) -> Tensor:
+    """The mean of the probabilities for several views of the images: (N, T, D) each -> (N, C)."""
+    answers = [infer(model, view, batch_size).double().softmax(dim=1) for view in views]
+    return torch.stack(answers).mean(dim=0)
+
+
+def accuracy_by_rows(logits: Tensor, labels: Tensor) -> list[float]:
+    """Accuracy after 1, 2, … T rows, fractions: (N, T, C), (N,) -> T of them."""
+    return [accuracy(after, labels) for after in logits.unbind(dim=1)]

@@ -1,0 +1,51 @@
+"""The numbers that the LSTM layers compute in: float32, or bfloat16 where that is native and works.
+
+Weights, losses and the optimizer are float32 in both.
+"""
+
+import torch
+
+from mnist_lstm import UserError
+from mnist_lstm.learning.model import RowLSTM
+
+NATIVE = ("avx512_bf16", "amx_bf16")  # x86-64's instructions for it
+
+
+def choose(name: str, model: RowLSTM) -> str:
+    """The precision of that name for a model on its device; `auto` is the fastest.
+
+    That is bfloat16 on a CPU that multiplies it natively, where oneDNN has an LSTM for it, else
+    float32. Raises UserError where bfloat16 is asked for and does not work.
+    """
+    if name == "auto":
+        return "bfloat16" if _is_native(model) and works(model) else "float32"
+    if name == "bfloat16" and not works(model):
+        raise UserError(
+            f"train.precision is {name}, but torch {torch.__version__} has no "
+            f"{model.config['implementation']} LSTM in it for this device; write auto or float32"
+        )
+    return name
+
+
+def works(model: RowLSTM) -> bool:
+    """Whether a model computes and learns in bfloat16 on its device: it is tried on an image.
+
+    Draws random numbers.
+    """
+    before, model.precision = model.precision, "bfloat16"
+    size = (1, model.config.get("num_rows", 1), model.config["input_size"])
+    pixels = torch.zeros(size, device=model.head.weight.device)
+    try:
+        model(pixels).sum().backward()
+    except RuntimeError:  # oneDNN: could not create a primitive descriptor
+        return False
+    finally:
+        model.precision = before
+        model.zero_grad()
+    return True
+
+
+def _is_native(model: RowLSTM) -> bool:
+    """Whether it is on a processor known to be faster in it; on GPUs this was not measured yet."""
+    is_on_cpu = model.head.weight.device.type == "cpu"
+    return is_on_cpu and any(torch.cpu.get_capabilities().get(name) for name in NATIVE)

@@ -1,0 +1,203 @@
+"""What every stage does around its work: its own code only, unchanged inputs, errors in one line.
+
+A stage is a file of src/ with one function of the same name, which takes the parameters and the
+paths that dvc.yaml gives it, and ends with `run(that_function)`.
+"""
+
+import argparse
+import errno
+import hashlib
+import inspect
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import mnist_lstm
+from mnist_lstm import UserError
+from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm.pipeline import signals
+from mnist_lstm.pipeline.params import load, values_of
+from mnist_lstm.pipeline.signals import Interrupted
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def root() -> Path:
+    """The folder of the project: the main repository also for an experiment in a temporary copy.
+
+    Raises UserError where no folder from here upwards has a dvc.yaml.
+    """
+    if given := os.environ.get("DVC_ROOT"):
+        return Path(given)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise UserError(f"{here}: no dvc.yaml here or above; run this inside the project")
+
+
+def run(work: Callable[..., None]) -> None:
+    """Run a stage from the command line and exit: 0 done, 1 a user's mistake, said in one line.
+
+    128 and the signal's number is the code where one ended it: 130 for Ctrl-C, 143 for SIGTERM.
+
+    Work is refused where the package would come from another workspace, and its results where
+    what dvc.yaml lists as the stage's inputs changed while it ran: DVC would record them as made
+    from the new values.
+    """
+    name = work.__name__
+    paths = _paths(work)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe would get nothing before 8 KiB are there
+        sys.stdout.reconfigure(line_buffering=True)
+    try:
+        with signals.immediate():
+            _refuse_foreign_code(Path(inspect.getfile(work)).parent)
+            before = inputs(name)
+            work(load(Path("params.yaml")), *paths)
+            _refuse_changed_inputs(name, before)
+    except BaseException as error:
+        lost = _restored(name) if "DVC_STAGE" in os.environ else ""
+        if isinstance(error, Interrupted):
+            print(f"{name}: {error}{lost}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        if not isinstance(error, UserError | OSError):
+            raise
+        sys.exit(f"{name}: {_one_line(error)}{lost}")
+
+
+def inputs(name: str) -> dict[str, object]:
+    """What a stage of dvc.yaml is made from: digests of its deps, values of its params."""
+    stage = _section(name)
+    found: dict[str, object] = {dep: _digest(Path(dep)) for dep in stage["deps"]}
+    values = values_of(Path("params.yaml"), stage["params"])
+    return found | {f"params.yaml: {key}": value for key, value in values.items()}
+
+
+def code(name: str) -> list[Path]:
+    """The Python files among the deps of a stage of dvc.yaml."""
+    return [Path(dep) for dep in _section(name)["deps"] if dep.endswith(".py")]
+
+
+def restore_outputs(name: str) -> None:
+    """Put back the outputs that dvc.lock has for a stage, from DVC's cache or from git.
+
+    DVC deletes a stage's outputs before it starts the command, so a stage that refuses would
+    otherwise cost its user the earlier results. What neither holds stays away.
+    """
+    lock = Path("dvc.lock")
+    recorded = (yaml.safe_load(lock.read_text()) or {}) if lock.is_file() else {}
+    outs = recorded.get("stages", {}).get(name, {}).get("outs", [])
+    if not outs:
+        return
+    from dvc.repo import Repo  # half a second's import, so only here
+
+    with Repo(".") as repo:
+        for out in outs:
+            cached = Path(repo.cache.local.oid_to_path(out["md5"]))
+            content = cached.read_bytes() if cached.is_file() else _committed(out["path"])
+            if hashlib.md5(content).hexdigest() == out["md5"]:
+                write_atomically(Path(out["path"]), content)
+
+
+def _committed(path: str) -> bytes:
+    """What the present commit has at a path; nothing where it has none."""
+    try:
+        return subprocess.run(
+            ["git", "show", f"HEAD:./{path}"], capture_output=True, check=False
+        ).stdout
+    except FileNotFoundError:
+        return b""
+
+
+def _digest(path: Path) -> object:
+    """A digest of a file, or those of all files in a folder."""
+    if path.is_dir():
+        return {str(file): sha256(file) for file in sorted(path.rglob("*")) if file.is_file()}
+    return sha256(path) if path.is_file() else "no such file"
+
+
+def _restored(name: str) -> str:
+    """Nothing, or that the earlier results could not be put back and how to do it."""
+    if signals.orphaned():  # the next dvc may be at work on the outputs already
+        return " (earlier ones come back by `dvc checkout` and `git checkout results`)"
+    try:
+        restore_outputs(name)
+    except OSError as error:
+        return (
+            f" (earlier results are in DVC's cache, but not back: {error}; `dvc checkout` does it)"
+        )
+    return ""
+
+
+def _section(name: str) -> dict[str, list[str]]:
+    try:
+        text = Path("dvc.yaml").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"{Path.cwd()}: no dvc.yaml here; run this in the project's folder"
+        ) from None
+    section: dict[str, list[str]] = yaml.safe_load(text)["stages"][name]
+    return section
+
+
+def _paths(work: Callable[..., None]) -> list[Path]:
+    _, *names = inspect.signature(work).parameters
+    module: Any = sys.modules[work.__module__]
+    parser = argparse.ArgumentParser(
+        description=module.__doc__,
+        epilog=inspect.getdoc(work),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name in names:
+        parser.add_argument(name, type=Path, help="as dvc.yaml has it")
+    arguments = parser.parse_args()
+    return [getattr(arguments, name) for name in names]
+
+
+def _refuse_foreign_code(source: Path) -> None:
+    package = Path(mnist_lstm.__file__).resolve()
+    if not package.is_relative_to(source.resolve()):
+        raise UserError(
+            f"the package mnist_lstm comes from {package.parent}, not from {source.resolve()}: "
+            "results would not be those of this code; run `python src/…`, without PYTHONSAFEPATH"
+        )
+
+
+def _refuse_changed_inputs(name: str, before: dict[str, object]) -> None:
+    after = inputs(name)
+    changed = [
+        f"{key} ({before.get(key)} before, {after.get(key)} now)"
+        if key.startswith("params.yaml")
+        else key
+        for key in before | after
+        if before.get(key) != after.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"changed while the stage ran: {', '.join(changed)}; its results are not kept, since "
+            "DVC would record them as made from the new state; run again, or change it back first"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    if not (isinstance(error, OSError) and error.strerror):
+        return " ".join(str(error).split())
+    # where writing fails, the system does not say of which file: all of them are in the project
+    where = Path(error.filename or Path.cwd())
+    if error.errno in DISK_FULL:
+        return f"{where}: {error.strerror}; make room there and run again"
+    if error.errno in READ_ONLY:
+        # what is not there was to be made, so it is its folder that refuses
+        while not os.access(where, os.F_OK) and where != where.parent:
+            where = where.parent
+        return f"{where}: {error.strerror}; `ls -ld {where}` shows whose it is"
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{where}: no such file; `dvc repro` makes it"
+    return f"{where}: {error.strerror}"

@@ -1,0 +1,1 @@
+"""Trained runs afterwards: found, listed, compared, promoted, made again, and asked."""

@@ -1,0 +1,86 @@
+"""Runs side by side: the parameters that differ, and whether one reads more digits than another."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mnist_lstm.runs.history import History, Result
+
+LEVEL = 0.05  # a difference that chance alone makes less often than this is called more than chance
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same images: how many each alone reads right.
+
+    `p` is how often chance alone would part them as unevenly, were both equally good.
+    """
+
+    images: int
+    only_first: int
+    only_second: int
+    p: float
+
+    @property
+    def more_than_chance(self) -> bool:
+        """Whether the difference is to be believed, at the usual level."""
+        return self.p < LEVEL
+
+
+def pair(history: History, first: Result, second: Result) -> Paired | str:
+    """The answers of two runs to the test images, compared; why not, where they cannot be."""
+    sets = [result.about.get("dataset") for result in (first, second)]
+    if sets[0] != sets[1]:
+        return f"its test images are those of {sets[1]}, not of {sets[0]}"
+    files = [
+        result.about.get("data", {}).get("test", {}).get("sha256") for result in (first, second)
+    ]
+    answers = []
+    for result in (first, second):
+        evaluation = result.evaluations[-1] if result.evaluations else {}
+        rows = history.rows(evaluation, "predictions.csv")
+        answers.append([row for row in rows if row["split"] == "test"])
+        if not rows:
+            return f"the answers of {result.about['name']} are not in its results"
+    actual = [[row["actual"] for row in rows] for rows in answers]
+    # of a run whose large files are elsewhere, the labels tell
+    if actual[0] != actual[1] or (all(files) and files[0] != files[1]):
+        return f"its test images are others, though both are called {sets[0]}"
+    return paired(actual[0], *([row["predicted"] for row in rows] for rows in answers))
+
+
+def paired(actual: Sequence[int], first: Sequence[int], second: Sequence[int]) -> Paired:
+    """Compare two models' answers to the same images: labels, an image each.
+
+    McNemar, Note on the sampling error of the difference between correlated proportions or
+    percentages, Psychometrika 12 (1947), in its exact form: see `mcnemar`.
+    """
+    rights = [
+        (one == label, other == label)
+        for label, one, other in zip(actual, first, second, strict=True)
+    ]
+    only_first, only_second = rights.count((True, False)), rights.count((False, True))
+    return Paired(len(rights), only_first, only_second, mcnemar(only_first, only_second))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The two-sided p of McNemar's exact test.
+
+    Images that both read right, or both wrong, do not tell them apart. Each of the others is a toss
+    of a fair coin if the two are equally good; p is the chance of tosses at least this uneven, the
+    double of the binomial distribution's shorter tail.
+    """
+    tosses, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**tosses)  # whole numbers, so that it is exact to the last digit
+
+
+def differing(params: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The parameters that are not the same in all of these, or that some do not have."""
+    keys = dict.fromkeys(key for one in params for key in one)
+    return [key for key in keys if any(not _same(one, params[0], key) for one in params)]
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    return (key in one) == (key in other) and one.get(key) == other.get(key)

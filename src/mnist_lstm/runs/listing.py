@@ -1,0 +1,242 @@
+"""All runs as rows of a table: what each is, how far it came, and which are the best."""
+
+import difflib
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_lstm import UserError
+from mnist_lstm.pipeline.params import values_of
+from mnist_lstm.runs.history import History, Result
+from mnist_lstm.runs.unfinished import Unfinished
+
+# what a training depends on
+SECTIONS = ["seed", "fetch", "preprocess", "model", "augment", "train"]
+FINISHED, AWAY = "finished", "results away"
+ORDERS = ("started", "name", "validation", "steps", "seconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training. `differs` are those of its parameters that the reference recipe has otherwise.
+
+    The accuracies and losses are of its latest evaluation; while there is none, the accuracies are
+    the last ones measured as it learnt.
+    """
+
+    name: str
+    training_id: str | None
+    experiments: Sequence[str]
+    commits: Sequence[str]
+    dataset: str | None
+    params: Mapping[str, Any]
+    differs: Mapping[str, Any]
+    validation_accuracy: float | None
+    validation_loss: float | None
+    test_accuracy: float | None
+    test_loss: float | None
+    steps: int | None
+    seconds: float | None
+    device: str | None
+    started: str | None
+    state: str
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether its accuracies are final."""
+        return self.validation_loss is not None
+
+
+def runs(history: History, unfinished: Sequence[Unfinished]) -> list[Run]:
+    """All that are recorded, and those that have not ended, the earliest first."""
+    reference = _reference(history)
+    done = {result.about["training_id"] for result in history.results}
+    found = [
+        *(of_result(history, result, reference) for result in history.results),
+        *(of_result(history, result, reference) for result in history.partial),
+        *(
+            _of_unfinished(one, reference)
+            for one in unfinished
+            if one.about["training_id"] not in done
+        ),
+    ]
+    return sorted(found, key=lambda run: run.started or "")
+
+
+def of_result(history: History, result: Result, reference: Mapping[str, Any] | None = None) -> Run:
+    """A result as such a row."""
+    metrics = history.metrics(result)
+    rows = history.rows(result.training, "curve.csv")
+    timings = history.rows(result.training, "timing.csv")
+    last = rows[-1] if rows else {}
+    accuracies = {split: metrics.get(split, {}).get("accuracy") for split in ("validation", "test")}
+    if any(result is one for one in history.partial):
+        state = AWAY
+    else:
+        state = FINISHED if metrics else "not evaluated"
+    return _run(
+        result.about,
+        reference or {},
+        experiments=result.experiments,
+        commits=result.commits,
+        validation_accuracy=_first(accuracies["validation"], last.get("validation_accuracy")),
+        validation_loss=metrics.get("validation", {}).get("loss"),
+        test_accuracy=_first(accuracies["test"], last.get("test_accuracy")),
+        test_loss=metrics.get("test", {}).get("loss"),
+        steps=last.get("step"),
+        seconds=timings[-1]["seconds"] if timings else None,
+        state=state,
+    )
+
+
+def settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by their dotted names, as `dvc exp run --set-param` takes them."""
+    found: dict[str, Any] = {}
+    for section, values in params.items():
+        if isinstance(values, Mapping):
+            found |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            found[section] = values
+    return found
+
+
+def where(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
+    """The runs that every `KEY=VALUE` is true of; a section may be left out where it is clear.
+
+    Raises UserError where one is no condition, or no run has such a parameter.
+    """
+    found = list(runs)
+    for condition in conditions:
+        name, is_there, text = condition.partition("=")
+        if not is_there or not name:
+            raise UserError(
+                f"--where takes KEY=VALUE, such as train.learning_rate=0.002, and is {condition!r}"
+            )
+        key = _key(runs, name.strip(), "--where")
+        found = [run for run in found if key in run.params and _is(run.params[key], text.strip())]
+    return found
+
+
+def ordered(runs: Sequence[Run], by: str) -> list[Run]:
+    """Runs in the order of a column or a parameter; by validation, the most accurate first.
+
+    Raises UserError where there is no such order, and for one by test accuracy.
+    """
+    if by in ("test", "test_accuracy"):
+        raise UserError(
+            "--sort test would choose by the test images, which are only to tell how good the "
+            "chosen one is; write --sort validation"
+        )
+    if by == "validation":
+        return sorted(runs, key=_goodness)
+    if by in ORDERS:
+        return sorted(runs, key=lambda run: _sortable(getattr(run, by)))
+    key = _key(runs, by, "--sort", ORDERS)
+    return sorted(runs, key=lambda run: _sortable(run.params.get(key)))
+
+
+def best(runs: Sequence[Run], number: int) -> list[Run]:
+    """The most accurate on validation images, of those that were evaluated; then the least loss."""
+    return sorted((run for run in runs if run.evaluated), key=_goodness)[:number]
+
+
+def assignments(values: Mapping[str, Any]) -> list[str]:
+    """Parameters as `--where` takes them, without their sections, which no two keys need."""
+    return [f"{key.rpartition('.')[2]}={shown(value)}" for key, value in values.items()]
+
+
+def shown(value: object) -> str:
+    """A parameter's value as params.yaml has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _goodness(run: Run) -> tuple[float, float]:
+    accuracy = -1.0 if run.validation_accuracy is None else run.validation_accuracy
+    return -accuracy, math.inf if run.validation_loss is None else run.validation_loss
+
+
+def _sortable(value: object) -> tuple[bool, float, str]:
+    """Numbers by size, then words, then nothing."""
+    if isinstance(value, int | float):
+        return False, value, ""
+    return value is None, math.inf, str(value)
+
+
+def _reference(history: History) -> dict[str, Any]:
+    """The parameters in params.yaml as HEAD has it; the workspace's where it has none."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = history.root / "params.yaml"
+        if content := history.committed("params.yaml"):
+            path = Path(scratch) / "params.yaml"
+            path.write_bytes(content)
+        return settings(values_of(path, SECTIONS))
+
+
+def _of_unfinished(one: Unfinished, reference: Mapping[str, Any]) -> Run:
+    last = one.rows[-1] if one.rows else {}
+    return _run(
+        one.about,
+        reference,
+        experiments=[],
+        commits=[],
+        validation_accuracy=last.get("validation_accuracy"),
+        validation_loss=None,
+        test_accuracy=last.get("test_accuracy"),
+        test_loss=None,
+        steps=one.step,
+        seconds=one.seconds,
+        state=f"{'training' if one.at_work else 'stopped'} at step {one.step:,}",
+    )
+
+
+def _run(about: Mapping[str, Any], reference: Mapping[str, Any], **measured: Any) -> Run:
+    params = settings(about["params"])
+    return Run(
+        name=about["name"],
+        training_id=about.get("training_id"),
+        dataset=about.get("dataset"),
+        params=params,
+        differs={k: v for k, v in params.items() if k not in reference or reference[k] != v},
+        device=about.get("device"),
+        started=about.get("started"),
+        **measured,
+    )
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _key(runs: Sequence[Run], name: str, option: str, others: Sequence[str] = ()) -> str:
+    """The parameter of that name, with its section or, where it is the only one, without."""
+    known = list(dict.fromkeys(key for run in runs for key in run.params))
+    meant = [key for key in known if name in (key, key.rpartition(".")[2])]
+    if name in known or len(meant) == 1:
+        return name if name in known else meant[0]
+    near = meant or list(_near(name, [*others, *known]))
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"there are {', '.join([*others, *known])}"
+    )
+    raise UserError(f"{option}: no run has the parameter {name!r}; {hint}")
+
+
+def _near(name: str, known: Sequence[str]) -> Iterator[str]:
+    for key in known:
+        parts = (key, key.rpartition(".")[2])
+        if difflib.get_close_matches(name.rpartition(".")[2], parts, n=1, cutoff=0.7):
+            yield key
+
+
+def _is(value: object, text: str) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return text == shown(value)

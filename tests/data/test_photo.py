@@ -1,0 +1,154 @@
+"""Pictures are brought to the data set's form, whatever their size, colours and polarity."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_lstm import UserError
+from mnist_lstm.data.photo import Pixels, arrange, files_in, form_of, read
+
+MNIST = form_of("mnist", 28, 28)
+
+
+@pytest.fixture
+def seven() -> Pixels:
+    """A 7 in MNIST's form: 20 pixels high, its centre of mass at 14."""
+    image = np.zeros((28, 28), np.uint8)
+    image[0:3, 0:14] = 255
+    image[3:20, 10:13] = 255
+    image[3:20, 13] = 90  # grey, as antialiasing leaves it
+    mass = [np.arange(28) @ image.sum(axis=axis) / image.sum() for axis in (1, 0)]
+    return np.roll(image, [round(14 - one) for one in mass], axis=(0, 1))
+
+
+def of(image: np.ndarray) -> Pixels:
+    return arrange(np.asarray(image, dtype=np.float32), MNIST)
+
+
+def apart(one: Pixels, other: Pixels) -> float:
+    """Mean difference of pixels, as a share of the ink."""
+    return float(np.abs(one.astype(int) - other).sum() / other.sum())
+
+
+def test_what_is_in_the_form_keeps_its_pixels(seven: Pixels) -> None:
+    assert (of(seven) == seven).all()
+    assert (of(255 - seven) == seven).all()
+
+
+@pytest.mark.parametrize("shift", [(-3, 2), (-6, -4), (0, 3)])
+def test_what_is_shifted_is_centred(seven: Pixels, shift: tuple[int, int]) -> None:
+    assert (of(np.roll(seven, shift, axis=(0, 1))) == seven).all()
+
+
+@pytest.mark.parametrize("side", [20 * 7, 28 * 7, 60, 1500])
+def test_size_and_place_do_not_matter(seven: Pixels, side: int) -> None:
+    large = Image.fromarray(255 - seven).resize((side, side), Image.Resampling.BICUBIC)
+    page = Image.new("L", (2 * side, side + 40), 255)
+    page.paste(large, (30, 20))
+    found = of(np.asarray(page))
+    assert apart(found, seven) < 0.25
+    inked = found > 25
+    assert max(np.ptp(np.flatnonzero(inked.any(axis=axis))) + 1 for axis in (0, 1)) == 20
+
+
+def test_uneven_light_and_noise_are_background(seven: Pixels) -> None:
+    noise = np.random.default_rng(0).normal(0, 4, (196, 196))
+    paper = 170 + np.linspace(-40, 40, 196)[None] + noise
+    found = of(paper - 0.5 * seven.repeat(7, axis=0).repeat(7, axis=1))
+    assert apart(found, seven) < 0.25
+    assert not found[:4].any()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "LA", "RGBA", "P", "I;16", "clear", "white ink"])
+def test_every_mode(tmp_path: Path, seven: Pixels, mode: str, suffix: str) -> None:
+    ink = Image.fromarray(seven.repeat(7, axis=0).repeat(7, axis=1))
+    match mode:
+        case "I;16":
+            image = Image.fromarray(np.asarray(ink).astype(np.uint16) * 257)
+        case "clear" | "white ink":  # nothing but ink, on nothing
+            image = Image.new("RGBA", ink.size, "white" if mode == "white ink" else "black")
+            image.putalpha(ink)
+        case _:
+            image = Image.eval(ink, lambda level: 255 - level).convert(mode)
+    path = tmp_path / f"seven.{suffix}"
+    if suffix == "jpg":
+        if mode not in ("L", "RGB"):
+            pytest.skip("JPEG has no such mode")
+        image.save(path, quality=80)
+    else:
+        image.save(path)
+    assert apart(read(path, MNIST), seven) < 0.25
+
+
+def test_other_data_sets_have_forms_of_their_own(seven: Pixels) -> None:
+    digits = form_of("digits", 8, 8)
+    found = arrange(seven.astype(np.float32), digits)
+    assert found.shape == (8, 8)
+    assert found[0].any()
+    assert found[-1].any()
+    fashion = form_of("fashion-mnist", 28, 28)
+    assert (arrange(seven.astype(np.float32), fashion) == seven).all()
+    assert (arrange(255 - seven.astype(np.float32), fashion) == seven).all()
+    own = form_of("own", 12, 9)
+    ramp = np.linspace(0, 200, 12)[:, None].repeat(9, axis=1)
+    assert (arrange(ramp.astype(np.float32), own) == ramp.round()).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"text", "not a PNG or JPEG image"), (b"", "not a PNG or JPEG image")],
+)
+def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "one.png"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"one.png: {reason}"):
+        read(path, MNIST)
+
+
+def test_what_shows_nothing_is_refused(seven: Pixels) -> None:
+    with pytest.raises(UserError, match="blank: all of it is of about the same grey"):
+        of(np.full((30, 40), 200))
+    with pytest.raises(UserError, match=r"too little contrast: .* 16 are needed"):
+        of(200 - seven / 32)
+    with pytest.raises(UserError, match="too little contrast"):
+        of(np.random.default_rng(0).normal(128, 20, (100, 100)))
+
+
+def claim(path: Path, width: int, height: int) -> None:
+    """Write a small picture whose header says that it is of another size."""
+    Image.new("L", (9, 9)).save(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("side", [10_001, 30_000])  # of the second, Pillow says so itself
+def test_a_picture_that_fills_the_memory_is_refused(tmp_path: Path, side: int) -> None:
+    claim(tmp_path / "large.png", side, side)
+    with pytest.raises(UserError, match=r"large.png: has more than 100,000,000 pixels; make"):
+        read(tmp_path / "large.png", MNIST)
+
+
+def test_a_damaged_picture_is_refused(tmp_path: Path, seven: Pixels) -> None:
+    path = tmp_path / "cut.png"
+    Image.fromarray(seven).save(path)
+    path.write_bytes(path.read_bytes()[:80])
+    with pytest.raises(UserError, match=r"cut.png: damaged \("):
+        read(path, MNIST)
+
+
+def test_a_folder_is_its_pictures(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpeg", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in files_in(tmp_path)] == ["a.jpeg", "b.PNG"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no PNG or JPEG files in this folder"):
+        files_in(tmp_path / "empty")
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        files_in(tmp_path / "nowhere")

@@ -1,0 +1,340 @@
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from learners import Learner
+from mutations import DAMAGE, Damage, damaged, fuzz, memory
+from safetensors.torch import load, save
+from samples import PROJECT
+
+from mnist_lstm.learning.checkpoint import (
+    SHARE,
+    Checkpoint,
+    Damaged,
+    capture,
+    code_digest,
+    fingerprint,
+    read,
+)
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+@pytest.mark.parametrize("stop", [0, 1, 3, 4, 10])
+def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, stop: int, beyond: bool) -> None:
+    whole = Learner(seed=0, beyond=beyond)
+    curve = whole.run(0, 10)
+    assert [evaluation.step for evaluation in curve] == [3, 6, 9, 10]
+
+    stopped, checkpoint = Learner(seed=0, beyond=beyond), Checkpoint(tmp_path, "f")
+    first = stopped.run(0, stop)
+    checkpoint.save(*stopped.parts, {"step": stop})
+    other = Learner(seed=5, beyond=beyond)  # nothing of its seed must be left
+    assert Checkpoint(tmp_path, "f").load(*other.parts) == {"step": stop}
+
+    assert first + other.run(stop, 10) == curve
+    there, expected = capture(*other.parts), capture(*whole.parts)
+    assert there.keys() == expected.keys()
+    assert all(torch.equal(there[name], expected[name]) for name in expected)
+
+
+def test_a_checkpoint_is_found_by_its_fingerprint_alone(tmp_path: Path) -> None:
+    training, one, other = Learner(0), Checkpoint(tmp_path, "one"), Checkpoint(tmp_path, "other")
+    assert one.load(*training.parts) is None
+    one.save(*training.parts, {"step": 1})
+    one.save(*training.parts, {"step": 2})
+    assert one.load(*training.parts) == {"step": 2}
+    assert other.load(*training.parts) is None
+    assert one.remove()
+    assert one.load(*training.parts) is None
+    assert one.remove()  # there is nothing left to do
+
+
+ROOM = 2**24  # bytes
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A checkpoint after some steps."""
+    training, checkpoint = Learner(seed=0), Checkpoint(tmp_path_factory.mktemp("content"), "f")
+    training.run(0, 4)
+    checkpoint.save(*training.parts, {"step": 4})
+    return checkpoint.path.read_bytes()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, content: bytes) -> Checkpoint:
+    checkpoint = Checkpoint(tmp_path, "f")
+    checkpoint.folder.mkdir()
+    checkpoint.path.write_bytes(content)
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"", "damaged"),
+        (lambda content: content[: len(content) // 2], "damaged"),
+        (lambda content: content + b"\0", "damaged"),
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "its SHA-256 is not the one"),
+        (lambda content: content.replace(b'\\"step\\": 4', b'\\"step\\": 5'), "its SHA-256"),
+        (lambda content: save(load(content)), "its SHA-256 is not the one"),
+        (lambda content: (2**40).to_bytes(8, "little") + content[8:], "damaged"),
+    ],
+)
+def test_damage_is_recognised_and_changes_nothing(
+    checkpoint: Checkpoint, content: bytes, damage: object, reason: str
+) -> None:
+    damaged = damage(content)
+    assert damaged != content
+    checkpoint.path.write_bytes(damaged)
+    training = Learner(seed=3)
+    before = capture(*training.parts)
+    with pytest.raises(Damaged, match=reason) as error:
+        checkpoint.load(*training.parts)
+    assert str(error.value).startswith(f"{checkpoint.path}: ")
+    assert "\n" not in str(error.value)
+    after = capture(*training.parts)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_checkpoint_of_another_training_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(Damaged, match="the checkpoint of another training"):
+        read(checkpoint.path, "another")
+    with pytest.raises(Damaged, match=r"its model\.head\.bias is not that of this training"):
+        checkpoint.load(*Learner(0, num_classes=3).parts)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "[[1, 2]]", "5", "null", '"f"', "[" * 10**5])
+def test_one_that_says_nothing_of_its_training_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Sealed with the right digest, which says nothing about it."""
+    monkeypatch.setattr("mnist_lstm.learning.checkpoint.json.dumps", lambda _: text)
+    checkpoint.save(*Learner(seed=0).parts, {})
+    with pytest.raises(Damaged, match="it does not say whose it is"):
+        read(checkpoint.path, "f")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("batches.left", torch.tensor([40])),
+        ("batches.left", torch.tensor([-1])),
+        ("batches.left", torch.zeros(3)),
+        ("rng", torch.zeros(5056, dtype=torch.uint8)),
+        ("rng", torch.zeros(3, dtype=torch.uint8)),
+        ("optimizer.0.exp_avg", torch.zeros(2)),
+        ("optimizer.99.exp_avg", torch.zeros(2)),
+        ("unknown", torch.zeros(2)),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, name: str, tensor: torch.Tensor
+) -> None:
+    """What a digest says nothing about: it was saved like this."""
+    training = Learner(seed=0)
+    training.run(0, 4)
+    tensors = capture(*training.parts) | {name: tensor}
+    monkeypatch.setattr("mnist_lstm.learning.checkpoint.capture", lambda *_: tensors)
+    checkpoint.save(*training.parts, {})
+    monkeypatch.undo()
+    with pytest.raises(Damaged, match=f"its {name} is not that of this training"):
+        checkpoint.load(*Learner(seed=3).parts)
+
+
+def test_one_set_aside_takes_the_place_of_an_older_one(checkpoint: Checkpoint) -> None:
+    for content in (b"old", b"new"):
+        checkpoint.path.write_bytes(content)
+        aside = checkpoint.set_aside()
+    assert (aside.name, aside.read_bytes()) == ("checkpoint.damaged", b"new")
+    assert checkpoint.load(*Learner(0).parts) is None
+
+
+def test_mutated_files_are_read_as_what_they_say_or_refused(
+    checkpoint: Checkpoint, content: bytes
+) -> None:
+    original, refused = load(content), dict[bytes, str]()
+
+    @fuzz(cases=1500)
+    @given(DAMAGE)
+    def check(damage: Damage) -> None:
+        file = damaged(content, damage)
+        checkpoint.path.write_bytes(file)
+        try:
+            with memory(ROOM):
+                state = read(checkpoint.path, "f")
+        except Damaged as refusal:
+            refused[file] = str(refusal)
+        else:
+            assert state.about == {"step": 4}
+            assert state.tensors.keys() == original.keys()
+            assert all(torch.equal(state.tensors[name], original[name]) for name in original)
+
+    check()
+    assert len(refused) >= 1000
+    assert content not in refused
+    assert not any("\n" in line for line in refused.values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
+def test_a_header_may_claim_what_it_likes(checkpoint: Checkpoint) -> None:
+    claim = b'{"a":{"dtype":"F32","shape":[2147483648,64],"data_offsets":[0,549755813888]}}'
+    checkpoint.path.write_bytes(len(claim).to_bytes(8, "little") + claim + bytes(1000))
+    with pytest.raises(Damaged), memory(ROOM):
+        read(checkpoint.path, "f")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(checkpoint: Checkpoint) -> None:
+    training, before = Learner(seed=0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            checkpoint.save(*training.parts, {"step": 5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.filename == str(checkpoint.path)
+    assert checkpoint.load(*training.parts) == {"step": 4}
+    assert list(checkpoint.folder.iterdir()) == [checkpoint.path]
+
+
+def test_checkpoints_keep_to_their_share_of_the_time(tmp_path: Path) -> None:
+    training, checkpoint = Learner(seed=0), Checkpoint(tmp_path, "f")
+    assert checkpoint.affordable(0)  # what one costs is not known yet
+    checkpoint.save(*training.parts, {})
+    first = checkpoint.seconds
+    assert first > 0
+    assert not checkpoint.affordable(1.9 * first / SHARE)
+    assert checkpoint.affordable(2.1 * first / SHARE)
+    checkpoint.save(*training.parts, {})
+    second = checkpoint.seconds - first
+    assert not checkpoint.affordable((first + 1.9 * second) / SHARE)
+    assert checkpoint.affordable((first + 2.1 * second) / SHARE)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mnist_lstm.learning.checkpoint import Checkpoint
+with Checkpoint(Path(sys.argv[1]), "f").held(print):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def holder(folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that holds the checkpoint f until it is killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+class Waiting(threading.Thread):
+    """Wants to hold the checkpoint f too."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.checkpoint = Checkpoint(folder, "f")
+        self.told: list[str] = []
+        self.waits, self.holds = threading.Event(), threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        with self.checkpoint.held(lambda text: (self.told.append(text), self.waits.set())):
+            self.holds.set()
+            self.lock = self.checkpoint.lock.read_text()
+
+
+def test_a_second_trainer_is_told_of_the_first_and_waits_until_it_is_gone(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        waiting = Waiting(tmp_path)
+        assert waiting.waits.wait(10)
+        assert not waiting.holds.wait(0.2)
+        process.kill()
+        assert waiting.holds.wait(10)
+        waiting.join()
+    (told,) = waiting.told
+    assert told.startswith(f"process {process.pid} in {Path.cwd()}, since ")
+    assert waiting.lock.startswith(f"process {os.getpid()} in ")
+
+
+def test_one_whose_lock_is_removed_meanwhile_takes_a_new_one(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        waiting = Waiting(tmp_path)
+        assert waiting.waits.wait(10)
+        waiting.checkpoint.lock.unlink()
+        process.kill()
+        assert waiting.holds.wait(10)
+        waiting.join()
+    assert waiting.checkpoint.lock.read_text() == waiting.lock
+
+
+def test_what_is_held_is_not_removed(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "f")
+    with holder(tmp_path):
+        assert not checkpoint.remove()
+        assert checkpoint.lock.exists()
+    assert checkpoint.remove()
+    assert not checkpoint.folder.exists()
+
+
+def test_holding_does_away_with_what_a_killed_trainer_had_half_written(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "f")
+    checkpoint.folder.mkdir()
+    (checkpoint.folder / ".checkpoint.safetensors.1.draft").touch()
+    with checkpoint.held(print):
+        assert list(checkpoint.folder.iterdir()) == [checkpoint.lock]
+
+
+def test_an_error_of_the_work_is_the_works(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), Checkpoint(tmp_path, "f").held(print):
+        (tmp_path / "gone").read_text()
+
+
+def test_the_oldest_make_room(tmp_path: Path) -> None:
+    names = ["own", "oldest", "f", "old", "new"]  # by age; f is held
+    for name in names:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "checkpoint.safetensors").write_bytes(bytes(600))
+        (folder / "checkpoint.damaged").write_bytes(bytes(400))
+    with holder(tmp_path):
+        for age, name in enumerate(names):
+            os.utime(tmp_path / name, (age, age))
+        Checkpoint(tmp_path, "own").prune(5200)  # a lock has its size too
+        assert {folder.name for folder in tmp_path.iterdir()} == set(names)
+        Checkpoint(tmp_path, "own").prune(3200)
+        assert {folder.name for folder in tmp_path.iterdir()} == {"own", "f", "new"}
+        Checkpoint(tmp_path, "own").prune(0)
+        assert {folder.name for folder in tmp_path.iterdir()} == {"own", "f"}
+
+
+def test_fingerprints_tell_facts_apart() -> None:
+    facts = {"seed": 0, "train": {"steps": 10, "batch_size": 5}}
+    assert fingerprint(facts) == fingerprint({"train": {"batch_size": 5, "steps": 10}, "seed": 0})
+    assert fingerprint(facts) != fingerprint(facts | {"seed": 1})
+    assert fingerprint(facts) != fingerprint(facts | {"threads": 2})
+
+
+def test_a_comment_does_not_change_the_digest_of_code(tmp_path: Path) -> None:
+    source = tmp_path / "code.py"
+    digests = []
+    for text in ("x = 1 + 2\n", "# why\nx = (1 +\n     2)\n", "x = 1 + 3\n"):
+        source.write_text(text)
+        digests.append(code_digest([source]))
+    assert digests[0] == digests[1] != digests[2]

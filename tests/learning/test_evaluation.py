@@ -1,0 +1,79 @@
+import math
+
+import pytest
+import torch
+from samples import drawn, small_model
+
+from mnist_lstm.learning.evaluation import (
+    accuracy_by_rows,
+    by_class,
+    mean_answer,
+    moved,
+    overall,
+    read_row_by_row,
+)
+from mnist_lstm.learning.model import infer
+
+LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 2.0, 0.0], [2.0, 0.0, 0.0]])
+LABELS = torch.tensor([0, 1, 0, 0], dtype=torch.uint8)
+
+
+def test_overall() -> None:
+    right, wrong = -math.log(math.e**2 / (math.e**2 + 2)), -math.log(1 / (math.e**2 + 2))
+    figures = overall(LOGITS, LABELS)
+    assert figures["accuracy"] == 0.75
+    assert figures["loss"] == pytest.approx((3 * right + wrong) / 4)
+
+
+def test_by_class() -> None:
+    third = pytest.approx(2 / 3)
+    assert by_class(LOGITS, LABELS, ("cat", "dog", "owl")) == [
+        {"class": "cat", "images": 3, "precision": 1, "recall": third, "f1": pytest.approx(0.8)},
+        {"class": "dog", "images": 1, "precision": 0.5, "recall": 1, "f1": third},
+        {"class": "owl", "images": 0, "precision": 0, "recall": 0, "f1": 0},  # not defined
+    ]
+
+
+@pytest.mark.parametrize("implementation", ["fused", "unrolled"])
+def test_reading_row_by_row_ends_in_the_models_answer(implementation: str) -> None:
+    model, data = small_model(implementation), drawn(images=20, seed=0)
+    after_rows = read_row_by_row(model, data.pixels.split(8))
+    assert after_rows.shape == (20, 8, 2)
+    assert model.training
+    assert torch.equal(after_rows[:, -1], infer(model, data.pixels, batch_size=8))
+
+
+def test_what_is_answered_after_a_row_is_what_an_image_cut_there_gets() -> None:
+    model, data = small_model(), drawn(images=20, seed=0)
+    after_rows = read_row_by_row(model, data.pixels.split(20))
+    for rows in range(1, 9):
+        answer = infer(model, data.pixels[:, :rows], batch_size=20)
+        torch.testing.assert_close(after_rows[:, rows - 1], answer, rtol=0, atol=1e-6)
+
+
+def test_accuracy_by_rows() -> None:
+    after_rows = torch.stack([LOGITS.roll(1, 0), LOGITS], dim=1)  # (4, 2, 3)
+    assert accuracy_by_rows(after_rows, LABELS) == [0.25, 0.75]
+
+
+def test_moved_images_are_whole_but_for_what_leaves_them() -> None:
+    image = torch.arange(1, 10, dtype=torch.uint8).view(1, 3, 3)
+    views = moved(image, 1)
+    assert len(views) == 9
+    assert torch.equal(views[4], image)
+    assert views[0].tolist() == [[[0, 0, 0], [0, 1, 2], [0, 4, 5]]]  # down and to the right
+    assert views[5].tolist() == [[[2, 3, 0], [5, 6, 0], [8, 9, 0]]]  # to the left
+    assert all(view.dtype == torch.uint8 for view in views)
+    assert len(moved(image, 2)) == 25
+
+
+def test_the_mean_answer_is_the_mean_of_the_answers_to_each_view() -> None:
+    model, data = small_model(), drawn(images=20, seed=0)
+    (alone,) = moved(data.pixels, 0)
+    expected = infer(model, data.pixels, batch_size=20).double().softmax(dim=1)
+    torch.testing.assert_close(mean_answer(model, [alone], 8), expected)
+    views = moved(data.pixels, 1)
+    answers = [infer(model, view, batch_size=20).double().softmax(dim=1) for view in views]
+    mean = mean_answer(model, views, 8)
+    torch.testing.assert_close(mean, sum(answers, torch.zeros_like(mean)) / 9)
+    torch.testing.assert_close(mean.sum(dim=1), torch.ones(20, dtype=torch.float64))

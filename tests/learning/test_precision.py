@@ -1,0 +1,85 @@
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from samples import drawn, small_model
+
+from mnist_lstm import UserError
+from mnist_lstm.learning import precision
+from mnist_lstm.learning.evaluation import read_row_by_row
+from mnist_lstm.learning.model import RowLSTM, infer
+
+
+def multiplies(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
+    """Make the processor one that has these, and no other that matters."""
+    found: Mapping[str, Any] = {"avx2": True} | capabilities
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+
+
+def refuse_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have torch do what it does where oneDNN has no LSTM in bfloat16 for the processor."""
+
+    def run_layer(_: torch.nn.LSTM, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive descriptor for the LSTM forward …")
+        return x.sum(dim=2, keepdim=True).expand(-1, -1, 16)
+
+    monkeypatch.setitem(RowLSTM.__init__.__globals__["IMPLEMENTATIONS"], "fused", run_layer)
+
+
+@pytest.mark.parametrize("instructions", precision.NATIVE)
+def test_auto_is_bfloat16_where_that_is_native(
+    monkeypatch: pytest.MonkeyPatch, instructions: str
+) -> None:
+    multiplies(monkeypatch, **{instructions: True})
+    assert precision.choose("auto", small_model("unrolled")) == "bfloat16"
+    refuse_bfloat16(monkeypatch)
+    assert precision.choose("auto", small_model()) == "float32"
+
+
+def test_auto_is_float32_where_bfloat16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiplies(monkeypatch, avx512_f=True)
+    assert precision.choose("auto", small_model("unrolled")) == "float32"
+
+
+def test_what_is_named_is_taken_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiplies(monkeypatch, avx512_bf16=True)
+    assert precision.choose("float32", small_model()) == "float32"
+    multiplies(monkeypatch)
+    assert precision.choose("bfloat16", small_model("unrolled")) == "bfloat16"
+    refuse_bfloat16(monkeypatch)
+    with pytest.raises(UserError, match=r"bfloat16, but torch .* has no fused LSTM in it"):
+        precision.choose("bfloat16", small_model())
+
+
+@pytest.mark.parametrize("beyond", [{}, {"reads": "both", "num_rows": 5}], ids=str)
+def test_trying_leaves_the_model_as_it_was(beyond: dict[str, Any]) -> None:
+    model = small_model("unrolled", **beyond)
+    assert precision.works(model)
+    assert model.precision == "float32"
+    assert model.training
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_in_bfloat16_products_are_rounded_and_weights_and_answers_are_float32() -> None:
+    model, data = small_model("unrolled", dropout=0.0), drawn(30, seed=1)
+    expected = model(data.pixels)
+    model.precision = "bfloat16"
+    logits = model(data.pixels)
+    assert logits.dtype == torch.float32
+    # 8 bits of mantissa: near, and not the same
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0.02)
+    assert not torch.equal(logits, expected)
+    F.cross_entropy(logits, data.labels.long()).backward()
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    assert {weight.dtype for weight in learning} == {torch.float32}
+    assert {weight.grad.dtype for weight in learning if weight.grad is not None} == {torch.float32}
+
+
+def test_rows_read_in_bfloat16_end_in_the_answers_bit_for_bit() -> None:
+    model, data = small_model("unrolled"), drawn(30, seed=1)
+    model.precision = "bfloat16"
+    logits = read_row_by_row(model, data.pixels.split(20))
+    assert torch.equal(logits[:, -1], infer(model, data.pixels, 20))

@@ -1,0 +1,98 @@
+"""Results and store side by side."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+from tracked import ROWS, TIMINGS, about, leave_results
+
+from mnist_lstm.pipeline.result_files import read_json
+from mnist_lstm.runs.audit import Disagreement, disagreements
+from mnist_lstm.runs.history import Files, History, Result
+from mnist_lstm.tracking.follower import trainer
+from mnist_lstm.tracking.projection import Run, runs
+from mnist_lstm.tracking.store import Store
+
+
+class OneResult(History):
+    """The history of a folder with what train and evaluate left."""
+
+    def __init__(self, results: Path) -> None:
+        made = [{str(path): "" for path in (results / s).iterdir()} for s in ("train", "evaluate")]
+        self.results = [Result(read_json(results / "train" / "run.json"), made[0], [made[1]])]
+
+    def lay_out(self, files: Files, folder: Path) -> Path:
+        folder.mkdir()
+        for path in map(Path, files):
+            (folder / path.name).write_bytes(path.read_bytes())
+        return folder
+
+
+@pytest.fixture
+def history(results: Path) -> History:
+    return OneResult(results)
+
+
+def found(store: Store, history: History, root: Path) -> list[Disagreement]:
+    return list(disagreements(store, history, root))
+
+
+def test_a_result_without_a_run(store: Store, history: History, root: Path) -> None:
+    (one,) = found(store, history, root)
+    assert (one.name, one.training_id, one.lines) == ("drawn", "a" * 32, ["it has no run"])
+    assert one.mend
+    one.mend()
+    assert found(store, history, root) == []
+
+
+def test_a_run_that_is_there_twice(store: Store, history: History, root: Path) -> None:
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    (first,) = runs(store)
+    second = store.client.create_run(store.experiment_id, tags={"training_id": "a" * 32})
+    (one,) = found(store, history, root)
+    assert one.lines == [f"it has another run, {second.info.run_id}"]
+    assert one.mend
+    one.mend()
+    assert [run.info.run_id for run in runs(store)] == [first.info.run_id]
+
+
+def test_a_run_whose_model_no_result_has(store: Store, history: History, root: Path) -> None:
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    Run(store, about("b" * 32)).finish("FINISHED", about("b" * 32) | {"ended": TIMINGS[0]["time"]})
+    (one,) = found(store, history, root)
+    assert (one.training_id, one.lines) == ("b" * 32, ["no result here has its model"])
+    assert one.mend is None
+
+
+def test_a_run_marked_as_running_that_nothing_trains(
+    store: Store, history: History, root: Path
+) -> None:
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    run = Run(store, about("b" * 32))
+    lock = root / ".checkpoints" / "f" / "lock"
+    lock.parent.mkdir(parents=True)
+    run.log_rows(ROWS, TIMINGS)
+    run.log_trainer(trainer(root, "f"))
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert found(store, history, root) == []  # it is at work
+    (one,) = found(store, history, root)
+    assert one.lines == ["it is marked as running, and nothing trains it"]
+    assert one.mend
+    one.mend()
+    killed = store.client.get_run(run.id)
+    assert (killed.info.status, killed.info.end_time) == ("KILLED", 1767323140000)
+    assert found(store, history, root) == []
+
+    run = Run(store, about("c" * 32))
+    run.log_trainer("another-machine:/its/lock")
+    assert found(store, history, root) == []
+
+
+def test_a_run_that_failed_needs_no_result(store: Store, tmp_path: Path, root: Path) -> None:
+    history = OneResult(leave_results(tmp_path / "others"))
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    for letter, status in (("b", "KILLED"), ("c", "FAILED")):
+        told = about(letter * 32)
+        Run(store, told).finish(status, told | {"ended": TIMINGS[0]["time"]})
+    assert found(store, history, root) == []

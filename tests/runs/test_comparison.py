@@ -1,0 +1,96 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from mnist_lstm.pipeline.result_files import Row
+from mnist_lstm.runs.comparison import Paired, differing, mcnemar, pair, paired
+from mnist_lstm.runs.history import Files, History, Result
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_it_is_the_exact_binomial_test(first: int, second: int) -> None:
+    """scipy computes the same by another way; without a toss there is nothing to tell."""
+    expected = binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar(first, second) == mcnemar(second, first)
+
+
+def test_four_heads_in_twenty_one_tosses() -> None:
+    """Counted out: of 2^21 ways, 1 + 21 + 210 + 1,330 + 5,985 have four heads at most."""
+    assert mcnemar(4, 17) == mcnemar(17, 4) == 2 * 7547 / 2**21
+
+
+def test_thousands_of_tosses_are_no_overflow() -> None:
+    assert mcnemar(4900, 5100) == pytest.approx(0.0466, abs=0.0005)
+    assert mcnemar(0, 10_000) == 0.0
+
+
+def test_only_images_that_one_alone_reads_right_tell_two_apart() -> None:
+    actual = [1] * 20
+    first = [1] * 10 + [0] * 10
+    second = [1] * 12 + [0] * 8
+    assert paired(actual, first, second) == Paired(20, 0, 2, 0.5)
+    assert not paired(actual, first, second).more_than_chance
+    assert paired(actual, [0] * 20, first).more_than_chance  # 10 of 10: p = 0.002
+    assert paired(actual, first, first) == Paired(20, 0, 0, 1.0)
+
+
+def test_answers_to_different_numbers_of_images_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        paired([1, 2], [1, 2], [1])
+
+
+class Answered(History):
+    """A history whose evaluations are their answers to two images, of class 3 and 5."""
+
+    def __init__(self) -> None:
+        pass
+
+    def rows(self, files: Files, name: str) -> list[Row]:
+        if name != "predictions.csv" or not files:
+            return []
+        labels = files["labels"].split()
+        rows = zip(labels, files["answers"].split(), strict=True)
+        return [{"split": "test", "actual": label, "predicted": said} for label, said in rows] + [
+            {"split": "validation", "actual": "0", "predicted": "1"}
+        ]
+
+
+def answered(answers: str, labels: str = "3 5", sha256: str = "e", **told: object) -> Result:
+    about = {"name": answers, "dataset": "digits", "data": {"test": {"sha256": sha256}}} | told
+    return Result(about, {}, [{"labels": labels, "answers": answers}])
+
+
+def test_answers_to_the_same_test_images_are_paired() -> None:
+    first = answered("3 5")
+    assert pair(Answered(), first, answered("3 4")) == Paired(2, 1, 0, 1.0)
+    committed = answered("1 1", data={})  # of which git has the tables, and its labels tell
+    assert pair(Answered(), first, committed) == Paired(2, 2, 0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (answered("3 4", dataset="mnist"), "its test images are those of mnist, not of digits"),
+        (answered("3 4", sha256="f"), "its test images are others, though both are called digits"),
+        (answered("3 4", "5 3"), "its test images are others, though both are called digits"),
+        (answered("3 4 1", "3 5 1", data={}), "its test images are others, though both are"),
+        (Result({"name": "b", "dataset": "digits"}, {}), "the answers of b are not in its results"),
+    ],
+)
+def test_answers_to_other_images_are_not(other: Result, said: str) -> None:
+    told = pair(Answered(), answered("3 5"), other)
+    assert isinstance(told, str)
+    assert told.startswith(said)
+
+
+def test_parameters_that_differ_or_are_missing() -> None:
+    same = {"seed": 0, "model.dropout": 0.5}
+    assert differing([same, dict(same)]) == []
+    assert differing([same, same | {"seed": 1}, {"seed": 0, "train.steps": 3}]) == [
+        "seed",
+        "model.dropout",
+        "train.steps",
+    ]
+    assert differing([{"a": None}, {}]) == ["a"]

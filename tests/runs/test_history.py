@@ -1,0 +1,152 @@
+"""What is recorded of trainings: where each is, and what of it is here.
+
+Real experiments and DVC's cache are met in tests/pipeline.
+"""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from mnist_lstm.pipeline.result_files import write_json, write_rows
+from mnist_lstm.runs.history import History
+
+BELOW = "refs/exps/" + "ab/" + "c" * 38  # as DVC names those of a baseline
+
+
+class Project:
+    """A repository with commits of results that nothing trained."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.git("init", "--quiet")
+        self.git("config", "user.name", "A. Tester")
+        self.git("config", "user.email", "tester@example.org")
+        Repo.init(str(root)).close()
+        (root / ".gitignore").write_text("run.json\nmodel.safetensors\ntiming.csv\n")
+        self.commit("begin")
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=self.root, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def commit(self, message: str) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+    def train(self, letter: str) -> None:
+        """Leave the results of a training in the workspace, and dvc.lock with them."""
+        train, evaluate = self.root / "results" / "train", self.root / "results" / "evaluate"
+        told = {"training_id": letter * 32, "name": letter, "started": f"at {ord(letter)}"}
+        write_json(train / "run.json", told | {"ended": "at", "params": {"seed": ord(letter)}})
+        for name in ("curve.csv", "timing.csv", "model.safetensors"):
+            write_rows(train / name, [{"step": 1, "kind": f"{name} {letter}"}])
+        write_json(evaluate / "metrics.json", {"test": {"accuracy": ord(letter) / 1000}})
+        write_json(evaluate / "run.json", {"training_id": letter * 32, "ended": letter})
+        self.lock(letter)
+
+    def lock(self, letter: str) -> None:
+        stages = {"fetch": {"params": {"params.yaml": {"fetch": {"dataset": "drawn"}}}}}
+        for stage in ("train", "evaluate"):
+            files = sorted((self.root / "results" / stage).iterdir())
+            md5 = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+            outs = [
+                {"path": f"results/{stage}/{path.name}", "md5": digest}
+                for path, digest in md5.items()
+            ]
+            stages[stage] = {"outs": outs, "params": {"params.yaml": {"seed": ord(letter)}}}
+        text = yaml.safe_dump({"schema": "2.0", "stages": stages})
+        (self.root / "dvc.lock").write_text(text)
+
+    def cache(self) -> None:
+        """Put what is in results/ into DVC's cache."""
+        with Repo(str(self.root)) as repo:
+            for path in (self.root / "results").rglob("*.*"):
+                digest = hashlib.md5(path.read_bytes()).hexdigest()
+                cached = Path(repo.cache.local.oid_to_path(digest))
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                cached.write_bytes(path.read_bytes())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_nothing_is_recorded_at_first(project: Project) -> None:
+    history = History(project.root)
+    assert (history.results, history.partial, history.elsewhere) == ([], [], 0)
+    assert history.head is history.workspace is None
+
+
+def test_each_result_knows_its_commits_and_experiments(project: Project) -> None:
+    project.train("a")
+    project.cache()
+    first = project.commit("a")
+    project.git("update-ref", f"{BELOW}/one", first)  # had from the cache: it changed nothing
+    project.git("update-ref", f"{BELOW}/team/two", project.commit("nothing new"))
+    project.git("update-ref", "refs/exps/exec/EXEC_HEAD", "HEAD")  # DVC's own notes
+    project.git("update-ref", "refs/exps/celery/stash", "HEAD")
+    project.train("b")
+    project.cache()
+    history = History(project.root)
+    a, b = history.results
+    assert sorted(a.experiments) == ["one", "team/two"]
+    assert set(a.commits) == {first, project.git("rev-parse", "HEAD")}
+    assert (b.about["name"], b.commits, b.experiments) == ("b", [], [])
+    assert history.head is a
+    assert history.workspace is b
+    assert history.metrics(b) == {"test": {"accuracy": 0.098}}
+    assert history.rows(b.training, "curve.csv") == [{"step": 1, "kind": "curve.csv b"}]
+    assert (history.partial, history.elsewhere) == ([], 0)
+
+
+def test_the_latest_evaluation_is_the_last(project: Project) -> None:
+    project.train("a")
+    project.cache()
+    project.commit("a")
+    evaluate = project.root / "results" / "evaluate"
+    write_json(evaluate / "metrics.json", {"test": {"accuracy": 1}})
+    write_json(evaluate / "run.json", {"training_id": "a" * 32, "ended": "b, later"})
+    (result,) = (history := History(project.root)).results
+    assert len(result.evaluations) == 2
+    assert history.metrics(result) == {"test": {"accuracy": 1}}
+
+
+def test_a_clone_has_the_small_tables_of_a_result(project: Project, tmp_path: Path) -> None:
+    project.train("a")
+    commit = project.commit("a")
+    project.git("clone", "--quiet", str(project.root), str(tmp_path / "clone"))
+    history = History(tmp_path / "clone")
+    (result,) = history.partial
+    assert history.results == []
+    assert history.elsewhere == 2
+    assert result is history.head is history.workspace
+    assert result.commits == [commit]
+    assert result.about == {
+        "name": commit[:7],
+        "params": {"fetch": {"dataset": "drawn"}, "seed": ord("a")},
+        "dataset": "drawn",
+    }
+    assert history.metrics(result) == {"test": {"accuracy": 0.097}}
+    assert history.rows(result.training, "curve.csv") == [{"step": 1, "kind": "curve.csv a"}]
+    assert history.rows(result.training, "timing.csv") == []
+
+
+def test_results_in_the_workspace_alone(project: Project) -> None:
+    project.train("a")
+    (project.root / "dvc.lock").unlink()
+    history = History(project.root)
+    assert history.workspace is history.results[0]
+    (project.root / "results" / "train" / "model.safetensors").unlink()
+    history = History(project.root)
+    assert history.results == []
+    (result,) = history.partial
+    assert result is history.workspace
+    assert result.about["name"] == "a"

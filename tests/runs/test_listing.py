@@ -1,0 +1,113 @@
+"""Runs as rows: filters, orders and the best. Real results are met in tests/pipeline."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+from samples import PROJECT
+
+from mnist_lstm import UserError
+from mnist_lstm.runs.listing import SECTIONS, Run, assignments, best, ordered, settings, where
+
+PARAMS = {"seed": 0, "train.learning_rate": 0.001, "train.device": "auto", "train.steps": 100}
+ONE = Run(
+    name="one",
+    training_id="1" * 32,
+    experiments=["one"],
+    commits=[],
+    dataset="digits",
+    params=PARAMS,
+    differs={},
+    validation_accuracy=0.9,
+    validation_loss=0.5,
+    test_accuracy=0.99,
+    test_loss=0.1,
+    steps=100,
+    seconds=3.0,
+    device="cpu AVX2",
+    started="2026-01-02",
+    state="finished",
+)
+TWO = replace(
+    ONE,
+    name="two",
+    params=PARAMS | {"train.learning_rate": 0.002, "preprocess.split_seed": None},
+    validation_accuracy=0.95,
+    test_accuracy=0.9,
+    seconds=2.0,
+)
+SURER = replace(TWO, name="surer", validation_loss=0.4, seconds=10.0)
+STOPPED = replace(ONE, name="stopped", validation_accuracy=1.0, validation_loss=None, seconds=None)
+RUNS = [ONE, TWO, SURER, STOPPED]
+
+
+def names(runs: list[Run]) -> list[str]:
+    return [run.name for run in runs]
+
+
+def test_the_best_are_so_on_validation_images_then_by_loss_and_only_when_evaluated() -> None:
+    assert names(best(RUNS, 2)) == ["surer", "two"]
+    assert names(best(RUNS, 9)) == ["surer", "two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("train.learning_rate=0.002", ["two", "surer"]),
+        ("learning_rate = 2e-3", ["two", "surer"]),
+        ("seed=0", ["one", "two", "surer", "stopped"]),
+        ("device=auto", ["one", "two", "surer", "stopped"]),
+        ("split_seed=null", ["two", "surer"]),
+        ("seed=x", []),
+    ],
+)
+def test_runs_are_filtered_by_a_parameter(condition: str, expected: list[str]) -> None:
+    assert names(where(RUNS, [condition])) == expected
+
+
+def test_all_conditions_must_hold() -> None:
+    assert where(RUNS, ["learning_rate=0.002", "seed=1"]) == []
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("name", ["one", "stopped", "surer", "two"]),
+        ("validation", ["stopped", "surer", "two", "one"]),
+        ("seconds", ["two", "one", "surer", "stopped"]),
+        ("learning_rate", ["one", "stopped", "two", "surer"]),
+    ],
+)
+def test_runs_are_sorted(order: str, expected: list[str]) -> None:
+    assert names(ordered(RUNS, order)) == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: where(RUNS, ["seed"]), "--where takes KEY=VALUE, such as"),
+        (lambda: where(RUNS, ["rate=1"]), "--where: no run has the parameter 'rate'; there are"),
+        (lambda: where(RUNS, ["train.lernrate=1"]), "did you mean train.learning_rate?"),
+        (lambda: ordered(RUNS, "tests"), "--sort: no run has the parameter 'tests'"),
+        (lambda: ordered(RUNS, "second"), "did you mean seconds?"),
+        (lambda: ordered(RUNS, "test"), "would choose by the test images"),
+    ],
+)
+def test_a_wrong_filter_or_order_is_told(wrong, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        wrong()
+
+
+def test_differences_are_as_a_filter_takes_them() -> None:
+    values = {"train.learning_rate": 0.002, "preprocess.split_seed": None, "train.device": "cpu"}
+    said = assignments(values)
+    assert said == ["learning_rate=0.002", "split_seed=null", "device=cpu"]
+    run = replace(ONE, params=PARAMS | values)
+    assert where([run], said) == [run]
+
+
+def test_no_two_parameters_need_their_sections() -> None:
+    reference = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    keys = [key.rpartition(".")[2] for key in settings({k: reference[k] for k in SECTIONS})]
+    assert len(set(keys)) == len(keys) > 10

@@ -1,0 +1,93 @@
+"""Which model is better, by the validation images alone."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from mnist_lstm import UserError
+from mnist_lstm.runs.history import History, Result
+from mnist_lstm.runs.promotion import Entrant, judge, shown
+
+CHAMPION = Entrant("old", "a" * 32, "1" * 64, "digits", "d" * 64, 200, 0.94)
+
+
+def challenger(accuracy: float, **other: Any) -> Entrant:
+    named = replace(CHAMPION, name="new", training_id="b" * 32, model_sha256="2" * 64)
+    return replace(named, validation_accuracy=accuracy, **other)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "margin", "promotes"),
+    [
+        (0.95, 0.0, True),
+        (0.945, 0.0, True),
+        (0.94, 0.0, False),  # as good is not better
+        (0.955, 0.01, True),
+        (0.95, 0.01, False),  # by the margin is not by more; 0.95 - 0.94 > 0.01 of floats
+        (0.93, 0.0, False),
+    ],
+)
+def test_it_must_be_better_by_more_than_the_margin(
+    accuracy: float, margin: float, promotes: bool
+) -> None:
+    verdict = judge(challenger(accuracy), CHAMPION, margin)
+    assert verdict.promotes == promotes
+    assert shown(challenger(accuracy)) in verdict.why
+    assert "94.00% (188 of 200)" in verdict.why
+    assert f"promote.margin ({margin:g})" in verdict.why
+
+
+def test_without_a_champion_any_is_good() -> None:
+    assert judge(challenger(0.1), None, 0.5).promotes
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"dataset": "mnist"}, "the champion's are of digits, not mnist"),
+        ({}, "of digits as well, but a different validation split"),
+    ],
+)
+def test_other_validation_images_do_not_compare(other: dict[str, str], words: str) -> None:
+    verdict = judge(challenger(1.0, validation_sha256="e" * 64, **other), CHAMPION, 0)
+    assert not verdict.promotes
+    assert words in verdict.why
+    assert "94.00%" in verdict.why
+    assert "100.00%" in verdict.why
+
+
+class Told(History):
+    """A history with these metrics."""
+
+    def __init__(self, metrics: dict[str, Any]) -> None:
+        self._metrics = metrics
+
+    def metrics(self, result: Result) -> dict[str, Any]:
+        return self._metrics
+
+
+RESULT = Result(
+    {
+        "name": "new",
+        "training_id": "b" * 32,
+        "model_sha256": "2" * 64,
+        "dataset": "digits",
+        "data": {"validation": {"sha256": "d" * 64, "images": 200}},
+    },
+    {},
+)
+
+
+def test_the_accuracy_on_test_images_plays_no_part() -> None:
+    of = [
+        Entrant.of(Told({"validation": {"accuracy": 0.96}, "test": {"accuracy": accuracy}}), RESULT)
+        for accuracy in (0.0, 1.0)
+    ]
+    assert of[0] == of[1] == challenger(0.96)
+    assert not any("test" in entry.name for entry in fields(Entrant))
+
+
+def test_one_that_was_not_evaluated_is_refused() -> None:
+    with pytest.raises(UserError, match="new has not been evaluated; `dvc repro`"):
+        Entrant.of(Told({}), RESULT)

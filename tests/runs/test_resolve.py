@@ -1,0 +1,135 @@
+"""Which run is meant."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from tracked import about
+
+from mnist_lstm import UserError
+from mnist_lstm.runs.history import History, Result
+from mnist_lstm.runs.resolve import NoSuchRun, find, label
+from mnist_lstm.tracking.projection import Run
+from mnist_lstm.tracking.store import open_store
+
+
+class Recorded(History):
+    """A history of these results."""
+
+    def __init__(self, root: Path, *results: Result, partial: tuple[Result, ...] = ()) -> None:
+        self.root, self.results, self.partial = root, list(results), list(partial)
+
+
+def result(name: str, training_id: str, *experiments: str) -> Result:
+    return Result(about(training_id * 16) | {"name": name}, {}, experiments=list(experiments))
+
+
+FIRST = result("digits-seed-0-1b1b1b", "1b")
+SHARED = result("wide", "2c", "wide", "wide-again")
+OTHER = result("wider", "2d", "wider")
+BASELINE = Result({"name": "e22c829", "params": {}}, {}, commits=["e22c829" + "0" * 33])
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return Recorded(tmp_path, FIRST, SHARED, OTHER, partial=(BASELINE,))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("digits-seed-0-1b1b1b", FIRST),  # a name
+        ("1b" * 16, FIRST),  # an id
+        ("wide-again", SHARED),  # one of the experiments that share a result
+        ("d", FIRST),  # the start of a name
+        ("1", FIRST),  # the start of an id
+        ("wide-", SHARED),  # the start of an experiment
+        ("wide", SHARED),  # a whole name, though another starts so
+        ("2d", OTHER),
+    ],
+)
+def test_a_run_is_found(history: History, text: str, meant: Result) -> None:
+    assert find(history, text) is meant
+
+
+def test_what_several_start_with_lists_them(history: History) -> None:
+    expected = (
+        "'wi' may be any of 2 runs: wide (id 2c2c2c2c; experiment wide-again), "
+        "wider (id 2d2d2d2d); write more of one"
+    )
+    with pytest.raises(UserError, match=re.escape(expected)) as met:
+        find(history, "wi")
+    assert not isinstance(met.value, NoSuchRun)
+
+
+def test_two_of_the_same_name_are_told_apart_by_their_ids(tmp_path: Path) -> None:
+    twice = Recorded(tmp_path, result("same", "3e"), result("same", "3f"))
+    with pytest.raises(UserError, match=r"same \(id 3e3e3e3e\), same \(id 3f3f3f3f\)"):
+        find(twice, "same")
+    assert find(twice, "3f").about["training_id"] == "3f" * 16
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("widest", "no run is called 'widest'; did you mean wide or wider?"),
+        ("x", "none starts so; there are digits-seed-0-1b1b1b, wide, wide-again, wider"),
+        ("", "no run is called ''"),  # a shell variable that is not set means no run at all
+    ],
+)
+def test_no_such_run_tells_those_there_are(history: History, text: str, said: str) -> None:
+    with pytest.raises(NoSuchRun, match=re.escape(said)):
+        find(history, text)
+
+
+def test_of_many_runs_the_latest_are_told(tmp_path: Path) -> None:
+    many = [result(f"number-{number}", f"{number:02}") for number in range(12)]
+    with pytest.raises(NoSuchRun) as met:
+        find(Recorded(tmp_path, *many), "x")
+    assert "number-1," not in str(met.value)
+    assert str(met.value).endswith("number-11 and 2 more")
+
+
+def test_results_that_are_elsewhere_are_no_run_to_work_with(history: History) -> None:
+    for text in ("e22c829", BASELINE.commits[0], "e2"):
+        with pytest.raises(NoSuchRun, match="e22c829 is recorded, but its results are not here"):
+            find(history, text)
+        assert find(history, text, partial=True) is BASELINE
+
+
+def test_a_project_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(NoSuchRun, match=r"^no run yet: `dvc repro` makes one$"):
+        find(Recorded(tmp_path), "any")
+    with pytest.raises(NoSuchRun, match=r"^no run's results are here, and 1 are recorded; `dvc"):
+        find(Recorded(tmp_path, partial=(BASELINE,)), "any")
+
+
+def test_mlflow_is_asked_for_its_ids_and_for_names_given_there(
+    history: History, fresh_store: Path
+) -> None:
+    shutil.copy(fresh_store, history.root)
+    store = open_store(history.root)
+    run = Run(store, OTHER.about)
+    store.client.update_run(run.id, name="the good one")
+    gone = Run(store, about("4a" * 16))
+    assert find(history, run.id) is find(history, run.id[:12]) is OTHER
+    assert find(history, "the good one") is OTHER
+    with pytest.raises(NoSuchRun, match=r"a run in MLflow \(drawn\), but has no results here"):
+        find(history, gone.id)
+    with pytest.raises(NoSuchRun, match="no run is called 'the bad one'"):
+        find(history, "the bad one")
+
+
+def test_a_store_that_is_away_is_said(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert find(history, "wide") is SHARED  # without the store
+    with pytest.raises(NoSuchRun, match=r"is called 'x', and .* MLflow store http://127.0.0.1:9: "):
+        find(history, "x")
+
+
+def test_a_label_has_what_finds_it(history: History) -> None:
+    assert label(SHARED) == "wide (id 2c2c2c2c; experiment wide-again)"
+    assert label(BASELINE) == "e22c829"
+    for one in (FIRST, SHARED, OTHER):
+        assert find(history, label(one).split(" ")[0]) is one

@@ -1,0 +1,32 @@
+from mnist_lstm.views.text_table import fits, table, width
+
+ROWS = [("run", "steps", "what is different"), ("one-two", "5", "a=1 b=2"), ("three", "2,000", "")]
+
+
+def test_a_row_is_a_line_where_nothing_limits_it() -> None:
+    assert table(ROWS, None, right=" r") == [
+        "run      steps  what is different",
+        "one-two      5  a=1 b=2",
+        "three    2,000",
+    ]
+    assert fits(ROWS, None)
+    assert fits(ROWS, 33)
+    assert not fits(ROWS, 32)
+
+
+def test_words_fold_in_a_narrow_terminal_and_numbers_do_not() -> None:
+    assert table(ROWS, 26, right=" r") == [
+        "run      steps  what is\n                different",
+        "one-two      5  a=1 b=2",
+        "three    2,000",
+    ]
+
+
+def test_words_break_at_hyphens_alone() -> None:
+    folded = table(ROWS, 3, right=" r")
+    assert folded[1].splitlines() == ["one-       5  a=1 b=2", "two"]
+    assert max(len(line) for row in folded for line in row.splitlines()) == 23
+
+
+def test_a_pipe_has_no_width() -> None:
+    assert width() is None
