@@ -1,0 +1,127 @@
+"""Which room of src/ may import which: one way, and what a function imports counts too."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from imports import CODE, PACKAGE, imported, names
+from samples import PROJECT
+
+# from the top: a room imports what stands below it, and from its own level only itself
+LEVELS = (
+    ("cli",),
+    ("commands", "serving"),
+    ("runs",),
+    ("tracking",),
+    ("pipeline", "views", "learning"),
+    ("data",),
+    ("files",),
+)
+WITHIN_A_LEVEL: set[tuple[str, str]] = set()  # (room, the one beside it that it may import)
+NOT_FOR_STAGES = {"cli", "commands", "serving", "runs"}
+ROOMS = {room for level in LEVELS for room in level}
+
+# what breaks the rule still: (file, what it imports)
+KNOWN = {
+    ("tracking/registry.py", "runs/promotion.py"),
+}
+KNOWN_OF_MLFLOW = {"runs/archive.py", "runs/audit.py", "serving/app.py"}
+KNOWN_OF_PACKAGES = {("learning/evaluation.py", "sklearn")}
+
+
+def room_of(path: Path) -> str:
+    """The room of a file, or `stages`, or `__init__` for what the package itself has."""
+    if path.parent == Path("src"):
+        return "stages"
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def allowed(room: str) -> set[str]:
+    """The rooms that one may import."""
+    if room == "__init__":
+        return set()
+    if room == "stages":
+        return {"__init__"} | ROOMS - NOT_FOR_STAGES
+    (level,) = (at for at, rooms in enumerate(LEVELS) if room in rooms)
+    below = {other for rooms in LEVELS[level + 1 :] for other in rooms}
+    beside = {other for one, other in WITHIN_A_LEVEL if one == room}
+    return {"__init__", room} | below | beside
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(PACKAGE if PACKAGE in path.parents else "src"))
+
+
+def test_the_rooms_are_those_of_the_table() -> None:
+    assert {room_of(path) for path in CODE} == ROOMS | {"stages", "__init__"}
+
+
+def test_imports_go_one_way() -> None:
+    broken = {
+        (short(path), short(other))
+        for path in CODE
+        for other in imported(path)
+        if room_of(other) not in allowed(room_of(path)) and other.name != "__init__.py"
+    }
+    assert broken == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("module", "below"),
+    [
+        ("model", {"files"}),
+        ("augmentation", set()),
+        ("optimizer", set()),
+        ("precision", {"model"}),
+        ("fit", {"augmentation", "model", "optimizer", "sequences"}),
+        ("checkpoint", {"files", "sequences"}),
+        ("evaluation", {"model"}),
+    ],
+)
+def test_imports_go_down_in_learning_too(module: str, below: set[str]) -> None:
+    found = imported(PACKAGE / "learning" / f"{module}.py")
+    assert {path.stem for path in found} - {"__init__"} <= below
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    users = {short(path) for path in CODE if "mlflow" in names(path)}
+    assert {name for name in users if not name.startswith("tracking/")} == KNOWN_OF_MLFLOW
+
+
+def test_learning_needs_torch_numpy_and_safetensors_alone() -> None:
+    """It is to run on a machine that has nothing else, and so is what it learns from."""
+    pure = [path for path in CODE if room_of(path) == "learning"]
+    pure += [PACKAGE / "data" / name for name in ("idx.py", "sequences.py")]
+    ours = {"mnist_lstm", "torch", "numpy", "safetensors", *sys.stdlib_module_names}
+    others = {
+        (short(path), name) for path in pure for name in names(path) - ours if "." not in name
+    }
+    assert others == KNOWN_OF_PACKAGES
+
+
+def test_a_room_is_no_more_than_its_modules() -> None:
+    """Importing one imports no other: an `__init__` has a sentence and nothing else."""
+    for room in ("data", "learning", "pipeline", "views", "runs", "serving"):
+        (sentence,) = ast.parse((PROJECT / PACKAGE / room / "__init__.py").read_text()).body
+        assert isinstance(sentence, ast.Expr)
+        assert isinstance(sentence.value, ast.Constant)
+    assert not imported(PACKAGE / "tracking" / "__init__.py")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CODE if room_of(path) in ("learning", "data", "views")], ids=short
+)
+def test_nothing_prints_or_reads_params_yaml(path: Path) -> None:
+    for node in ast.walk(ast.parse((PROJECT / path).read_text())):
+        match node:
+            case ast.Name(id="print"):
+                pytest.fail(f"line {node.lineno} prints")
+            case ast.Attribute(attr="write", value=ast.Attribute(attr="stdout" | "stderr")):
+                pytest.fail(f"line {node.lineno} prints")
+            case ast.Constant(value="params.yaml"):
+                pytest.fail(f"line {node.lineno} names params.yaml")
+
+
+def test_only_params_checks_values_with_pydantic() -> None:
+    assert [short(path) for path in CODE if "pydantic" in names(path)] == ["pipeline/params.py"]
