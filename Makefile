@@ -3,10 +3,10 @@
 ACTIVATE := . .venv/bin/activate &&
 ACCEPTED := CVE-2025-69872 # vulnerabilities without a fix; why, and what to do: docs/machines.md
 
-.PHONY: help env repro ui serve report test soak bench check docs lock audit clean
+.PHONY: help env repro ui serve report test test-gpu soak bench check docs lock audit clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 env: ## bring .venv up to requirements.lock; the others do it too (PYTHON=... to choose one)
 	@sh scripts/env.sh
@@ -28,6 +28,9 @@ report: env ## write report.html: the workspace's results beside the committed o
 
 test: env ## run the tests
 	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-gpu: env ## on a machine with an NVIDIA GPU: its tests, and a pipeline killed and gone on with
+	@$(ACTIVATE) exec sh scripts/test_gpu.sh
 
 soak: env ## run the tests that take many minutes, and tell what they measured
 	@$(ACTIVATE) pytest -m soak -s --numprocesses 0

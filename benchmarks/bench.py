@@ -20,8 +20,7 @@ from benchmarks.process import PROJECT, measured
 from benchmarks.results import summary
 
 PAGE = PROJECT / "docs" / "benchmark.md"
-RECORD = {".json": PROJECT / "benchmarks" / "benchmark.json", ".png": PAGE.with_suffix(".png")}
-LATEST = {ending: PROJECT / ".bench" / f"benchmark{ending}" for ending in RECORD}
+LATEST = PROJECT / ".bench"
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the same, rougher: minutes")
     parser.add_argument("--write", action="store_true", help="into docs/ and benchmarks/")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--contenders", action="store_true", help="without growth and pipeline, which take longest"
+    )
     arguments = parser.parse_args()
     if arguments.quick and arguments.write:
         sys.exit("bench: QUICK=1 is too rough to be written into docs/; leave out one of the two")
     try:
-        results = measure(quick=arguments.quick, device=arguments.device)
+        results = measure(
+            quick=arguments.quick, device=arguments.device, alone=arguments.contenders
+        )
     except KeyboardInterrupt:
         print("bench: stopped; nothing was written", file=sys.stderr)
         sys.exit(130)
@@ -67,8 +71,8 @@ def main() -> None:
     write(results, for_the_record=arguments.write)
 
 
-def measure(*, quick: bool, device: str) -> dict[str, Any]:
-    """Everything there is to measure, as the JSON has it."""
+def measure(*, quick: bool, device: str, alone: bool) -> dict[str, Any]:
+    """Everything there is to measure, or the contenders alone, as the JSON has it."""
     work, rounds = size(quick=quick, device=device)
     say(f"{'about 4' if quick else 'about 15'} minutes on two cores, without a download")
     try:
@@ -100,14 +104,7 @@ def measure(*, quick: bool, device: str) -> dict[str, Any]:
         }
         for entry in ENTRIES
     ]
-    grown = [row | {"summary": summary([row["round"]])} for row in growth.measure(work, say)]
-    try:
-        steps, times = (50, 1) if quick else (200, 5)
-        piped = pipeline.measure(work.threads, steps=steps, times=times, say=say)
-    except subprocess.CalledProcessError as error:
-        *_, last = (error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
-        piped = {"skipped": f"failed: {' '.join(error.cmd[:3])}: {last}"}
-    return {
+    results = {
         "machine": machine.describe(),
         "device": device,
         "threads": work.threads,
@@ -116,9 +113,20 @@ def measure(*, quick: bool, device: str) -> dict[str, Any]:
         "quick": quick,
         "rounds": rounds,
         "contenders": contenders,
-        "growth": grown,
-        "pipeline": piped,
     }
+    return results if alone else results | _others(work, quick=quick)
+
+
+def _others(work: Work, *, quick: bool) -> dict[str, Any]:
+    """How time grows with sizes, and what the pipeline around a training costs."""
+    grown = [row | {"summary": summary([row["round"]])} for row in growth.measure(work, say)]
+    try:
+        steps, times = (50, 1) if quick else (200, 5)
+        piped = pipeline.measure(work.threads, steps=steps, times=times, say=say)
+    except subprocess.CalledProcessError as error:
+        *_, last = (error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
+        piped = {"skipped": f"failed: {' '.join(error.cmd[:3])}: {last}"}
+    return {"growth": grown, "pipeline": piped}
 
 
 def size(*, quick: bool, device: str) -> tuple[Work, int]:
@@ -162,7 +170,10 @@ def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
     from benchmarks.figure import whole_jobs
     from mnist_lstm.views.figures import save
 
-    paths = RECORD if for_the_record else LATEST
+    device = results["device"]
+    name = "benchmark" if device == "cpu" else f"benchmark-{device}"
+    tables, pictures = (PROJECT / "benchmarks", PAGE.parent) if for_the_record else (LATEST, LATEST)
+    paths = {".json": tables / f"{name}.json", ".png": pictures / f"{name}.png"}
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
     paths[".json"].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -170,8 +181,8 @@ def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
         save(whole_jobs(results), paths[".png"])
     written = list(paths.values())
     if for_the_record:
-        picture = "![The whole job of each contender](benchmark.png)"
-        page = table.written_into(PAGE.read_text(), f"{picture}\n\n{table.markdown(results)}")
+        text = f"![The whole job of each contender]({name}.png)\n\n{table.markdown(results)}"
+        page = table.written_into(PAGE.read_text(), text, device)
         PAGE.write_text(page)
         written.append(PAGE)
     say(f"written: {', '.join(str(path.relative_to(PROJECT)) for path in written)}")

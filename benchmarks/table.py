@@ -5,7 +5,11 @@ from typing import Any
 
 from benchmarks.results import EVALUATIONS, STEPS, fastest_here, floors, unsteady, versions
 
-BEGIN, END = "<!-- make bench WRITE=1 writes from here -->", "<!-- to here -->"
+BEGIN = {
+    "cpu": "<!-- make bench WRITE=1 writes from here -->",
+    "cuda": "<!-- make bench DEVICE=cuda WRITE=1 writes from here -->",
+}
+END = "<!-- to here -->"
 DATA_SETS = {"mnist": "MNIST", "digits": "the 8×8 digits"}
 
 
@@ -16,21 +20,20 @@ def markdown(results: Mapping[str, Any]) -> str:
         _machine(results),
         _contenders(contenders),
         "\n".join(f"- {remark}" for remark in _remarks(contenders)),
-        "## The pipeline",
-        _pipeline(results["pipeline"]),
-        "## Growth",
-        _growth(results["growth"]),
     ]
+    if "pipeline" in results:
+        parts += ["## The pipeline", _pipeline(results["pipeline"])]
+        parts += ["## Growth", _growth(results["growth"])]
     return "\n\n".join(parts)
 
 
-def written_into(page: str, text: str) -> str:
-    """The page with what is between its markers replaced. Raises ValueError for no markers."""
-    before, begin, rest = page.partition(BEGIN)
+def written_into(page: str, text: str, device: str = "cpu") -> str:
+    """The page with what is between a device's markers replaced. Raises ValueError for none."""
+    before, begin, rest = page.partition(BEGIN[device])
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"no `{BEGIN}` with `{END}` after it")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+        raise ValueError(f"no `{BEGIN[device]}` with `{END}` after it")
+    return f"{before}{begin}\n\n{text}\n\n{END}{after}"
 
 
 def duration(seconds: float) -> str:
@@ -83,7 +86,7 @@ def _remarks(contenders: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if added := found.get("validation"):
             yield (
                 f"{contender['name']}, {contender['precision']}: the figure of 5,000 validation "
-                f"images, which the others do not have, adds {added:.2f} s to an evaluation and "
+                f"images, which the others do not have, adds {_time(added)} to an evaluation and "
                 f"{duration(EVALUATIONS * added)} to the whole job."
             )
 
@@ -129,8 +132,12 @@ def _growth(rows: Sequence[Mapping[str, Any]]) -> str:
 def _measured(found: Mapping[str, Any]) -> dict[str, str]:
     return {
         "a step": _time_of_step(found["step"]),
-        "an evaluation": f"{found['evaluation']:.2f} s",
+        "an evaluation": _time(found["evaluation"]),
     }
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else _time_of_step(seconds)
 
 
 def _time_of_step(seconds: float) -> str:

@@ -6,24 +6,26 @@ if __name__ == "__main__":
     signals.watch()  # first, since the other imports take seconds
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from mnist_lstm import UserError
-from mnist_lstm.data.sequences import SPLITS, Batches, Sequences
+from mnist_lstm.data.sequences import SPLITS, Sequences
 from mnist_lstm.files import sha256
-from mnist_lstm.learning import checkpoint, device, precision
+from mnist_lstm.learning import build, checkpoint, device, precision
 from mnist_lstm.learning.augmentation import Augmentation
+from mnist_lstm.learning.build import Learner
 from mnist_lstm.learning.checkpoint import Checkpoint, Damaged
 from mnist_lstm.learning.fit import Evaluation, fit
 from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.learning.optimizer import AveragingAdam, averaged, one_cycle
+from mnist_lstm.learning.optimizer import averaged
 from mnist_lstm.pipeline import provenance, stage
-from mnist_lstm.pipeline.params import Params, TrainParams
+from mnist_lstm.pipeline.params import Params
 from mnist_lstm.pipeline.result_files import Training, row
 from mnist_lstm.pipeline.signals import Interrupted
 from mnist_lstm.pipeline.timing import Clock, now
@@ -40,12 +42,14 @@ def train(params: Params, sequences: Path, results: Path) -> None:
             f"params.yaml: train.batch_size must be at most the {len(data['train'])} images there "
             f"are to train on, is {params.train.batch_size}"
         )
-    computes_in = precision.choose(params.train.precision, _model(params, data["train"], where))
-    facts = _facts(params, files, where, computes_in)
+    tried = _model(params, data["train"], where)
+    computes_in = precision.choose(params.train.precision, tried)
+    is_wavefront = precision.is_wavefront(computes_in, tried)
+    facts = _facts(params, files, where, computes_in, is_wavefront)
     saved = Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
     with saved.held(_say_who_trains), signals.deferred():
         saved.prune()
-        learner = _start(params, data["train"], where, computes_in)
+        learner = _start(params, data["train"], where, computes_in, is_wavefront)
         state = _load(saved, learner, params.train.steps)
         if state is None:
             print(
@@ -56,7 +60,7 @@ def train(params: Params, sequences: Path, results: Path) -> None:
             about = _about(params, files, data, facts, saved.fingerprint)
             state = {"step": 0, "seconds": 0.0, "record": vars(Training(about))}
             # before the store knows it, so that a kill cannot leave a run that nothing goes on with
-            saved.save(*learner, state)
+            saved.save(*learner.parts, state)
         record, clock = Training(**state["record"]), Clock(where, state["seconds"])
 
         run = Follower(stage.root(), record.about, tqdm.write)
@@ -75,16 +79,10 @@ def train(params: Params, sequences: Path, results: Path) -> None:
         run.finish("FINISHED", record.about)
 
 
-class _Learner(NamedTuple):
-    model: RowLSTM
-    optimizer: torch.optim.Optimizer
-    batches: Batches
-
-
 def _learn(
     params: Params,
     data: Mapping[str, Sequences],
-    learner: _Learner,
+    learner: Learner,
     saved: Checkpoint,
     step: int,
     record: Training,
@@ -98,20 +96,18 @@ def _learn(
     """
     settings, before, shown = params.train, clock.seconds, 0
 
-    def show() -> None:
+    def show(rows: int) -> None:
         nonlocal shown
-        run.log_rows(record.rows[shown:], record.timings[shown:])
-        shown = len(record.rows)
+        run.log_rows(record.rows[shown:rows], record.timings[shown:rows])
+        shown = rows
 
-    def save() -> None:
-        saved.save(*learner, {"step": step, "seconds": clock.seconds, "record": vars(record)})
-        show()
+    def save(*, wait: bool) -> None:
+        state = {"step": step, "seconds": clock.seconds, "record": vars(record)}
+        saved.save(*learner.parts, state, partial(show, len(record.rows)), wait=wait)
 
-    show()
+    show(len(record.rows))
     evaluations = fit(
-        learner.model,
-        learner.optimizer,
-        learner.batches,
+        *learner.parts,
         *(data[split] for split in SPLITS),
         start=step,
         steps=settings.steps,
@@ -119,7 +115,7 @@ def _learn(
         eval_batch_size=settings.eval_batch_size,
         recorded=data["train"].labels.device.type == "cuda",
         augment=Augmentation(**params.augment.model_dump()),
-        rate_at=_rates(settings),
+        rate_at=learner.rate_at,
         clip_norm=settings.clip_norm,
     )
     # shown on a terminal only
@@ -134,66 +130,64 @@ def _learn(
                 bar.set_postfix(loss=f"{evaluation.train_loss:.3f}", refresh=False)
                 tqdm.write(_reference_line(evaluation))
             if signal := signals.came():
-                save()
+                save(wait=True)
                 where = f"step {step:,} of {settings.steps:,}"
                 raise Interrupted(signal, f"saved at {where}: run it again, and it goes on there")
             due = evaluation or step % settings.checkpoint_every == 0
-            if step == settings.steps or (due and saved.affordable(clock.seconds - before)):
-                save()
+            if step == settings.steps or (due and saved.is_due(clock.seconds - before)):
+                save(wait=step == settings.steps)
 
 
-def _load(saved: Checkpoint, learner: _Learner, steps: int) -> Mapping[str, Any] | None:
+def _load(saved: Checkpoint, learner: Learner, steps: int) -> Mapping[str, Any] | None:
     """The state of the last checkpoint, which the learner is brought to; None for none."""
-    try:
-        state = saved.load(*learner)
-    except Damaged as error:
-        print(f"{error}; set aside as {saved.set_aside().name}, and the training starts over")
-        return None
-    if state:
-        print(f"on from step {state['step']:,} of {steps:,}, its last checkpoint")
-    return state
+    while True:
+        try:
+            state = saved.load(*learner.parts)
+        except Damaged as error:
+            aside = saved.set_aside().name
+            then = "the one before is read" if saved.path.exists() else "the training starts over"
+            print(f"{error}; set aside as {aside}, and {then}")
+            continue
+        if state:
+            print(f"on from step {state['step']:,} of {steps:,}, its last checkpoint")
+        return state
 
 
 def _say_who_trains(holder: str) -> None:
     print(f"this very training is at work in {holder}; waiting for its end", flush=True)
 
 
-def _start(params: Params, data: Sequences, where: torch.device, computes_in: str) -> _Learner:
-    torch.manual_seed(params.seed)
-    model = _model(params, data, where)
-    model.precision = computes_in
+def _model(params: Params, data: Sequences, where: torch.device) -> RowLSTM:
+    return build.model(data, where, **params.model.model_dump())
+
+
+def _start(
+    params: Params, data: Sequences, where: torch.device, computes_in: str, is_wavefront: bool
+) -> Learner:
     settings = params.train
-    optimizer = AveragingAdam(
-        model,
-        settings.learning_rate,
+    return build.learner(
+        params.seed,
+        lambda: _model(params, data, where),
+        len(data),
+        precision=computes_in,
+        wavefront=is_wavefront,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        schedule=settings.schedule,
         averaging=settings.averaging,
         weight_decay=settings.weight_decay,
     )
-    shuffles = torch.Generator().manual_seed(params.seed)
-    batches = Batches(len(data), settings.batch_size, shuffles, where)
-    return _Learner(model, optimizer, batches)
-
-
-def _model(params: Params, data: Sequences, where: torch.device) -> RowLSTM:
-    _, num_rows, input_size = data.pixels.shape
-    return RowLSTM(
-        input_size=input_size,
-        num_classes=data.num_classes,
-        num_rows=num_rows,
-        **params.model.model_dump(),
-    ).to(where)
-
-
-def _rates(settings: TrainParams) -> Callable[[int], float] | None:
-    """The learning rate of each step, where it is not the same one."""
-    if settings.schedule == "constant":
-        return None
-    return lambda step: one_cycle(settings.learning_rate, step, settings.steps)
 
 
 def _facts(
-    params: Params, files: dict[str, Path], where: torch.device, computes_in: str
+    params: Params,
+    files: dict[str, Path],
+    where: torch.device,
+    computes_in: str,
+    is_wavefront: bool,
 ) -> dict[str, Any]:
+    packages = ["torch", "numpy", "safetensors", *(["triton"] if is_wavefront else [])]
     return {
         "seed": params.seed,
         "model": params.model.model_dump(),
@@ -201,7 +195,7 @@ def _facts(
         "train": params.train.model_dump(exclude={"device", "checkpoint_every", "precision"}),
         "data": {split: sha256(file) for split, file in files.items()},
         "code": checkpoint.code_digest(stage.code("train")),
-        "versions": provenance.versions("torch", "numpy", "safetensors"),
+        "versions": provenance.versions(*packages),
         "device": device.describe(where),
         "precision": computes_in,
         "threads": torch.get_num_threads(),

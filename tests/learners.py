@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from samples import drawn, small_model
 
-from mnist_lstm.data.sequences import Batches
+from mnist_lstm.learning import build
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.fit import Evaluation, fit
-from mnist_lstm.learning.optimizer import AveragingAdam, one_cycle
 
 
 class Learner:
     """It makes `steps` steps of 16 out of so many images, with an evaluation every so often.
+
+    Its randomness is that of torch's default generators, so make and train one, then the next.
 
     `beyond` the reference it has all that the reference lacks. Others are settings of its model.
     """
@@ -29,17 +30,26 @@ class Learner:
         beyond: bool = False,
         recorded: bool = False,
         precision: str = "float32",
+        wavefront: bool = False,
         **others: Any,
     ) -> None:
-        torch.manual_seed(seed)
         if beyond:
             others |= {"reads": "both", "num_rows": 8, "pooling": "mean"}
-        self.model = small_model(**others).to(on)
-        self.model.precision = precision
-        self.optimizer = AveragingAdam(
-            self.model, 0.001, averaging=0.9 * beyond, weight_decay=0.01 * beyond
+        learner = build.learner(
+            seed,
+            lambda: small_model(**others).to(on),
+            images,
+            precision=precision,
+            wavefront=wavefront,
+            steps=steps,
+            batch_size=16,
+            learning_rate=0.01 if beyond else 0.001,
+            schedule="one-cycle" if beyond else "constant",
+            averaging=0.9 * beyond,
+            weight_decay=0.01 * beyond,
         )
-        self.batches = Batches(images, 16, torch.Generator().manual_seed(seed), on)
+        self.parts = learner.parts
+        self.model, self.optimizer, self.batches = learner.parts
         self.train, self.held_out = (
             drawn(size, seed=number).to(torch.device(on))
             for number, size in enumerate((images, 20), start=1)
@@ -50,17 +60,13 @@ class Learner:
             "eval_every": every,
             "eval_batch_size": 20,
             "recorded": recorded,
+            "rate_at": learner.rate_at,
         }
         if beyond:
             self.settings |= {
                 "augment": Augmentation(rotation=20, shift=2, elastic=1),
-                "rate_at": lambda step: one_cycle(0.01, step, steps),
                 "clip_norm": 0.1,
             }
-
-    @property
-    def parts(self) -> tuple[torch.nn.Module, torch.optim.Optimizer, Batches]:
-        return self.model, self.optimizer, self.batches
 
     def steps(self, start: int = 0) -> Iterator[Evaluation | None]:
         data = (self.train, self.held_out, self.test)

@@ -112,9 +112,11 @@ def test_this_project_trains_and_evaluates_in_the_loop_that_is_measured(
     implementation: str,
 ) -> None:
     project = Project(replace(SMALL, implementation=implementation))
-    before = [weight.clone() for weight in project.model.parameters() if weight.requires_grad]
+    before = [
+        weight.clone() for weight in project.learner.model.parameters() if weight.requires_grad
+    ]
     project.train(2)
-    after = [weight for weight in project.model.parameters() if weight.requires_grad]
+    after = [weight for weight in project.learner.model.parameters() if weight.requires_grad]
     assert all((old != new).any() for old, new in zip(before, after, strict=True))
     loop = project.loop(project.validation, project.test, eval_every=2)
     first, second = next(loop), next(loop)
@@ -206,13 +208,14 @@ def test_the_page_has_its_place_for_the_table_and_keeps_the_rest() -> None:
     page = (PROJECT / "docs" / "benchmark.md").read_text()
     once = table.written_into(page, "old")
     assert table.written_into(once, "new") == once.replace("\nold\n", "\nnew\n") != once
-    assert once.startswith(page[: page.index(table.BEGIN)])
+    assert once.startswith(page[: page.index(table.BEGIN["cpu"])])
+    assert table.written_into(page, "old", "cuda") != once
     with pytest.raises(ValueError, match="no `<!-- make bench"):
         table.written_into("# A page", "table")
 
 
 def test_the_page_and_the_readme_have_what_is_on_record() -> None:
-    recorded = json.loads(bench.RECORD[".json"].read_text())
+    recorded = json.loads((PROJECT / "benchmarks" / "benchmark.json").read_text())
     assert not recorded["quick"]
     assert table.markdown(recorded) in bench.PAGE.read_text()
     jobs = {

@@ -4,17 +4,16 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from benchmarks.contender import CLASSES, DROPOUT, LEARNING_RATE, Skipped, Work, drawn, run
 from benchmarks.contenders.on_torch import OnTorch
 from mnist_lstm import UserError
-from mnist_lstm.data.sequences import Batches, Sequences
-from mnist_lstm.learning import device, precision
+from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.learning import build, device, precision
 from mnist_lstm.learning.fit import Evaluation, fit
-from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.learning.optimizer import AveragingAdam
 
 ENDLESS = 10**9
 
@@ -36,32 +35,40 @@ class Project(OnTorch):
     def prepare(self) -> None:
         """Model, optimizer and batches. With `loop`, what follows src/train.py."""
         device.choose(self.work.device)  # which makes computation on it deterministic
-        self.model = RowLSTM(
-            input_size=self.work.pixels,
-            num_classes=CLASSES,
-            hidden_size=self.work.hidden_size,
-            num_layers=2,
-            dropout=DROPOUT,
-            forget_bias=1.0,
-            implementation=self.work.implementation,
-        ).to(self.device)
+        settings = {
+            "hidden_size": self.work.hidden_size,
+            "num_layers": 2,
+            "dropout": DROPOUT,
+            "forget_bias": 1.0,
+            "implementation": self.work.implementation,
+        }
+        make = partial(build.model, self.train_data, self.device, **settings)
+        tried = make()
         try:
-            self.model.precision = precision.choose(self.work.precision, self.model)
+            computes_in = precision.choose(self.work.precision, tried)
         except UserError as error:
             raise Skipped(str(error)) from None
         self.on_gpu = self.device.type == "cuda"
-        self.optimizer = AveragingAdam(self.model, LEARNING_RATE)
-        shuffles = torch.Generator().manual_seed(0)
-        self.batches = Batches(len(self.train_data), self.work.batch_size, shuffles, self.device)
+        self.learner = build.learner(
+            0,
+            make,
+            len(self.train_data),
+            precision=computes_in,
+            wavefront=precision.is_wavefront(computes_in, tried),
+            steps=ENDLESS,
+            batch_size=self.work.batch_size,
+            learning_rate=LEARNING_RATE,
+            schedule="constant",
+            averaging=0.0,
+            weight_decay=0.0,
+        )
 
     def loop(
         self, validation: Sequences, test: Sequences, *, eval_every: int
     ) -> Iterator[Evaluation | None]:
         """The training loop from step 0 on, without end: each `next` of it is a step."""
         return fit(
-            self.model,
-            self.optimizer,
-            self.batches,
+            *self.learner.parts,
             self.train_data,
             validation,
             test,

@@ -143,7 +143,7 @@ def test_a_state_that_does_not_fit_is_refused(
     training = Learner(seed=0)
     training.run(0, 4)
     tensors = capture(*training.parts) | {name: tensor}
-    monkeypatch.setattr("mnist_lstm.learning.checkpoint.capture", lambda *_: tensors)
+    monkeypatch.setattr("mnist_lstm.learning.checkpoint._live", lambda *_: tensors)
     checkpoint.save(*training.parts, {})
     monkeypatch.undo()
     with pytest.raises(Damaged, match=f"its {name} is not that of this training"):
@@ -202,21 +202,39 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(checkpoint: Checkpoint) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert error.value.filename == str(checkpoint.path)
     assert checkpoint.load(*training.parts) == {"step": 4}
-    assert list(checkpoint.folder.iterdir()) == [checkpoint.path]
+    assert sorted(checkpoint.folder.iterdir()) == [checkpoint.path, checkpoint.previous]
+
+
+def test_the_checkpoint_before_a_damaged_one_is_still_there(checkpoint: Checkpoint) -> None:
+    training = Learner(seed=0)
+    training.run(0, 3)
+    checkpoint.save(*training.parts, {"step": 3})
+    at_3 = training.weights()
+    training.run(3, 5)
+    checkpoint.save(*training.parts, {"step": 5})
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-1])
+    with pytest.raises(Damaged):
+        checkpoint.load(*training.parts)
+    checkpoint.set_aside()
+    other = Learner(seed=1)
+    assert checkpoint.load(*other.parts) == {"step": 3}
+    assert torch.equal(other.weights(), at_3)
+    checkpoint.set_aside()
+    assert checkpoint.load(*other.parts) is None
 
 
 def test_checkpoints_keep_to_their_share_of_the_time(tmp_path: Path) -> None:
     training, checkpoint = Learner(seed=0), Checkpoint(tmp_path, "f")
-    assert checkpoint.affordable(0)  # what one costs is not known yet
+    assert checkpoint.is_due(0)  # what one costs is not known yet
     checkpoint.save(*training.parts, {})
     first = checkpoint.seconds
     assert first > 0
-    assert not checkpoint.affordable(1.9 * first / SHARE)
-    assert checkpoint.affordable(2.1 * first / SHARE)
+    assert not checkpoint.is_due(1.9 * first / SHARE)
+    assert checkpoint.is_due(2.1 * first / SHARE)
     checkpoint.save(*training.parts, {})
     second = checkpoint.seconds - first
-    assert not checkpoint.affordable((first + 1.9 * second) / SHARE)
-    assert checkpoint.affordable((first + 2.1 * second) / SHARE)
+    assert not checkpoint.is_due((first + 1.9 * second) / SHARE)
+    assert checkpoint.is_due((first + 2.1 * second) / SHARE)
 
 
 HOLD = """

@@ -1,7 +1,8 @@
 """What makes two trainings the same, and the state of one: saved whole, loaded without pickle.
 
-A training's folder in .checkpoints/, named by its fingerprint, has checkpoint.safetensors, a lock
-that its trainer holds, and, where a checkpoint was no good, that one as ….damaged.
+A training's folder in .checkpoints/, named by its fingerprint, has checkpoint.safetensors, the one
+before it as previous.safetensors, a lock that its trainer holds, and, where a checkpoint was
+damaged, that one as ….damaged.
 """
 
 import ast
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +30,7 @@ from mnist_lstm.data.sequences import Batches
 from mnist_lstm.files import write_atomically
 
 SHARE = 0.02  # of the time of a training, for its checkpoints
+LONGEST = 5.0  # seconds of a training on a GPU, where saving stops nothing, without a checkpoint
 LIMIT = 10**9  # bytes that the checkpoints of all trainings may take
 
 
@@ -60,10 +63,22 @@ class State:
 def capture(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
 ) -> dict[str, Tensor]:
-    """All that the rest of a training depends on, torch's random generators included.
+    """A copy, on the CPU, of all that the rest of a training depends on.
 
-    What the optimizer was made with is not in it: the fingerprint has that.
+    torch's random generators are included. What the optimizer was made with is not: the
+    fingerprint has that.
     """
+    return _on_cpu(_live(model, optimizer, batches))
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _live(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
+) -> dict[str, Tensor]:
+    """What `capture` copies, where it is: the next step changes it."""
     moments = optimizer.state_dict()["state"]
     stream, device_rng = batches.state_dict(), _rng_of(model)[0]()
     found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -71,8 +86,7 @@ def capture(
         found |= {f"optimizer.{index}.{name}": tensor for name, tensor in moment.items()}
     found |= {"batches.left": stream["left"], "batches.generator": stream["generator"]}
     found |= {"rng": torch.get_rng_state()}
-    found |= {} if device_rng is None else {"device_rng": device_rng}
-    return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
+    return found | ({} if device_rng is None else {"device_rng": device_rng})
 
 
 def restore(
@@ -189,8 +203,13 @@ class Checkpoint:
         self.folder = folder / fingerprint
         self.path = self.folder / "checkpoint.safetensors"
         self.lock = self.folder / "lock"
+        self.previous = self.folder / "previous.safetensors"
         self.seconds = 0.0  # spent on saving
         self._last = 0.0  # of these, on the last one
+        self._since = time.perf_counter()  # the last one began, or this was made
+        self._is_beside = False  # whether saving stops nothing
+        self._writer: threading.Thread | None = None
+        self._failed: OSError | None = None
 
     def save(
         self,
@@ -198,21 +217,78 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         batches: Batches,
         about: Mapping[str, Any],
+        then: Callable[[], None] = lambda: None,
+        *,
+        wait: bool = True,
     ) -> None:
-        """Replace the state by the present one. `about` is what JSON can hold."""
-        if (device := next(model.parameters()).device).type != "cpu":
-            torch.accelerator.synchronize(device)  # what it has yet to compute is no cost of saving
-        start = time.perf_counter()
-        tensors = capture(model, optimizer, batches)
+        """Replace the state by the present one, and call `then` when it is written.
+
+        `about` is what JSON can hold. Without `wait`, a GPU goes on while a thread writes. Raises
+        OSError where the disk refuses, or where it refused the one before.
+        """
+        self.finish()
+        self._since = time.perf_counter()
         text = json.dumps({**about, "fingerprint": self.fingerprint})
-        metadata = {"checkpoint": text, "sha256": _digest(text, tensors)}
-        write_atomically(self.path, save(tensors, metadata))
+        live = _live(model, optimizer, batches)
+        device = next(model.parameters()).device
+        self._is_beside = device.type == "cuda"
+        if not self._is_beside:
+            self._write(live, text)
+            then()
+            return
+        copied = torch.cuda.Event()
+        tensors = {name: tensor.clone() for name, tensor in live.items()}
+        copied.record()
+
+        def write() -> None:
+            beside = torch.cuda.Stream(device)
+            copied.synchronize()  # what the GPU has yet to compute is no cost of saving
+            try:
+                with torch.cuda.stream(beside):
+                    self._write(tensors, text)
+            except OSError as error:
+                self._failed = error
+            else:
+                then()
+
+        self._writer = threading.Thread(target=write)
+        self._writer.start()
+        if wait:
+            self.finish()
+
+    def _write(self, live: Mapping[str, Tensor], text: str) -> None:
+        start = time.perf_counter()
+        tensors = _on_cpu(live)
+        content = save(tensors, {"checkpoint": text, "sha256": _digest(text, tensors)})
+        if self.path.exists():
+            link = self.previous.with_suffix(".link")
+            with suppress(OSError):  # a file system without links keeps one checkpoint
+                link.unlink(missing_ok=True)
+                os.link(self.path, link)
+                link.replace(self.previous)
+        write_atomically(self.path, content)
         self._last = time.perf_counter() - start
         self.seconds += self._last
 
-    def affordable(self, seconds: float) -> bool:
-        """Whether another one stays within checkpoints' share of so many seconds of training."""
-        return self.seconds + self._last <= SHARE * seconds
+    def finish(self) -> None:
+        """Wait until what `save` began is written. Raises OSError where the disk refused it."""
+        if self._writer:
+            self._writer.join()
+            self._writer = None
+        if failed := self._failed:
+            self._failed = None
+            raise failed
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether another one stays within checkpoints' share of so many seconds of training.
+
+        While a GPU computes on, one is also due when the last began LONGEST seconds ago, and none
+        before that one is written.
+        """
+        if self._writer and self._writer.is_alive():
+            return False
+        is_long_ago = time.perf_counter() - self._since > LONGEST
+        return (self._is_beside and is_long_ago) or self.seconds + self._last <= SHARE * seconds
 
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
@@ -230,8 +306,14 @@ class Checkpoint:
         return state.about
 
     def set_aside(self) -> Path:
-        """Move a checkpoint that is no good out of the way, to the path that is returned."""
-        return self.path.replace(self.path.with_suffix(".damaged"))
+        """Move a damaged checkpoint to the path that is returned, and the one before to its place.
+
+        Where there is no other, `load` returns None next.
+        """
+        aside = self.path.replace(self.path.with_suffix(".damaged"))
+        with suppress(FileNotFoundError):
+            self.previous.replace(self.path)
+        return aside
 
     @contextmanager
     def held(self, waits_for: Callable[[str], None]) -> Iterator[None]:
@@ -246,7 +328,11 @@ class Checkpoint:
             lock.flush()
             for draft in self.folder.glob(".*.draft"):  # of a trainer that was killed
                 draft.unlink()
-            yield
+            try:
+                yield
+            finally:
+                if self._writer:
+                    self._writer.join()
 
     def _taken(self, waits_for: Callable[[str], None]) -> TextIO:
         """The lock file, open and locked: until it is closed or its process ends."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import warnings
 from contextlib import suppress
 
 import torch
@@ -38,6 +39,10 @@ def choose(name: str) -> torch.device:
             "or newer; write auto or cpu"
         )
     _be_deterministic()
+    if device.type == "cuda":
+        # autocast's copies of weights in bfloat16 are packed anew at each call: an evaluation's
+        # 15,128 images take 6 ms with it
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
     if device.type == "cpu":
         _keep_freed_memory()
     return device

@@ -1,7 +1,7 @@
 """fit(): the training loop, as a generator of its steps and of what was measured at some."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning.augmentation import Augmentation
-from mnist_lstm.learning.model import accuracy, infer
+from mnist_lstm.learning.model import infer
 from mnist_lstm.learning.optimizer import averaged, set_rate
 
-WARM_UP = (
-    3  # steps before one is recorded: cuDNN and cuBLAS set themselves up, Adam makes its state
-)
+# steps before one is recorded: cuDNN and cuBLAS set themselves up, Triton compiles, Adam makes
+# its state
+UNRECORDED = 3
+AS_MANY = 16  # times the images at once in an evaluation that a GPU takes
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def fit(
     None. There the training can be saved, or left. All data, and the batches, are on the model's
     device. Where that is CUDA, steps can be `recorded`, which takes a capturable optimizer: a whole
     step is then one CUDA graph, launched at once, and the weights are the same. Nothing waits for
-    the GPU between evaluations.
+    the GPU between evaluations. An evaluation takes `eval_batch_size` images at once, on a GPU
+    AS_MANY times as many.
 
     Beyond the reference, the images of a batch are distorted by `augment`, `rate_at` tells the
     learning rate of a step, and gradients are scaled down to `clip_norm` where the norm of all is
@@ -84,25 +86,29 @@ def fit(
         make_step(indices)
         evaluation = None
         if step % eval_every == 0 or step == steps:
-            pixels, labels = train.pixels[indices], train.labels[indices].long()
+            batch = replace(train, pixels=train.pixels[indices], labels=train.labels[indices])
             with averaged(optimizer):
-                logits = infer(model, pixels, eval_batch_size)  # (B, C)
-                evaluation = Evaluation(
-                    step=step,
-                    epoch=step * len(indices) // len(train),
-                    train_accuracy=accuracy(logits, labels),
-                    validation_accuracy=_accuracy_on(model, validation, eval_batch_size),
-                    test_accuracy=_accuracy_on(model, test, eval_batch_size),
-                    train_loss=F.cross_entropy(logits, labels).item(),
-                )
+                logits = _answers(model, (batch, validation, test), eval_batch_size)
+            of_train, of_validation, of_test = _accuracies(logits, (batch, validation, test))
+            evaluation = Evaluation(
+                step=step,
+                epoch=step * len(indices) // len(train),
+                train_accuracy=of_train,
+                validation_accuracy=of_validation,
+                test_accuracy=of_test,
+                train_loss=F.cross_entropy(logits[0], batch.labels.long()).item(),
+            )
         yield evaluation
 
 
 class _Recorded:
-    """A function of indices (B,), as one CUDA graph from its call number WARM_UP + 1 on.
+    """A function of indices (B,), as one CUDA graph from its call number UNRECORDED + 1 on.
 
     What it computes with stays where it is in memory: it is called for what it changes.
     As in https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
+
+    It is recorded on a stream of its own, since cuBLAS has its workspace by stream: two graphs of
+    one stream write over each other's intermediate sums where they run at the same time.
     """
 
     def __init__(self, function: Callable[[Tensor], None]) -> None:
@@ -110,27 +116,43 @@ class _Recorded:
         self.calls = 0
         self.indices = torch.empty(0)  # that the graph reads
         self.graph = torch.cuda.CUDAGraph()
+        self.beside = torch.cuda.Stream()
 
     def __call__(self, indices: Tensor) -> None:
         self.calls += 1
-        if self.calls <= WARM_UP:
+        if self.calls <= UNRECORDED:
             self._call_beside(indices)
             return
-        if self.calls == WARM_UP + 1:
+        if self.calls == UNRECORDED + 1:
             self.indices = indices.clone()
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, stream=self.beside):
                 self.function(self.indices)  # recorded, not computed
         self.indices.copy_(indices)
         self.graph.replay()
 
     def _call_beside(self, indices: Tensor) -> None:
-        """Call it outside of the default stream, as it will be recorded."""
-        present, beside = torch.cuda.current_stream(), torch.cuda.Stream()
-        beside.wait_stream(present)
-        with torch.cuda.stream(beside):
+        """Call it on the stream on which it will be recorded."""
+        present = torch.cuda.current_stream()
+        self.beside.wait_stream(present)
+        with torch.cuda.stream(self.beside):
             self.function(indices)
-        present.wait_stream(beside)
+        present.wait_stream(self.beside)
 
 
-def _accuracy_on(model: nn.Module, data: Sequences, batch_size: int) -> float:
-    return accuracy(infer(model, data.pixels, batch_size), data.labels)
+def _answers(model: nn.Module, parts: Sequence[Sequences], batch_size: int) -> list[Tensor]:
+    """Logits for the images of each part: (N, C) each."""
+    pixels = [part.pixels for part in parts]
+    if not pixels[0].is_cuda:
+        return [infer(model, images, batch_size) for images in pixels]
+    sizes = [len(images) for images in pixels]
+    return list(infer(model, torch.cat(pixels), AS_MANY * batch_size).split(sizes))
+
+
+def _accuracies(logits: Sequence[Tensor], parts: Sequence[Sequences]) -> list[float]:
+    """Fractions of each part's images that are read as what they are; a GPU is waited for once."""
+    right = [
+        (answers.argmax(dim=1) == part.labels).sum()
+        for answers, part in zip(logits, parts, strict=True)
+    ]
+    counts: list[int] = torch.stack(right).tolist()
+    return [count / len(part) for count, part in zip(counts, parts, strict=True)]

@@ -4,6 +4,7 @@ B batch, T rows as time steps, D pixels a row, H hidden size, C classes, R direc
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -57,15 +58,22 @@ def dropout(x: Tensor, fraction: float) -> Tensor:
     """Zero a random `fraction` of the elements and scale up the rest, so that the mean stays.
 
     Unlike F.dropout's, the mask does not depend on how `x` lies in memory, so that it is the same
-    for both implementations (cuDNN and oneDNN hand back time-major outputs). It is cut from random
-    64-bit words, 16 bits an element: 0.8 ms for (128, 28, 256) where `bernoulli_` takes 11 of a
-    160 ms CPU step. So `fraction` is taken to the next of 65,536 parts.
+    for both implementations (cuDNN and oneDNN hand back time-major outputs).
     """
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
+    return x * (kept(x.shape, fraction, x.device) / (1 - fraction)).to(x.dtype)
+
+
+def kept(shape: Sequence[int], fraction: float, device: torch.device) -> Tensor:
+    """A random mask, False for the `fraction` of the elements that dropout zeroes.
+
+    The mask is cut from random 64-bit words, 16 bits an element: 0.8 ms for (128, 28, 256) where
+    `bernoulli_` takes 11 of a 160 ms CPU step. So `fraction` is rounded to one of 65,536 parts.
+    """
+    elements = math.prod(shape)
+    words = torch.empty((elements + 3) // 4, dtype=torch.int64, device=device)
     words.random_(-(2**63), None)  # all 64 bits
-    draws = words.view(torch.int16)[: x.numel()].view(x.shape)  # -32,768 … 32,767
-    kept = draws >= round(fraction * 2**16) - 2**15
-    return x * (kept / (1 - fraction)).to(x.dtype)
+    draws = words.view(torch.int16)[:elements].view(shape)  # -32,768 … 32,767
+    return draws >= round(fraction * 2**16) - 2**15
 
 
 IMPLEMENTATIONS = {"fused": fused, "unrolled": unrolled}
@@ -93,10 +101,12 @@ class RowLSTM(nn.Module):
     of all weights, or orthogonal for each gate (Saxe et al., 2014).
 
     The layers compute in `precision`, float32 unless it is set to bfloat16; weights and the linear
-    layer are float32.
+    layer are float32. In training they compute as a `wavefront` where that is set, which takes
+    `can_be_a_wavefront` and a GPU on which `wavefront.works`.
     """
 
     precision = "float32"
+    wavefront = False
 
     def __init__(
         self,
@@ -190,14 +200,43 @@ class RowLSTM(nn.Module):
         rows = range(1, pixels.shape[1] + 1)
         return torch.stack([self._classified([outputs[:, :read]]) for read in rows], dim=1)
 
+    @property
+    def can_be_a_wavefront(self) -> bool:
+        """Whether no layer waits for all time steps of another, and stacks have equal shapes."""
+        rows = self.config.get("num_rows") if self.reads == "both" else None
+        return (
+            self.directions == "forward"
+            and self.run_layer is fused
+            and rows in (None, self.config["input_size"])
+        )
+
     def _outputs(self, pixels: Tensor) -> list[Tensor]:
         """The top layer's outputs, of the rows, the columns or both: (B, T, D) -> (B, T, R·H)."""
         x = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
+        if self.wavefront and self.training:
+            return self._wavefront(x)
         with self._computing_in_precision():
             outputs = [self._read(self.layers, x.mT if self.reads == "columns" else x)]
             if self.reads == "both":
                 outputs.append(self._read(self.beside, x.mT))
         return outputs
+
+    def _wavefront(self, x: Tensor) -> list[Tensor]:
+        """What `_outputs` returns, dropout included, from all layers at once."""
+        from mnist_lstm.learning import wavefront  # with Triton, which is for Linux alone
+
+        reads = {"rows": [x], "columns": [x.mT], "both": [x, x.mT]}[self.reads]
+        layers = [layer for stack in (self.layers, self.beside) for layer in stack]
+        batch, steps, _ = reads[0].shape
+        size = (len(layers), steps, batch, layers[0].hidden_size)
+        mask = kept(size, self.dropout, x.device) if self.dropout else None
+        outputs = wavefront.run(
+            torch.stack([read.transpose(0, 1) for read in reads]),  # (S, T, B, D)
+            [layer.all_weights[0][:3] for layer in layers],
+            mask,
+            self.dropout,
+        )
+        return list(outputs.transpose(1, 2).unbind())
 
     def _read(self, layers: Iterable[nn.LSTM], y: Tensor) -> Tensor:
         """The top layer's outputs: (B, T, D) -> (B, T, R·H)."""

@@ -45,11 +45,12 @@ class AveragingAdam(torch.optim.Adam):
         """Change the weights by their gradients."""
         loss = super().step(closure)
         if averaging := self.defaults["averaging"]:
-            for weight in _weights(self):
-                state = self.state[weight]
-                if "average" not in state:
-                    state["average"] = torch.zeros_like(weight)
-                state["average"].lerp_(weight, 1 - averaging)
+            weights = list(_weights(self))
+            for weight in weights:
+                if "average" not in self.state[weight]:
+                    self.state[weight]["average"] = torch.zeros_like(weight)
+            averages = [self.state[weight]["average"] for weight in weights]
+            torch._foreach_lerp_(averages, weights, 1 - averaging)  # one kernel on a GPU
         return loss
 
 

@@ -1,7 +1,10 @@
 """The numbers that the LSTM layers compute in: float32, or bfloat16 where that is native and works.
 
-Weights, losses and the optimizer are float32 in both.
+Weights, losses and the optimizer are float32 in both. In bfloat16 on a GPU, the layers are computed
+as a wavefront where that works, else by cuDNN.
 """
+
+import importlib.util
 
 import torch
 
@@ -14,8 +17,8 @@ NATIVE = ("avx512_bf16", "amx_bf16")  # x86-64's instructions for it
 def choose(name: str, model: RowLSTM) -> str:
     """The precision of that name for a model on its device; `auto` is the fastest.
 
-    That is bfloat16 on a CPU that multiplies it natively, where oneDNN has an LSTM for it, else
-    float32. Raises UserError where bfloat16 is asked for and does not work.
+    That is bfloat16 on a processor or GPU that multiplies it natively, where there is an LSTM in
+    it, else float32. Raises UserError where bfloat16 is asked for and does not work.
     """
     if name == "auto":
         return "bfloat16" if _is_native(model) and works(model) else "float32"
@@ -45,7 +48,21 @@ def works(model: RowLSTM) -> bool:
     return True
 
 
+def is_wavefront(precision: str, model: RowLSTM) -> bool:
+    """Whether a model on its device is to be trained as a wavefront: it is tried on an image."""
+    device = model.head.weight.device
+    if precision != "bfloat16" or device.type != "cuda" or not model.can_be_a_wavefront:
+        return False
+    if importlib.util.find_spec("triton") is None:  # which is there for Linux alone
+        return False
+    from mnist_lstm.learning import wavefront
+
+    return wavefront.works(device)
+
+
 def _is_native(model: RowLSTM) -> bool:
-    """Whether it is on a processor known to be faster in it; on GPUs this was not measured yet."""
-    is_on_cpu = model.head.weight.device.type == "cpu"
-    return is_on_cpu and any(torch.cpu.get_capabilities().get(name) for name in NATIVE)
+    """Whether a model is on a processor or a GPU that is faster in bfloat16."""
+    device = model.head.weight.device
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    return device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in NATIVE)

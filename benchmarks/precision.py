@@ -1,0 +1,104 @@
+"""Does a faster precision cost accuracy? Five seeds of the reference recipe in each, on one device.
+
+Run: dvc repro preprocess && python -m benchmarks.precision [DEVICE [PRECISION …]]
+
+Trains by the product's own learner and loop, without DVC and MLflow around them, and writes
+benchmarks/precision-DEVICE.csv, a row an evaluation, after each training. Prints the table of
+docs/benchmark.md.
+"""
+
+import csv
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from tqdm import tqdm
+
+from mnist_lstm.data.sequences import SPLITS, Sequences
+from mnist_lstm.learning import build, device, precision
+from mnist_lstm.learning.fit import fit
+from mnist_lstm.pipeline import params
+from mnist_lstm.pipeline.result_files import row
+
+PROJECT = Path(__file__).parent.parent
+SEEDS = range(5)
+LAST = 10  # evaluations that a training is judged by: a single one is luck
+
+
+def main() -> None:
+    name, *precisions = sys.argv[1:] or ["auto"]
+    where = device.choose(name)
+    rows: list[dict[str, object]] = []
+    file = PROJECT / "benchmarks" / f"precision-{where.type}.csv"
+    for computes_in in precisions or ["float32", "bfloat16"]:
+        for seed in SEEDS:
+            rows += curve(seed, computes_in, where)
+            with file.open("w", newline="") as table:
+                writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+    print(device.describe(where), f"torch {torch.__version__}", summary(rows), sep="\n")
+
+
+def curve(seed: int, computes_in: str, where: torch.device) -> Iterator[dict[str, object]]:
+    """The evaluations of a training, with the seconds that it had taken."""
+    recipe = params.load(PROJECT / "params.yaml")
+    folder = PROJECT / "data" / "sequences"
+    data = {split: Sequences.load(folder / f"{split}.safetensors").to(where) for split in SPLITS}
+    make = partial(build.model, data["train"], where, **recipe.model.model_dump())
+    settings = recipe.train
+    learner = build.learner(
+        seed,
+        make,
+        len(data["train"]),
+        precision=computes_in,
+        wavefront=precision.is_wavefront(computes_in, make()),
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        schedule=settings.schedule,
+        averaging=settings.averaging,
+        weight_decay=settings.weight_decay,
+    )
+    evaluations = fit(
+        *learner.parts,
+        *data.values(),
+        start=0,
+        steps=settings.steps,
+        eval_every=settings.eval_every,
+        eval_batch_size=settings.eval_batch_size,
+        recorded=where.type == "cuda",
+        rate_at=learner.rate_at,
+    )
+    start = time.perf_counter()
+    for evaluation in tqdm(evaluations, f"{computes_in}, seed {seed}", settings.steps):
+        if evaluation:
+            seconds = round(time.perf_counter() - start, 3)
+            yield {"precision": computes_in, "seed": seed, "seconds": seconds} | row(evaluation)
+
+
+def summary(rows: list[dict[str, object]]) -> str:
+    """The table: the mean of the last test accuracies of each seed, and over the seeds."""
+    lines = [
+        f"| precision | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean | a training |",
+        "|---" * (len(SEEDS) + 3) + "|",
+    ]
+    for name in dict.fromkeys(line["precision"] for line in rows):
+        of = [
+            [line for line in rows if (line["precision"], line["seed"]) == (name, seed)]
+            for seed in SEEDS
+        ]
+        tests = [mean(float(str(found["test_accuracy"])) for found in one[-LAST:]) for one in of]
+        seconds = sorted(float(str(one[-1]["seconds"])) for one in of)[len(of) // 2]
+        means = " | ".join(f"{test:.2%}" for test in tests)
+        spread = f"{mean(tests):.2%} ± {100 * stdev(tests):.2f}"
+        lines.append(f"| {name} | {means} | {spread} | {seconds:.1f} s |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

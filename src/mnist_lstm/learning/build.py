@@ -1,0 +1,69 @@
+"""What a training is made of: model, optimizer, batches and learning rates, from plain values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mnist_lstm.data.sequences import Batches, Sequences
+from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.learning.optimizer import AveragingAdam, one_cycle
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model that learns. `rate_at` tells the learning rate of a step, where that changes."""
+
+    model: RowLSTM
+    optimizer: AveragingAdam
+    batches: Batches
+    rate_at: Callable[[int], float] | None
+
+    @property
+    def parts(self) -> tuple[RowLSTM, AveragingAdam, Batches]:
+        """What a checkpoint holds the state of."""
+        return self.model, self.optimizer, self.batches
+
+
+def model(data: Sequences, device: torch.device, **settings: Any) -> RowLSTM:
+    """A model for data of this shape, on a device; `settings` are RowLSTM's others."""
+    _, num_rows, input_size = data.pixels.shape
+    return RowLSTM(
+        input_size=input_size, num_classes=data.num_classes, num_rows=num_rows, **settings
+    ).to(device)
+
+
+def learner(
+    seed: int,
+    made: Callable[[], RowLSTM],
+    images: int,
+    *,
+    precision: str,
+    wavefront: bool,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    schedule: str,
+    averaging: float,
+    weight_decay: float,
+) -> Learner:
+    """A learner of so many training images, with all of its randomness from a seed.
+
+    `made` makes its model. `schedule` is constant or one-cycle, with `learning_rate` its highest.
+    Seeds torch's default generators, from which initial weights, dropout and distortions come.
+    """
+    torch.manual_seed(seed)
+    its = made()
+    its.precision, its.wavefront = precision, wavefront
+    device = its.head.weight.device
+    shuffles = torch.Generator().manual_seed(seed)
+    rate_at = None
+    if schedule == "one-cycle":
+        rate_at = lambda step: one_cycle(learning_rate, step, steps)  # noqa: E731
+    return Learner(
+        its,
+        AveragingAdam(its, learning_rate, averaging=averaging, weight_decay=weight_decay),
+        Batches(images, batch_size, shuffles, device),
+        rate_at,
+    )

@@ -1,0 +1,64 @@
+"""The GPU's kernels, run by Triton's interpreter on the processor, in float32."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+from samples import PROJECT, small_model
+
+from mnist_lstm.learning import precision
+
+COMPARED = """
+from unittest.mock import patch
+import torch
+from mnist_lstm.learning import model as module
+from mnist_lstm.learning.model import RowLSTM
+
+def compare(reads, layers, hidden, batch, rows):
+    model = RowLSTM(input_size=rows, num_rows=rows, num_classes=3, hidden_size=hidden, reads=reads,
+        num_layers=layers, dropout=0.4, forget_bias=1.0, implementation="fused", pooling="mean")
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    pixels = torch.randint(0, 256, (batch, rows, rows))
+
+    # a wavefront draws the masks of all layers at once, in the order of the layers
+    torch.manual_seed(1)
+    masks = module.dropout(torch.ones(layers * (1 + (reads == "both")), rows, batch, hidden), 0.4)
+    taken = iter(masks.transpose(1, 2))
+    with patch.object(module, "dropout", lambda y, fraction: y * next(taken)):
+        logits = model(pixels)
+    expected = torch.autograd.grad(logits.square().sum(), weights)
+
+    torch.manual_seed(1)
+    model.wavefront = True
+    found = model(pixels)
+    torch.testing.assert_close(found, logits)
+    for exact, near in zip(expected, torch.autograd.grad(found.square().sum(), weights)):
+        torch.testing.assert_close(near, exact, rtol=1e-4, atol=1e-6)
+
+compare("rows", 2, 16, 5, 3)
+compare("columns", 1, 24, 3, 2)  # no multiple of the units that a program computes
+compare("both", 3, 16, 17, 3)  # more images than a program computes
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is for Linux alone")
+def test_a_wavefront_gives_outputs_and_gradients_of_the_layers() -> None:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(PROJECT / "src")}
+    command = [sys.executable, "-W", "ignore", "-c", COMPARED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_has_to_wait_for_all_time_steps_is_no_wavefront() -> None:
+    assert small_model().can_be_a_wavefront
+    assert small_model(reads="columns", num_rows=5).can_be_a_wavefront
+    assert small_model(reads="both", num_rows=8).can_be_a_wavefront
+    assert not small_model(reads="both", num_rows=5).can_be_a_wavefront
+    assert not small_model(directions="both").can_be_a_wavefront
+    assert not small_model("unrolled").can_be_a_wavefront
+
+
+def test_a_processor_computes_no_wavefront() -> None:
+    assert not precision.is_wavefront("bfloat16", small_model())
