@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the same, rougher: minutes")
     parser.add_argument("--write", action="store_true", help="into docs/ and benchmarks/")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, help="instead of as many as it takes")
     parser.add_argument(
         "--contenders", action="store_true", help="without growth and pipeline, which take longest"
     )
@@ -62,7 +63,10 @@ def main() -> None:
         sys.exit("bench: QUICK=1 is too rough to be written into docs/; leave out one of the two")
     try:
         results = measure(
-            quick=arguments.quick, device=arguments.device, alone=arguments.contenders
+            quick=arguments.quick,
+            device=arguments.device,
+            alone=arguments.contenders,
+            rounds=arguments.rounds,
         )
     except KeyboardInterrupt:
         print("bench: stopped; nothing was written", file=sys.stderr)
@@ -71,9 +75,10 @@ def main() -> None:
     write(results, for_the_record=arguments.write)
 
 
-def measure(*, quick: bool, device: str, alone: bool) -> dict[str, Any]:
+def measure(*, quick: bool, device: str, alone: bool, rounds: int | None) -> dict[str, Any]:
     """Everything there is to measure, or the contenders alone, as the JSON has it."""
-    work, rounds = size(quick=quick, device=device)
+    work, usual = size(quick=quick, device=device)
+    rounds = rounds or usual
     say(f"{'about 4' if quick else 'about 15'} minutes on two cores, without a download")
     try:
         pythons = {"torch": Path(sys.executable), "tensorflow": environment.python()}
@@ -133,8 +138,8 @@ def size(*, quick: bool, device: str) -> tuple[Work, int]:
     """What each process is to do, and how many rounds of them there are."""
     threads = machine.threads()
     if device == "cuda":
-        work = Work(50, 3, 300, evaluations=3, evaluated=10_000, threads=threads, device=device)
-        return (replace(work, warm_up=20, blocks=2, steps=100), 1) if quick else (work, 3)
+        work = Work(50, 3, 100, evaluations=3, evaluated=10_000, threads=threads, device=device)
+        return (replace(work, warm_up=20, blocks=2, steps=50), 1) if quick else (work, 3)
     if quick:
         return Work(2, 3, 2, evaluations=1, evaluated=2_000, threads=threads), 1
     return Work(3, 3, 8, evaluations=1, evaluated=10_000, threads=threads), 3
