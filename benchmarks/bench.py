@@ -80,11 +80,12 @@ def measure(*, quick: bool, device: str, alone: bool, rounds: int | None) -> dic
     work, usual = size(quick=quick, device=device)
     rounds = rounds or usual
     say(f"{'about 4' if quick else 'about 15'} minutes on two cores, without a download")
-    try:
-        pythons = {"torch": Path(sys.executable), "tensorflow": environment.python()}
-        missing = ""
-    except environment.Unavailable as reason:
-        pythons, missing = {"torch": Path(sys.executable)}, str(reason)
+    pythons, missing = {"torch": Path(sys.executable)}, ""
+    if device == "cpu":
+        try:
+            pythons["tensorflow"] = environment.python()
+        except environment.Unavailable as reason:
+            missing = str(reason)
 
     answers: dict[Entry, list[dict[str, Any]]] = {}
     for entry in ENTRIES:
