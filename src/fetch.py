@@ -18,9 +18,9 @@ from mnist_lstm.pipeline.params import Params
 
 
 def fetch(params: Params, own_folder: Path, raw: Path) -> None:
-    """Put the files of the data set and the names of its classes into the folder `raw`.
+    """Put the files of the data set and its class names into the folder `raw`.
 
-    The files come from the first mirror that can, those of the user's own data set from
+    The files come from the first mirror that has them, or, for the user's own data set, from
     `own_folder`.
     """
     name = params.fetch.dataset

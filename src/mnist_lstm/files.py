@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their digests."""
+"""Write files atomically, and compute their digests."""
 
 import hashlib
 import os
@@ -15,11 +15,11 @@ def sha256(path: Path) -> str:
 def write_atomically(
     path: Path, content: bytes | Callable[[Path], object], *, scratch: Path | None = None
 ) -> None:
-    """Put `content` at `path` whole, or leave what was there.
+    """Write `content` to `path` whole, or leave the old file as it was.
 
-    `content` is the bytes, or a function that writes them to the path it is given. The new file
-    takes shape in the folder `scratch` (that of `path` unless named, and on its file system).
-    Folders are made as needed. Raises OSError, with `path` as its filename, where the disk refuses.
+    `content` is the bytes, or a function that writes them to the path it is given. A draft is
+    written in the folder `scratch` (by default that of `path`; it must be on the same file system)
+    and renamed. Missing folders are created. Raises OSError with `path` as its filename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = (scratch or path.parent) / f".{path.name}.{os.getpid()}.draft"

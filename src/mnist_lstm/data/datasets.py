@@ -1,4 +1,4 @@
-"""The data sets: their files with checksums, their classes, where they come from."""
+"""The data sets: their files, checksums, classes and origins."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -23,9 +23,9 @@ SIZE_BOUNDS = {
 
 @dataclass(frozen=True)
 class Published:
-    """What a file must be: its digest in hex, by `algorithm`, and its size in bytes.
+    """The digest (hex, by `algorithm`) and the size (bytes) that a file must have.
 
-    Where the size is not known, `exact` is False and `size` is a bound that it stays under.
+    Where the size is not published, `exact` is False and `size` is an upper bound.
     """
 
     algorithm: Literal["sha256", "md5"]
@@ -47,10 +47,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, as four files of IDX inside gzip, named as in `FILES`.
+    """A data set: four gzipped IDX files with the names in `FILES`.
 
-    It has either `files`, which mirrors provide (those of torchvision's class `torchvision`), or
-    `make`, which returns the files' contents by name and needs no mirror; `origin` says from where.
+    A data set has either `files`, which mirrors provide (the mirrors of torchvision's class
+    `torchvision`), or `make`, a function that returns the contents by file name without a mirror;
+    `origin` then names the source.
     """
 
     name: str
@@ -80,10 +81,10 @@ def _digits() -> dict[str, bytes]:
 
 
 def _by_md5(*digests: str) -> dict[str, Published]:
-    """Files of which torchvision lists the MD5 sums alone, in the order of `FILES`.
+    """Files for which torchvision lists only MD5 sums, in the order of `FILES`.
 
-    Neither SHA-256 nor size is published with them. MD5 tells a damaged or exchanged file; it is no
-    proof against one that was forged on purpose.
+    Their SHA-256 and size are not published. MD5 detects a damaged or exchanged file, but not one
+    that was forged on purpose.
     """
     return {
         name: Published("md5", digest, SIZE_BOUNDS[name], exact=False)

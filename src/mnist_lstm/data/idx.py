@@ -22,14 +22,14 @@ _MAGIC = bytes([0, 0, 8])
 
 
 class IdxError(UserError):
-    """Content that is not the IDX asked for: the file, the field, what was expected and found."""
+    """The content is not valid IDX. The message names file, field, expected and found value."""
 
     def __init__(self, name: str, field: str, expected: str, found: str) -> None:
         super().__init__(f"{name}: {field}: expected {expected}, found {found}")
 
 
 def encode(array: NDArray[np.uint8]) -> bytes:
-    """IDX inside gzip; the same array gives the same bytes. Raises TypeError unless it is uint8."""
+    """Encode an array as gzipped IDX, always as the same bytes. Raises TypeError unless uint8."""
     if array.dtype != np.uint8:
         raise TypeError(f"IDX values are uint8 here, not {array.dtype}")
     packed = io.BytesIO()
@@ -41,10 +41,10 @@ def encode(array: NDArray[np.uint8]) -> bytes:
 
 
 def decode(content: bytes, *, rank: int, name: str) -> NDArray[np.uint8]:
-    """The array of `rank` dimensions in IDX bytes, plain or inside gzip.
+    """Decode IDX bytes, plain or gzipped, into an array of `rank` dimensions.
 
-    `name` is what errors call the content. No more is unpacked than the header claims, and memory
-    stays below twice what of that is there. Raises IdxError.
+    Errors call the content `name`. Nothing beyond the size in the header is unpacked, and memory
+    stays below twice the part of that size which is present. Raises IdxError.
     """
     return _decode(io.BytesIO(content), rank, name)
 
@@ -52,7 +52,7 @@ def decode(content: bytes, *, rank: int, name: str) -> NDArray[np.uint8]:
 def read_pair(
     images: Path, labels: Path, num_classes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images (N, H, W) and their labels (N,), each below `num_classes`, from two IDX files.
+    """Read images (N, H, W) and their labels (N,), all below `num_classes`, from two IDX files.
 
     Raises IdxError, and UserError where a file is missing.
     """

@@ -1,4 +1,4 @@
-"""The files of a data set, from mirrors: download and verify."""
+"""Download the files of a data set from mirrors, and verify them."""
 
 import hashlib
 import queue
@@ -25,22 +25,22 @@ SLOWEST_BYTES_PER_SECOND = 50_000.0
 
 
 class MirrorError(UserError):
-    """No mirror provided every file: each mirror with its reason, and what to do offline."""
+    """No mirror provided every file. The message says why, and what to do offline."""
 
 
 class _Down(Exception):
-    """A mirror that need not be asked for another file, and why."""
+    """A mirror fails as a whole, for the given reason: it is not asked for other files."""
 
 
 class _Wrong(Exception):
-    """A file that a mirror does not have, or has wrong, and why."""
+    """A mirror lacks one file, or has a wrong one, for the given reason."""
 
 
 def mirror_list(dataset: Dataset, given: str | None, root: Path) -> Iterator[str]:
-    """Mirrors of a data set in the order to ask: `given`, if any, then torchvision's.
+    """The mirrors of a data set in the order to try: `given`, if any, then torchvision's.
 
-    `given` is a folder (a relative one is in `root`), or a file:// or http(s):// URL. torchvision
-    takes seconds to import, and is imported only when the iteration gets there.
+    `given` is a folder (relative to `root`), or a file:// or http(s):// URL. torchvision takes
+    seconds to import, so it is imported only when the iteration reaches its mirrors.
     """
     if given:
         yield given if "://" in given else str((root / Path(given).expanduser()).resolve())
@@ -56,12 +56,12 @@ def fetch(
     report: Callable[[str], None],
     progress: Progress = lambda name, arrived, expected: None,
 ) -> None:
-    """Put the files of a data set into `folder`, each verified before it gets there.
+    """Put the verified files of a data set into `folder`.
 
-    A file found there stays if it is right and goes if it is not. A mirror is taken from `mirrors`
-    only when those before it left a file missing. `report` is told in a line each which file came
-    from where, and why a mirror was passed over; `progress`, how far a download is. Raises
-    MirrorError.
+    A file that is already there is kept if it is right and removed if it is not. The next of
+    `mirrors` is tried only while files are missing. `report` gets one line for each file, with its
+    source, and one for each mirror that failed, with the reason; `progress` gets the bytes that a
+    download has. Raises MirrorError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
@@ -117,7 +117,7 @@ def _describe(content: bytes) -> Published:
 
 
 def _verified(path: Path, file: Published) -> bytes | None:
-    """The content of a file that is there and right."""
+    """The content of an existing file that passes verification."""
     if not path.is_file() or path.stat().st_size > file.size:
         return None
     content = path.read_bytes()
@@ -129,12 +129,12 @@ def _line(name: str, content: bytes, source: str) -> str:
 
 
 def _shown(mirror: str) -> str:
-    """A mirror as it may be printed: without user name and password."""
+    """The address of a mirror without user name and password, for printing."""
     return re.sub(r"//[^/]*@", "//…@", mirror)
 
 
 def _obtain(mirror: str, name: str, file: Published, progress: Progress) -> bytes:
-    """A file's verified content. Raises _Wrong or _Down."""
+    """Get the verified content of a file. Raises _Wrong or _Down."""
     seconds = GRACE_SECONDS + file.size / SLOWEST_BYTES_PER_SECOND
     content = _within(seconds, lambda: _read(mirror, name, file.size + 1, progress))
     if content.lstrip()[:1] == b"<":
@@ -145,10 +145,10 @@ def _obtain(mirror: str, name: str, file: Published, progress: Progress) -> byte
 
 
 def _within(seconds: float, work: Callable[[], bytes]) -> bytes:
-    """What `work` returns or raises; _Down if that takes longer.
+    """Return or raise what `work` does; raise _Down when it takes longer than `seconds`.
 
-    A thread, which is then left behind: a socket's timeout limits the wait for each byte only,
-    and the lookup of a name and a folder on a network have none.
+    `work` runs in a thread that is abandoned then: a socket's timeout limits only the wait for each
+    byte, and neither the lookup of a host name nor a network folder has a timeout.
     """
     outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
 
@@ -169,7 +169,7 @@ def _within(seconds: float, work: Callable[[], bytes]) -> bytes:
 
 
 def _read(mirror: str, name: str, limit: int, progress: Progress) -> bytes:
-    """At most `limit` bytes of a mirror's file, unverified."""
+    """Read at most `limit` bytes of a mirror's file, unverified."""
     if "://" not in mirror:
         return _read_folder(Path(mirror), name, limit)
     try:

@@ -1,10 +1,10 @@
-"""Picture files as the model's pixels: brought to the form that the images of a data set have.
+"""Convert picture files to images like those of a data set.
 
 MNIST's own images were "normalized to fit in a 20x20 pixel box while preserving their aspect
 ratio", with grey levels from antialiasing, and "centered in a 28x28 image by computing the center
-of mass of the pixels" (LeCun, Cortes and Burges, The MNIST database). So they are: in each, the
-longer side of the glyph's box is 20, and the centre of mass at 14 ± 0.5. In scikit-learn's digits
-each glyph is as high as the image, its box in the middle.
+of mass of the pixels" (LeCun, Cortes and Burges, The MNIST database). The files confirm it: the
+longer side of each glyph's box is 20 pixels, and its centre of mass lies at 14 ± 0.5. In
+scikit-learn's digits each glyph is as high as the image, with its box in the middle.
 T rows of D pixels; H, W the height and width of a picture
 """
 
@@ -35,11 +35,11 @@ BLANK = "blank: all of it is of about the same grey"
 
 @dataclass(frozen=True)
 class Form:
-    """What the images of a data set are like: `rows` by `pixels`, and how a glyph lies in them.
+    """The size of a data set's images, `rows` by `pixels`, and the place of a glyph in them.
 
-    A glyph fits a square of `box` pixels and is centred by its mass or by its box. Where `box` is
-    None, the whole picture is scaled into the image. `light` says that what is shown is light on
-    dark, None that this is not known.
+    A glyph fits a square of `box` pixels and is centred by its mass or by its box. If `box` is
+    None, the whole picture is scaled. `light` is True if glyphs are light on dark, and None
+    if that is unknown.
     """
 
     rows: int
@@ -50,7 +50,7 @@ class Form:
 
 
 def form_of(dataset: str, rows: int, pixels: int) -> Form:
-    """The form of a data set's images of that size."""
+    """The form of the images of a data set, by its name and their size."""
     match dataset:
         case "mnist":
             return Form(rows, pixels, box=max(1, round(min(rows, pixels) * 20 / 28)))
@@ -63,9 +63,9 @@ def form_of(dataset: str, rows: int, pixels: int) -> Form:
 
 
 def files_in(path: Path) -> list[Path]:
-    """A file itself, or those of a folder that are called as PNG or JPEG files are, by name.
+    """The file itself, or the PNG and JPEG files of a folder, sorted by name.
 
-    Raises UserError where it is not there, or is a folder without any.
+    Raises UserError if the path does not exist, or is a folder without pictures.
     """
     if not path.is_dir():
         if path.exists():
@@ -82,9 +82,9 @@ def files_in(path: Path) -> list[Path]:
 
 
 def read(path: Path, form: Form) -> Pixels:
-    """A PNG or JPEG file in a data set's form, (T, D).
+    """Read a PNG or JPEG file into a data set's form, (T, D).
 
-    Raises UserError where it cannot be read or shows nothing.
+    Raises UserError if the file cannot be read, or if the picture is empty.
     """
     try:
         return arrange(_decode(path), form)
@@ -93,20 +93,20 @@ def read(path: Path, form: Form) -> Pixels:
 
 
 def arrange(grey: Grey, form: Form) -> Pixels:
-    """A picture in a data set's form: grey levels 0–255 (H, W) -> (T, D).
+    """Convert a picture to a data set's form: grey levels 0–255 (H, W) -> (T, D).
 
-    Raises UserError where nothing stands out from the background.
+    Raises UserError if nothing stands out from the background.
     """
     return _whole(grey, form) if form.box is None else _glyph(grey, form, form.box)
 
 
 def enlarged(pixels: Pixels, factor: int) -> Image.Image:
-    """Pixels (T, D) as a picture, each as a square of `factor` by `factor`."""
+    """Enlarge an image (T, D): each pixel becomes a square of `factor` by `factor`."""
     return Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
 def _decode(path: Path) -> Grey:
-    """Grey levels 0–255 of a file, upright, (H, W)."""
+    """Read the grey levels 0–255 of a picture file, turned upright, (H, W)."""
     too_large = UserError(f"has more than {LARGEST:,} pixels; make it smaller")
     try:
         with warnings.catch_warnings():  # Pillow warns of some that are not too large here
@@ -143,7 +143,7 @@ def _grey(image: Image.Image) -> Grey:
 
 
 def _behind(level: Grey, share: Grey) -> float:
-    """What a transparent picture lies on: its own paper, or what its ink stands out from."""
+    """The grey level to put behind a transparent picture, so that its ink stands out."""
     if not share.any():
         return 0.0
     if share.mean() > 0.5:
@@ -152,7 +152,7 @@ def _behind(level: Grey, share: Grey) -> float:
 
 
 def _smaller(grey: Grey) -> Grey:
-    """A large picture with means of squares in the place of pixels."""
+    """Shrink a large picture by averaging squares of pixels."""
     factor = -(-max(grey.shape) // LONGEST)
     if factor == 1:
         return grey
@@ -160,7 +160,7 @@ def _smaller(grey: Grey) -> Grey:
 
 
 def _whole(grey: Grey, form: Form) -> Pixels:
-    """All of a picture, as large as fits, in the middle of what its border is like."""
+    """The whole picture, scaled to fit, on a background of its border's median grey level."""
     border = float(np.median(_border(grey)))
     if form.light and border > 127.5:
         grey, border = 255 - grey, 255 - border
@@ -175,7 +175,7 @@ def _whole(grey: Grey, form: Form) -> Pixels:
 
 
 def _glyph(grey: Grey, form: Form, box: int) -> Pixels:
-    """What stands out from the background of a picture, scaled into the box and centred."""
+    """The glyph of a picture, scaled to the box and centred."""
     apart, noise = _apart(grey)
     ink = _ink(apart, noise)
     glyph = _cut(apart, apart > 0)
@@ -193,10 +193,10 @@ def _glyph(grey: Grey, form: Form, box: int) -> Pixels:
 
 
 def _apart(grey: Grey) -> tuple[Grey, float]:
-    """How far each pixel stands out from the background in grey levels, and the noise of that.
+    """The distance of each pixel from the background in grey levels, and its noise.
 
-    The background is a plane through the border's pixels, for the light on paper is seldom even;
-    those that are far from their median are no part of it, for a glyph may touch the border.
+    The background is a plane fitted to the border's pixels, since light on paper is seldom even.
+    Border pixels far from their median are left out of the fit, since a glyph may touch the border.
     """
     ground, noise = _background(grey)
     apart = grey - ground
@@ -205,9 +205,9 @@ def _apart(grey: Grey) -> tuple[Grey, float]:
 
 
 def _ink(apart: Grey, noise: float) -> Grey:
-    """The same as a share of the ink's strength, 0–1, without the background's noise.
+    """These distances as a fraction (0–1) of the strongest ink's, with the noise removed.
 
-    Raises UserError where there is no ink.
+    Raises UserError if there is no ink.
     """
     low, most = NOISE * noise, float(apart.max())
     if most < 1:
@@ -223,7 +223,7 @@ def _ink(apart: Grey, noise: float) -> Grey:
 
 
 def _cut(picture: Grey, seen: NDArray[Any]) -> Grey:
-    """The smallest part of a picture with all that is seen of it."""
+    """Crop a picture to the smallest box that holds all of its ink."""
     top, bottom = _ends(np.flatnonzero(seen.any(axis=1)))
     left, right = _ends(np.flatnonzero(seen.any(axis=0)))
     return picture[top:bottom, left:right]
@@ -243,13 +243,13 @@ def _background(grey: Grey) -> tuple[Grey, float]:
 
 
 def _deviation(residuals: Grey) -> float:
-    """A standard deviation that a few outliers do not move: 1.4826 times the median of sizes."""
+    """A standard deviation robust to outliers: 1.4826 times the median absolute value."""
     deviation = 1.4826 * float(np.median(np.abs(residuals)))
     return deviation if deviation > 0.01 else 0.0  # what rounding leaves
 
 
 def _border(picture: Grey) -> Grey:
-    """The pixels along the edges, a 28th of the sides wide: (H, W, …) -> (pixels, …)."""
+    """The pixels of a border, 1/28 of the sides wide: (H, W, …) -> (pixels, …)."""
     wide = max(1, min(picture.shape[:2]) // 28)
     inner = np.zeros(picture.shape[:2], dtype=bool)
     inner[wide:-wide, wide:-wide] = True
@@ -257,12 +257,12 @@ def _border(picture: Grey) -> Grey:
 
 
 def _ends(found: NDArray[Any]) -> tuple[int, int]:
-    """The first of indices, and the one after the last."""
+    """The first index, and one more than the last."""
     return int(found[0]), int(found[-1]) + 1
 
 
 def _scaled(picture: Grey, scale: float) -> Grey:
-    """A picture made larger or smaller, with grey levels in between."""
+    """Resize a picture: average pixels to shrink it, interpolate to enlarge it."""
     height, width = (max(1, round(side * scale)) for side in picture.shape)
     if (height, width) == picture.shape:
         return picture  # which is in the data set's form already
@@ -271,7 +271,7 @@ def _scaled(picture: Grey, scale: float) -> Grey:
 
 
 def _place(profile: Grey, length: int, centred: str) -> int:
-    """Where a glyph begins in a line of pixels, from its ink in each."""
+    """The first pixel of a glyph along one axis of the image, from its ink along that axis."""
     size = len(profile)
     if centred == "box":
         return (length - size) // 2
@@ -284,5 +284,5 @@ def _bytes(image: Grey) -> Pixels:
 
 
 def together(images: Sequence[Pixels], form: Form) -> Pixels:
-    """Images (T, D) each as one array, (N, T, D), for none as well."""
+    """Stack images (T, D) into one array (N, T, D), which may be empty."""
     return np.stack(images) if images else np.zeros((0, form.rows, form.pixels), dtype=np.uint8)

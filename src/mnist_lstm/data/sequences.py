@@ -1,4 +1,4 @@
-"""Images as row sequences: split, saved, loaded, and drawn in batches.
+"""Row sequences: split, save and load them, and draw batches.
 
 N images, T rows as time steps, D pixels a row, B batch
 """
@@ -25,8 +25,8 @@ SPLITS = ("train", "validation", "test")
 class Sequences:
     """Row sequences with their labels.
 
-    `pixels` (N, T, D) uint8, 0–255; `labels` (N,) uint8 below `num_classes`; `dataset` is the name
-    of the data set they come from, `preprocess` the parameters they were made with.
+    `pixels` (N, T, D) are uint8, 0–255; `labels` (N,) are uint8 below `num_classes`. `dataset` is
+    the data set's name, and `preprocess` has the parameters of the preprocess stage.
     """
 
     pixels: Tensor
@@ -39,11 +39,11 @@ class Sequences:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Sequences":
-        """The same, with the tensors on a device."""
+        """A copy with the tensors on a device."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file, whole or not at all."""
+        """Write a safetensors file atomically."""
         tensors = {"pixels": self.pixels.contiguous(), "labels": self.labels.contiguous()}
         about = {
             "num_classes": self.num_classes,
@@ -55,7 +55,7 @@ class Sequences:
 
     @staticmethod
     def load(path: Path) -> "Sequences":
-        """Read what `save` wrote. Raises UserError where the file is anything else."""
+        """Read a file that `save` wrote. Raises UserError for any other file."""
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads(file.metadata()["sequences"])
@@ -93,9 +93,10 @@ class Sequences:
 def split(
     images: np.ndarray, labels: np.ndarray, size: int, generator: torch.Generator | None
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Part `size` images with their labels from the rest: (rest, parted), each in its old order.
+    """Split off `size` images with their labels: (rest, split off), both in their old order.
 
-    Without a generator the first ones are parted, as in the reference; with one they are drawn.
+    Without a generator the first images are split off, as in the reference; with a generator, a
+    random sample.
     """
     order = (
         torch.arange(len(images))
@@ -108,10 +109,10 @@ def split(
 
 
 class Batches(Iterator[Tensor]):
-    """Indices of one batch after another, without end: what is left of one shuffle, then the next.
+    """An endless iterator over batches of indices, (B,) int64 on `device`.
 
-    Each is (B,) int64 on `device`; they are shuffled on the CPU, so that they are the same on all.
-    As in the reference, a batch runs across an epoch's end.
+    Each epoch has a new shuffle, made on the CPU so that it is the same for all devices. As in the
+    reference, a batch continues across an epoch's end: the rest of one shuffle, then the next.
     """
 
     def __init__(
@@ -134,10 +135,10 @@ class Batches(Iterator[Tensor]):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands; `load_state_dict` goes on from there."""
+        """The position in the stream, for `load_state_dict`."""
         return {"left": self.left.clone(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another stream of the same sizes stood."""
+        """Continue from the position of another stream of the same sizes."""
         self.left = state["left"].to(self.left.device)
         self.generator.set_state(state["generator"])

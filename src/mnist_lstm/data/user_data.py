@@ -1,7 +1,7 @@
 """The user's own data set: a folder with four files of IDX and `classes.txt`.
 
-The files are named as in `datasets.FILES`, and without `.gz` where they are plain; classes.txt has
-the name of each class in a line, in the order of the labels.
+The files have the names in `datasets.FILES`, without `.gz` if they are not compressed. classes.txt
+has one class name a line, in the order of the labels.
 """
 
 from pathlib import Path
@@ -24,9 +24,9 @@ from mnist_lstm.data.idx import encode, read_pair
 
 
 def read(folder: Path) -> Dataset:
-    """The data set in a folder, checked.
+    """Read and check the data set in a folder.
 
-    Raises UserError, which names the user's file, where one is missing or does not fit.
+    Raises UserError with the name of the user's file if a file is missing or invalid.
     """
     classes = _class_names(folder / CLASSES)
     paths = {name: _plain_or_gzip(folder, name) for name in FILES}

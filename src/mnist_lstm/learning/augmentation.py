@@ -1,4 +1,4 @@
-"""Random distortions of images, drawn anew for each one of a batch: affine and elastic.
+"""Random affine and elastic distortions, drawn anew for each image of a batch.
 
 B batch, T rows of D pixels
 """
@@ -15,9 +15,9 @@ SPACING = 7  # pixels between the points whose elastic displacements are drawn
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far images are distorted; all zero leaves them as they are.
+    """The ranges of the distortions; all zero leaves images as they are.
 
-    Drawn evenly within ±: `rotation` (degrees), `scale` (a fraction, for height and width each),
+    Drawn uniformly within ±: `rotation` (degrees), `scale` (a fraction, for height and width each),
     `shear` (a fraction: pixels to the side for each pixel up), `shift` (pixels, both ways).
     `elastic` is the standard deviation (pixels) of the displacements of points that are SPACING
     pixels apart, with cubic interpolation between them, as in Ronneberger et al. (2015).
@@ -35,7 +35,7 @@ class Augmentation:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Distort each image of a batch: 0–255, any number type (B, T, D) -> float32 (B, T, D).
 
-        Draws from torch's default generator of the pixels' device. Outside of an image it is 0.
+        Draws from the default generator of the pixels' device. Pixels from outside an image are 0.
         """
         grid = self._affine(pixels)  # (B, T, D, 2)
         if self.elastic:
@@ -47,7 +47,7 @@ class Augmentation:
         return F.grid_sample(images, grid, align_corners=False)[:, 0]
 
     def _affine(self, pixels: Tensor) -> Tensor:
-        """Where each pixel comes from, (x, y) from the middle of the image: (B, T, D, 2)."""
+        """The source of each pixel, as (x, y) from the centre of the image: (B, T, D, 2)."""
         batch, rows, columns = pixels.shape
         draws = torch.rand((6, batch), device=pixels.device) * 2 - 1
         turn = draws[0] * math.radians(self.rotation)

@@ -1,4 +1,4 @@
-"""What a training is made of: model, optimizer, batches and learning rates, from plain values."""
+"""Build a learner (model, optimizer, batches and learning rates) from plain values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mnist_lstm.learning.optimizer import AveragingAdam, one_cycle
 
 @dataclass(frozen=True)
 class Learner:
-    """A model that learns. `rate_at` tells the learning rate of a step, where that changes."""
+    """All that learns. `rate_at` returns the learning rate of a step, and is None if constant."""
 
     model: RowLSTM
     optimizer: AveragingAdam
@@ -22,12 +22,12 @@ class Learner:
 
     @property
     def parts(self) -> tuple[RowLSTM, AveragingAdam, Batches]:
-        """What a checkpoint holds the state of."""
+        """The parts whose state a checkpoint holds."""
         return self.model, self.optimizer, self.batches
 
 
 def model(data: Sequences, device: torch.device, **settings: Any) -> RowLSTM:
-    """A model for data of this shape, on a device; `settings` are RowLSTM's others."""
+    """Make a model for data of this shape on a device; `settings` go to RowLSTM."""
     _, num_rows, input_size = data.pixels.shape
     return RowLSTM(
         input_size=input_size, num_classes=data.num_classes, num_rows=num_rows, **settings
@@ -36,7 +36,7 @@ def model(data: Sequences, device: torch.device, **settings: Any) -> RowLSTM:
 
 def learner(
     seed: int,
-    made: Callable[[], RowLSTM],
+    make: Callable[[], RowLSTM],
     images: int,
     *,
     precision: str,
@@ -48,13 +48,14 @@ def learner(
     averaging: float,
     weight_decay: float,
 ) -> Learner:
-    """A learner of so many training images, with all of its randomness from a seed.
+    """Make a learner for `images` training images, with all randomness from one seed.
 
-    `made` makes its model. `schedule` is constant or one-cycle, with `learning_rate` its highest.
-    Seeds torch's default generators, from which initial weights, dropout and distortions come.
+    `make` returns its model. `schedule` is constant or one-cycle; `learning_rate` is its highest
+    rate. Seeds torch's default generators, from which initial weights, dropout masks and
+    distortions are drawn.
     """
     torch.manual_seed(seed)
-    its = made()
+    its = make()
     its.precision, its.wavefront = precision, wavefront
     device = its.head.weight.device
     shuffles = torch.Generator().manual_seed(seed)

@@ -1,8 +1,8 @@
-"""What makes two trainings the same, and the state of one: saved whole, loaded without pickle.
+"""Fingerprints of trainings, and their checkpoints: written atomically, read without pickle.
 
-A training's folder in .checkpoints/, named by its fingerprint, has checkpoint.safetensors, the one
-before it as previous.safetensors, a lock that its trainer holds, and, where a checkpoint was
-damaged, that one as ….damaged.
+Each training has a folder in .checkpoints/, named by its fingerprint. The folder holds
+checkpoint.safetensors, the checkpoint before it (previous.safetensors), a lock file that the
+training process holds, and a damaged checkpoint, if there was one (checkpoint.damaged).
 """
 
 import ast
@@ -35,26 +35,26 @@ LIMIT = 10**9  # bytes that the checkpoints of all trainings may take
 
 
 class Damaged(UserError):
-    """A checkpoint is not what was saved for this training."""
+    """A checkpoint is damaged, or belongs to another training."""
 
 
 def fingerprint(facts: Mapping[str, object]) -> str:
-    """Hex digest of all that decides about the weights; equal for trainings that are the same.
+    """The hex digest of everything that determines the weights of a training.
 
-    `facts` holds what JSON can: parameters, digests of data and code, versions, device, threads.
+    `facts` are JSON values: parameters, digests of data and code, versions, device, threads.
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def code_digest(sources: Sequence[Path]) -> str:
-    """Hex digest of the syntax trees of Python files: a comment or a line break changes nothing."""
+    """The hex digest of Python files' syntax trees, which comments do not change."""
     trees = [ast.dump(ast.parse(source.read_text(encoding="utf-8"))) for source in sources]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class State:
-    """The state of a training: `tensors` by name, on the CPU, and `about` what JSON can hold."""
+    """The state of a training: `tensors` by name, on the CPU, and `about`, JSON values."""
 
     tensors: Mapping[str, Tensor]
     about: Mapping[str, Any]
@@ -63,10 +63,10 @@ class State:
 def capture(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
 ) -> dict[str, Tensor]:
-    """A copy, on the CPU, of all that the rest of a training depends on.
+    """Copy everything that the rest of a training depends on to the CPU.
 
-    torch's random generators are included. What the optimizer was made with is not: the
-    fingerprint has that.
+    The copy includes the states of torch's random generators. It does not include the optimizer's
+    settings, since the fingerprint covers them.
     """
     return _on_cpu(_live(model, optimizer, batches))
 
@@ -78,7 +78,7 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _live(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
 ) -> dict[str, Tensor]:
-    """What `capture` copies, where it is: the next step changes it."""
+    """The tensors that `capture` copies, uncopied: the next step changes them in place."""
     moments = optimizer.state_dict()["state"]
     stream, device_rng = batches.state_dict(), _rng_of(model)[0]()
     found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -95,7 +95,7 @@ def restore(
     optimizer: torch.optim.Optimizer,
     batches: Batches,
 ) -> None:
-    """Bring everything, as it was made, to where `capture` saw it."""
+    """Set newly made parts to the state that `capture` copied."""
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below("optimizer.", tensors).items():
         index, _, moment = name.partition(".")
@@ -121,7 +121,7 @@ def _misfit(
     optimizer: torch.optim.Optimizer,
     batches: Batches,
 ) -> str | None:
-    """The first tensor that a training of this kind does not have like this; None is as it is."""
+    """The name of the first tensor that does not fit this training; None if all fit."""
     expected = {name: _kind(tensor) for name, tensor in capture(model, optimizer, batches).items()}
     if any(name.startswith("optimizer.") for name in tensors):  # it has made a step
         moments = ["exp_avg", "exp_avg_sq"]
@@ -150,7 +150,7 @@ def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.Size]:
 
 
 def _rng_of(model: nn.Module) -> tuple[Callable[[], Tensor | None], Callable[[Any], None]]:
-    """How to get and set the random generator of a model's device, where that is not the CPU."""
+    """Functions that get and set the generator state of a model's device; no-ops for the CPU."""
     device = next(model.parameters()).device
     match device.type:
         case "cuda":
@@ -165,9 +165,9 @@ def _rng_of(model: nn.Module) -> tuple[Callable[[], Tensor | None], Callable[[An
 
 
 def read(path: Path, fingerprint: str) -> State:
-    """Read what `Checkpoint.save` wrote for the training of that fingerprint.
+    """Read a checkpoint of the training with that fingerprint.
 
-    Raises Damaged where the file is anything else, and OSError where there is none.
+    Raises Damaged for any other file, and OSError if there is none.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -196,7 +196,7 @@ def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 class Checkpoint:
-    """The state of the training of one fingerprint, in a folder of that name."""
+    """The checkpoints of the training with one fingerprint, in the folder of that name."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -221,10 +221,11 @@ class Checkpoint:
         *,
         wait: bool = True,
     ) -> None:
-        """Replace the state by the present one, and call `then` when it is written.
+        """Write the present state as the newest checkpoint, then call `then`.
 
-        `about` is what JSON can hold. Without `wait`, a GPU goes on while a thread writes. Raises
-        OSError where the disk refuses, or where it refused the one before.
+        `about` are JSON values. If `wait` is False and the model is on a GPU, a thread writes while
+        the training continues. Raises OSError if this checkpoint, or the one before it, could not
+        be written.
         """
         self.finish()
         self._since = time.perf_counter()
@@ -271,7 +272,7 @@ class Checkpoint:
         self.seconds += self._last
 
     def finish(self) -> None:
-        """Wait until what `save` began is written. Raises OSError where the disk refused it."""
+        """Wait for the thread that `save` started. Raises OSError if it could not write."""
         if self._writer:
             self._writer.join()
             self._writer = None
@@ -280,10 +281,10 @@ class Checkpoint:
             raise failed
 
     def is_due(self, seconds: float) -> bool:
-        """Whether another one stays within checkpoints' share of so many seconds of training.
+        """Whether it is time for a checkpoint, after so many seconds of training.
 
-        While a GPU computes on, one is also due when the last began LONGEST seconds ago, and none
-        before that one is written.
+        A checkpoint is due if all of them together then take at most SHARE of the time. On a GPU a
+        checkpoint is also due LONGEST seconds after the last one, and never while one is written.
         """
         if self._writer and self._writer.is_alive():
             return False
@@ -293,9 +294,9 @@ class Checkpoint:
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
     ) -> Mapping[str, Any] | None:
-        """Bring all, as it was made, to the state saved last; returns its `about`, None for none.
+        """Set newly made parts to the newest checkpoint's state. Returns its `about`, or None.
 
-        Raises Damaged, with nothing changed.
+        Raises Damaged before anything is changed.
         """
         if not self.path.exists():
             return None
@@ -306,9 +307,9 @@ class Checkpoint:
         return state.about
 
     def set_aside(self) -> Path:
-        """Move a damaged checkpoint to the path that is returned, and the one before to its place.
+        """Rename the damaged newest checkpoint, and put the one before in its place.
 
-        Where there is no other, `load` returns None next.
+        Returns the new path of the damaged one. If there was only one, `load` returns None next.
         """
         aside = self.path.replace(self.path.with_suffix(".damaged"))
         with suppress(FileNotFoundError):
@@ -317,9 +318,9 @@ class Checkpoint:
 
     @contextmanager
     def held(self, waits_for: Callable[[str], None]) -> Iterator[None]:
-        """Be the only one to train this in the block.
+        """Hold the training's lock within the block.
 
-        Where another process is at it, `waits_for` is told which one, and it is waited for.
+        If another process holds it, call `waits_for` with its description, and wait.
         """
         with self._taken(waits_for) as lock:
             since = datetime.now().astimezone().isoformat(" ", "seconds")
@@ -335,7 +336,7 @@ class Checkpoint:
                     self._writer.join()
 
     def _taken(self, waits_for: Callable[[str], None]) -> TextIO:
-        """The lock file, open and locked: until it is closed or its process ends."""
+        """Open and lock the lock file; closing it, or the end of the process, unlocks it."""
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -351,9 +352,9 @@ class Checkpoint:
             lock.close()  # `remove` took it away meanwhile
 
     def remove(self) -> bool:
-        """Forget the training, unless it is held or cannot be removed; returns whether it is gone.
+        """Delete the training's folder, unless it is locked. Returns whether the folder is gone.
 
-        For when DVC has its results, or there is no room.
+        Called when DVC has the results, or when space runs out.
         """
         try:
             with self.lock.open("a") as file:
@@ -367,9 +368,10 @@ class Checkpoint:
         return True
 
     def prune(self, limit: int = LIMIT) -> None:
-        """Remove others, the oldest first and none that is held, until all fit into `limit` bytes.
+        """Remove other trainings' folders until all take at most `limit` bytes.
 
-        A vanishing one is another process's doing: the next training goes on with it.
+        The oldest is removed first; locked folders stay. Ends early if a folder vanishes meanwhile,
+        since another process is then pruning.
         """
         with suppress(FileNotFoundError):
             folders = [folder for folder in self.folder.parent.iterdir() if folder.is_dir()]
@@ -385,7 +387,7 @@ class Checkpoint:
 
 
 def _locked(file: TextIO) -> bool:
-    """Take the lock on an open file, unless another process has it; returns whether it is ours."""
+    """Try to lock an open file. Returns False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -22,7 +22,7 @@ def overall(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a class: its images, and precision, recall and F1, fractions, 0 where not defined.
+    """For each class: its number of images, precision, recall and F1 (fractions; 0 if undefined).
 
     (N, C), (N,), a name a class
     """
@@ -41,7 +41,7 @@ def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[dic
 def read_row_by_row(model: RowLSTM, batches: Iterable[Tensor]) -> Tensor:
     """Logits after each row, as `RowLSTM.after_each_row` gives them: (B, T, D) each -> (N, T, C).
 
-    Those after the last row are what `model.infer` gives for the same batches, bit for bit.
+    The logits after the last row equal those of `model.infer` for the same batches, bit for bit.
     """
     was_training = model.training
     model.eval()
@@ -51,9 +51,9 @@ def read_row_by_row(model: RowLSTM, batches: Iterable[Tensor]) -> Tensor:
 
 
 def moved(pixels: Tensor, furthest: int) -> list[Tensor]:
-    """The images in each of the (2·furthest + 1)² places so many pixels around theirs.
+    """Shift the images by up to `furthest` pixels each way: all (2·furthest + 1)² shifts.
 
-    (N, T, D) -> (N, T, D) each, 0 where nothing was before
+    (N, T, D) -> (N, T, D) each; pixels from outside an image are 0
     """
     _, rows, columns = pixels.shape
     padded = F.pad(pixels, [furthest] * 4)

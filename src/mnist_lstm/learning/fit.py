@@ -1,4 +1,4 @@
-"""fit(): the training loop, as a generator of its steps and of what was measured at some."""
+"""fit(): the training loop, a generator that yields after each step."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ AS_MANY = 16  # times the images at once in an evaluation that a GPU takes
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured after `step` updates: a row of curve.csv.
+    """The measurements after `step` updates: a row of curve.csv.
 
-    `epoch` counts completed passes over the training images. `train_accuracy` and `train_loss`
-    (cross-entropy, nats an image) are of the batch just trained on, after its update, without
-    dropout and distortions; the other two of all validation and test images. Accuracies are
-    fractions.
+    `epoch` is the number of completed passes over the training images. `train_accuracy` and
+    `train_loss` (cross-entropy, nats an image) are those of the last batch, measured after its
+    update, without dropout and distortions. The other accuracies are those of all validation and
+    all test images. Accuracies are fractions.
     """
 
     step: int
@@ -56,15 +56,15 @@ def fit(
     """Train from step `start` to `steps`, a batch of indices (B,) into `train` at a time.
 
     Yields after each step: an Evaluation at each multiple of `eval_every` and at the end, else
-    None. There the training can be saved, or left. All data, and the batches, are on the model's
-    device. Where that is CUDA, steps can be `recorded`, which takes a capturable optimizer: a whole
-    step is then one CUDA graph, launched at once, and the weights are the same. Nothing waits for
-    the GPU between evaluations. An evaluation takes `eval_batch_size` images at once, on a GPU
+    None. The caller can save the training between two steps, or stop. All data and batches must be
+    on the model's device. On a CUDA device, steps can be `recorded` (with a capturable optimizer):
+    each step is then launched as one CUDA graph, which gives the same weights. Between evaluations
+    nothing waits for the GPU. An evaluation computes `eval_batch_size` images at once, on a GPU
     AS_MANY times as many.
 
-    Beyond the reference, the images of a batch are distorted by `augment`, `rate_at` tells the
-    learning rate of a step, and gradients are scaled down to `clip_norm` where the norm of all is
-    above it. Where the optimizer keeps averages of the weights, these are what is evaluated.
+    Beyond the reference: `augment` distorts the images of a batch, `rate_at` returns the learning
+    rate of a step, and gradients are scaled down if their global norm exceeds `clip_norm`. If the
+    optimizer averages the weights, the averages are evaluated.
     """
 
     def update(indices: Tensor) -> None:
@@ -102,13 +102,13 @@ def fit(
 
 
 class _Recorded:
-    """A function of indices (B,), as one CUDA graph from its call number UNRECORDED + 1 on.
+    """A function of indices (B,) that becomes one CUDA graph at its call UNRECORDED + 1.
 
-    What it computes with stays where it is in memory: it is called for what it changes.
+    The function is called for its side effects, and its tensors must stay at their addresses.
     As in https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
 
-    It is recorded on a stream of its own, since cuBLAS has its workspace by stream: two graphs of
-    one stream write over each other's intermediate sums where they run at the same time.
+    Each function is recorded on a stream of its own, since cuBLAS has one workspace a stream: two
+    graphs that share one overwrite each other's intermediate sums when they run at the same time.
     """
 
     def __init__(self, function: Callable[[Tensor], None]) -> None:
@@ -131,7 +131,7 @@ class _Recorded:
         self.graph.replay()
 
     def _call_beside(self, indices: Tensor) -> None:
-        """Call it on the stream on which it will be recorded."""
+        """Call the function on the stream on which it will be recorded."""
         present = torch.cuda.current_stream()
         self.beside.wait_stream(present)
         with torch.cuda.stream(self.beside):
@@ -149,7 +149,7 @@ def _answers(model: nn.Module, parts: Sequence[Sequences], batch_size: int) -> l
 
 
 def _accuracies(logits: Sequence[Tensor], parts: Sequence[Sequences]) -> list[float]:
-    """Fractions of each part's images that are read as what they are; a GPU is waited for once."""
+    """The accuracy on each part; waits for the GPU once."""
     right = [
         (answers.argmax(dim=1) == part.labels).sum()
         for answers, part in zip(logits, parts, strict=True)

@@ -1,4 +1,4 @@
-"""RowLSTM, a dropout LSTM that reads an image a pixel row at a time: fused, and unrolled by hand.
+"""RowLSTM: a dropout LSTM that reads an image one pixel row at a time.
 
 B batch, T rows as time steps, D pixels a row, H hidden size, C classes, R directions
 """
@@ -27,7 +27,7 @@ def fused(layer: nn.LSTM, x: Tensor) -> Tensor:
 
 
 def unrolled(layer: nn.LSTM, x: Tensor) -> Tensor:
-    """The same layer, a time step after another: (B, T, D) -> outputs (B, T, R·H)."""
+    """The same layer, one time step after another: (B, T, D) -> outputs (B, T, R·H)."""
     forward, *backward = layer.all_weights
     read = _one_way(forward, x)
     for weights in backward:
@@ -57,8 +57,8 @@ def _one_way(weights: Sequence[Tensor], x: Tensor) -> Tensor:
 def dropout(x: Tensor, fraction: float) -> Tensor:
     """Zero a random `fraction` of the elements and scale up the rest, so that the mean stays.
 
-    Unlike F.dropout's, the mask does not depend on how `x` lies in memory, so that it is the same
-    for both implementations (cuDNN and oneDNN hand back time-major outputs).
+    Unlike F.dropout's mask, this one does not depend on the memory layout of `x`, so both
+    implementations get the same mask (cuDNN and oneDNN return time-major outputs).
     """
     return x * (kept(x.shape, fraction, x.device) / (1 - fraction)).to(x.dtype)
 
@@ -94,15 +94,16 @@ class RowLSTM(nn.Module):
     mask at each time step, and never on the recurrent state; gates have one bias. `dropout` is the
     fraction dropped. Initial weights come from torch's default generator.
 
-    Beyond the reference, it `reads` rows; columns, which takes `num_rows`, the pixels of one; or
-    both, each with layers of its own, the two joined before the linear layer. `directions` are
-    forward alone or both (bidirectional layers). `pooling` takes the last output, of a backward
-    direction that of the first time step, or the mean of all. `recurrent_init` is uniform, as that
-    of all weights, or orthogonal for each gate (Saxe et al., 2014).
+    Beyond the reference: the model `reads` rows, columns or both. Columns need `num_rows`, the
+    pixels of a column. With both, rows and columns have layers of their own, and the linear layer
+    gets the outputs of the two. `directions` is forward, or both for bidirectional layers.
+    `pooling` is last, the output at the last time step (the first one for a backward direction), or
+    mean, over all time steps. `recurrent_init` is uniform, as for all other weights, or orthogonal
+    for each gate (Saxe et al., 2014).
 
-    The layers compute in `precision`, float32 unless it is set to bfloat16; weights and the linear
-    layer are float32. In training they compute as a `wavefront` where that is set, which takes
-    `can_be_a_wavefront` and a GPU on which `wavefront.works`.
+    The layers compute in `precision`: float32 by default, or bfloat16. Weights and the linear layer
+    are always float32. If `wavefront` is set, the layers train as a wavefront, which needs
+    `can_be_a_wavefront` and a GPU for which `wavefront.works` returns True.
     """
 
     precision = "float32"
@@ -185,14 +186,14 @@ class RowLSTM(nn.Module):
 
     @property
     def reads_in_order(self) -> bool:
-        """Whether what it makes of the first rows does not depend on those below."""
+        """Whether the answer after some rows is independent of the rows below them."""
         return self.reads == "rows" and self.directions == "forward"
 
     def after_each_row(self, pixels: Tensor) -> Tensor:
-        """What forward would answer had it been given 1, 2, … T rows: (B, T, D) -> (B, T, C).
+        """The logits after 1, 2, … T rows: (B, T, D) -> (B, T, C).
 
-        A model that reads rows forwards is given them once. Another one is given T images, in which
-        the rows that were not read yet are blank.
+        A model that reads rows forward computes them in one pass. Any other model computes T
+        passes, over images whose unread rows are blank.
         """
         if not self.reads_in_order:
             return torch.stack([self(part) for part in _with_rows_blank(pixels)], dim=1)
@@ -202,7 +203,7 @@ class RowLSTM(nn.Module):
 
     @property
     def can_be_a_wavefront(self) -> bool:
-        """Whether no layer waits for all time steps of another, and stacks have equal shapes."""
+        """Whether layers need only past steps of those below, and stacks have equal shapes."""
         rows = self.config.get("num_rows") if self.reads == "both" else None
         return (
             self.directions == "forward"
@@ -222,7 +223,7 @@ class RowLSTM(nn.Module):
         return outputs
 
     def _wavefront(self, x: Tensor) -> list[Tensor]:
-        """What `_outputs` returns, dropout included, from all layers at once."""
+        """The same as `_outputs`, computed by the wavefront kernels."""
         from mnist_lstm.learning import wavefront  # with Triton, which is for Linux alone
 
         reads = {"rows": [x], "columns": [x.mT], "both": [x, x.mT]}[self.reads]
@@ -267,14 +268,14 @@ class RowLSTM(nn.Module):
         return nullcontext()
 
     def save(self, path: Path) -> None:
-        """Write weights and configuration as a safetensors file, whole or not at all."""
+        """Write weights and configuration atomically, as a safetensors file."""
         weights = {name: weight.cpu().contiguous() for name, weight in self.state_dict().items()}
         # one key: the order of several is not the same in each file that safetensors writes
         write_atomically(path, save(weights, {"model": json.dumps(self.config)}))
 
     @staticmethod
     def load(path: Path) -> "RowLSTM":
-        """Read what `save` wrote, onto the CPU. Raises UserError where a file is anything else."""
+        """Load a file that `save` wrote, onto the CPU. Raises UserError for any other file."""
         try:
             with safe_open(path, framework="pt") as file:
                 config, weights = json.loads(file.metadata()["model"]), file.get_tensors()
@@ -299,7 +300,7 @@ class RowLSTM(nn.Module):
 
 
 def _with_rows_blank(pixels: Tensor) -> Iterator[Tensor]:
-    """The images with all but the first row blank, all but two, … (B, T, D) each, T of them."""
+    """Yield T copies of the images (B, T, D), with all but the first 1, 2, … T rows blank."""
     for read in range(1, pixels.shape[1] + 1):
         part = pixels.clone()
         part[:, read:] = 0
@@ -311,7 +312,7 @@ def _kinds(weights: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size]]:
 
 
 class Classifier(nn.Module):
-    """A model with softmax on top, for use outside of training: pixels (B, T, D) -> (B, C)."""
+    """A model with softmax on top, for inference: pixels (B, T, D) -> probabilities (B, C)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -324,7 +325,7 @@ class Classifier(nn.Module):
 
 @torch.inference_mode()
 def infer(model: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
-    """Logits of a model in evaluation mode, `batch_size` images at once: (N, T, D) -> (N, C)."""
+    """Compute logits in evaluation mode, `batch_size` images at once: (N, T, D) -> (N, C)."""
     was_training = model.training
     model.eval()
     logits = torch.cat([model(batch) for batch in torch.split(pixels, batch_size)])
@@ -333,5 +334,5 @@ def infer(model: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Fraction of images whose largest logit is at their label: (N, C), (N,) -> 0–1."""
+    """The fraction of images whose largest logit is that of their label: (N, C), (N,) -> 0–1."""
     return int((logits.argmax(dim=1) == labels).sum()) / len(labels)

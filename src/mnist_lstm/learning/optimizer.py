@@ -1,4 +1,4 @@
-"""Adam with a moving average of the weights, and how its learning rate goes."""
+"""Adam with a moving average of the weights, and the one-cycle learning rate."""
 
 import math
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ WARM_UP = 0.3  # of a one-cycle training, in which the learning rate rises
 
 
 class AveragingAdam(torch.optim.Adam):
-    """Adam, which keeps an exponential moving average of each weight where `averaging` is above 0.
+    """Adam that also keeps an exponential moving average of each weight, if `averaging` > 0.
 
-    After each step, average = averaging · average + (1 - averaging) · weight; from zeros on, so
-    that it is divided by 1 - averaging^step where it is used, as Adam's own moments are (Kingma and
-    Ba, 2015). Weight decay is decoupled from the gradients (Loshchilov and Hutter, 2019). Weights
-    are those of the model that learn; on a GPU, a CUDA graph can have the step in it.
+    After each step, average = averaging · average + (1 - averaging) · weight. The average starts at
+    zero, so it is divided by 1 - averaging^step before use, like Adam's own moments (Kingma and
+    Ba, 2015). Weight decay is decoupled from the gradients (Loshchilov and Hutter, 2019). Only
+    parameters that require gradients are optimized. On a GPU, the step can be part of a CUDA graph.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class AveragingAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Change the weights by their gradients."""
+        """Update the weights from their gradients."""
         loss = super().step(closure)
         if averaging := self.defaults["averaging"]:
             weights = list(_weights(self))
@@ -56,7 +56,7 @@ class AveragingAdam(torch.optim.Adam):
 
 @contextmanager
 def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Have the averages that it keeps, if it does, in the place of the weights within the block."""
+    """Within the block, replace the weights by their averages, if the optimizer keeps any."""
     averaging = optimizer.defaults.get("averaging", 0)
     replaced = [weight for weight in _weights(optimizer) if "average" in optimizer.state[weight]]
     before = [weight.detach().clone() for weight in replaced]
@@ -84,7 +84,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def one_cycle(highest: float, step: int, steps: int) -> float:
     """The learning rate of a step out of 1, 2, … steps.
 
-    It rises to the highest one and falls to zero, along cosines (Smith and Topin, 2018).
+    The rate rises to `highest` and falls to zero, each along a cosine (Smith and Topin, 2018).
     """
     rises = WARM_UP * steps
     way = step / rises if step <= rises else 1 + (step - rises) / (steps - rises)

@@ -1,7 +1,7 @@
-"""The numbers that the LSTM layers compute in: float32, or bfloat16 where that is native and works.
+"""The number format of the LSTM layers: float32, or bfloat16 where that is native and works.
 
-Weights, losses and the optimizer are float32 in both. In bfloat16 on a GPU, the layers are computed
-as a wavefront where that works, else by cuDNN.
+Weights, losses and the optimizer are float32 in both. In bfloat16 on a GPU, the layers train as a
+wavefront where that works, else by cuDNN.
 """
 
 import importlib.util
@@ -15,10 +15,10 @@ NATIVE = ("avx512_bf16", "amx_bf16")  # x86-64's instructions for it
 
 
 def choose(name: str, model: RowLSTM) -> str:
-    """The precision of that name for a model on its device; `auto` is the fastest.
+    """Resolve a precision's name for a model on its device; `auto` means the fastest.
 
-    That is bfloat16 on a processor or GPU that multiplies it natively, where there is an LSTM in
-    it, else float32. Raises UserError where bfloat16 is asked for and does not work.
+    The fastest is bfloat16 on a processor or GPU that multiplies it natively, if torch has such an
+    LSTM there, else float32. Raises UserError if bfloat16 is asked for and does not work.
     """
     if name == "auto":
         return "bfloat16" if _is_native(model) and works(model) else "float32"
@@ -31,7 +31,7 @@ def choose(name: str, model: RowLSTM) -> str:
 
 
 def works(model: RowLSTM) -> bool:
-    """Whether a model computes and learns in bfloat16 on its device: it is tried on an image.
+    """Whether a model can train in bfloat16 on its device: tries one image.
 
     Draws random numbers.
     """
@@ -49,7 +49,7 @@ def works(model: RowLSTM) -> bool:
 
 
 def is_wavefront(precision: str, model: RowLSTM) -> bool:
-    """Whether a model on its device is to be trained as a wavefront: it is tried on an image."""
+    """Whether to train a model on its device as a wavefront: tries a small one."""
     device = model.head.weight.device
     if precision != "bfloat16" or device.type != "cuda" or not model.can_be_a_wavefront:
         return False

@@ -1,7 +1,7 @@
-"""Every picture: how the accuracy grew, which digits are mistaken for which, what is read when.
+"""All figures: accuracy curves, confusion, mistakes, and beliefs row by row.
 
-A function a picture, from plain values to a Figure; `save` writes one as PNG, the same bytes for
-the same values. They are eight inches wide, for 800 pixels on a page.
+One function draws one Figure from plain values. `save` writes a Figure as PNG: the same values
+give the same bytes. Figures are eight inches wide, 800 pixels on a page.
 N images, T rows of D pixels, C classes
 """
 
@@ -50,7 +50,7 @@ Output = TypeVar("Output")
 
 
 def _styled(draw: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
-    """Draw in this file's style alone, whatever matplotlibrc a user has."""
+    """Decorate a drawing function: use this file's style and ignore the user's matplotlibrc."""
 
     @functools.wraps(draw)
     def drawn(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
@@ -62,13 +62,13 @@ def _styled(draw: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
 
 @_styled
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG, whole or not at all."""
+    """Write a figure atomically as a PNG file."""
     write_atomically(path, png(figure))
 
 
 @_styled
 def png(figure: Figure) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """A figure as the bytes of a PNG file."""
     content = io.BytesIO()
     # without the version of matplotlib, which is no part of the picture
     figure.savefig(content, format="png", metadata={"Software": None})
@@ -79,7 +79,7 @@ def png(figure: Figure) -> bytes:
 def accuracy_curve(
     rows: Sequence[Mapping[str, float]], published: Sequence[Mapping[str, float]] = ()
 ) -> Figure:
-    """Accuracy over steps, from rows of curve.csv and of the published curve (none: left out)."""
+    """Accuracy over steps, from rows of curve.csv and of the published curve (may be empty)."""
     figure = Figure(figsize=(WIDTH, 4.5))
     axes = figure.add_subplot()
     _draw_splits(axes, rows, "step")
@@ -102,10 +102,10 @@ def several_curves(
     curves: Mapping[str, Sequence[Mapping[str, float]]],
     published: Sequence[Mapping[str, float]] = (),
 ) -> Figure:
-    """Accuracy over steps of several runs, from rows of each one's curve.csv, by its name.
+    """Accuracy over steps of several runs, from the rows of their curve.csv, by run name.
 
-    On validation images above and on test images below, where the published curve (none: left out)
-    is beside them. Where the first quarter of the rows is far below the rest, it is left out below.
+    The upper plot has the validation images. The lower one has the test images, beside the
+    published curve (may be empty), and omits the first quarter of the rows if it lies far below.
     """
     figure = Figure(figsize=(WIDTH, 7))
     panels = dict(zip(("validation", "test"), figure.subplots(2, 1, sharex=True), strict=True))
@@ -135,9 +135,9 @@ def several_curves(
 
 @_styled
 def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> Figure:
-    """How often each class was read as each: (N,), (N,) labels, a name a class.
+    """The confusion matrix, from labels (N,), predictions (N,) and class names.
 
-    Mistakes alone have colour: beside the right answers they would all look like none.
+    Only mistakes are coloured: next to the correct answers they would all look like zero.
     """
     counts = np.zeros((len(classes), len(classes)), dtype=int)  # (C, C)
     np.add.at(counts, (actual, predicted), 1)
@@ -171,7 +171,7 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
 def confident_mistakes(
     images: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> Figure:
-    """The images read wrong of which the model was surest, the surest first.
+    """The wrong answers with the highest probabilities, in falling order.
 
     (N, T, D) pixels 0–255, (N,) labels, (N, C), a name a class.
     """
@@ -195,9 +195,9 @@ def confident_mistakes(
 
 @_styled
 def batch(images: np.ndarray, distorted: np.ndarray | None) -> Figure:
-    """Images to train on, and below each what became of it, where they are distorted.
+    """Training images, each above its distorted version if there is one.
 
-    (N, T, D) pixels 0–255, N at most BATCH; the same or None.
+    (N, T, D) pixels 0–255, N at most BATCH; the distorted ones, or None.
     """
     kinds = [images] if distorted is None else [images, distorted]
     columns = 12
@@ -220,7 +220,7 @@ def batch(images: np.ndarray, distorted: np.ndarray | None) -> Figure:
 
 @_styled
 def accuracy_by_rows(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Accuracy of the answers after 1, 2, … T rows, from rows of reading.csv."""
+    """Accuracy after 1, 2, … T pixel rows, from the rows of reading.csv."""
     figure = Figure(figsize=(WIDTH, 4.5))
     axes = figure.add_subplot()
     _draw_splits(axes, rows, "rows")
@@ -237,7 +237,7 @@ def accuracy_by_rows(rows: Sequence[Mapping[str, float]]) -> Figure:
 def belief(
     images: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> Figure:
-    """The first image of each class, beside what the model believes after each of its rows.
+    """The first image of each class, beside the model's probabilities after each pixel row.
 
     (N, T, D) pixels 0–255, (N,) labels, (N, T, C), a name a class.
     """
@@ -256,7 +256,7 @@ def belief(
 def belief_of_one(
     name: str, image: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> Figure:
-    """An image of which nobody says what it shows, beside what the model believes.
+    """An unlabelled image, beside the model's probabilities after each pixel row.
 
     (T, D) pixels 0–255, (T, C), a name a class.
     """
@@ -271,7 +271,7 @@ def _beliefs(
     probabilities: np.ndarray,
     classes: Sequence[str],
 ) -> Figure:
-    """Two images a line, or the one, each with its title and the belief beside it."""
+    """Draw images, two a line, each with its title and its probabilities beside it."""
     across = min(2, len(images))
     lines = -(-len(images) // across)
     short = _short(classes)
@@ -341,5 +341,5 @@ def _name_classes(axis: Axis, names: Sequence[str], *, upright: bool = True) -> 
 
 
 def _short(classes: Sequence[str]) -> bool:
-    """Whether the classes' names fit side by side, as digits do."""
+    """Whether the class names are short enough to stand side by side, like digits."""
     return max(map(len, classes)) < 3

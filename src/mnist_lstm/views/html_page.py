@@ -1,4 +1,4 @@
-"""One page of HTML that has everything inside it: headings, tables, and pictures as data."""
+"""A self-contained HTML page: headings, tables, and pictures as data URLs."""
 
 import base64
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, the first row and the first column being titles."""
+    """Rows of cells; the first row and the first column are titles."""
 
     caption: str
     rows: Sequence[Sequence[str]]
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with what it shows in words, for those who do not see it."""
+    """A PNG, with a text alternative for those who cannot see it."""
 
     alt: str
     content: bytes
@@ -40,14 +40,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it; a text is a paragraph."""
+    """A heading and its content; a str is a paragraph."""
 
     heading: str
     parts: Sequence[str | Table | Picture]
 
 
 def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
-    """The page, with nothing in it that a browser has to fetch."""
+    """The HTML of a page that needs no other file."""
     body = "\n".join(_section(section) for section in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
