@@ -243,7 +243,7 @@ def _about(
         "dvc_baseline": found.dvc_baseline,
         "versions": provenance.versions("torch", "numpy", "safetensors", "mlflow", "dvc"),
         "params": sections,
-        "patch": found.patch,
+        "patch": found.patch.decode(errors="surrogateescape"),
     }
 
 

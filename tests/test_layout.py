@@ -16,7 +16,7 @@ LEVELS = (
     ("tracking",),
     ("pipeline", "views", "learning"),
     ("data",),
-    ("files",),
+    ("git", "dvc_cache", "files"),
 )
 WITHIN_A_LEVEL: set[tuple[str, str]] = set()  # (room, the one beside it that it may import)
 NOT_FOR_STAGES = {"cli", "commands", "serving", "runs"}

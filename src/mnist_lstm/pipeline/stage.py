@@ -6,11 +6,9 @@ paths that dvc.yaml gives it, and ends with `run(that_function)`.
 
 import argparse
 import errno
-import hashlib
 import inspect
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any
 import yaml
 
 import mnist_lstm
-from mnist_lstm import UserError
+from mnist_lstm import UserError, dvc_cache, git
+from mnist_lstm.dvc_cache import DvcCache
 from mnist_lstm.files import sha256, write_atomically
 from mnist_lstm.pipeline import signals
 from mnist_lstm.pipeline.params import load, values_of
@@ -91,29 +90,16 @@ def restore_outputs(name: str) -> None:
     DVC deletes a stage's outputs before it starts the command, so a stage that refuses would
     otherwise cost its user the earlier results. What neither holds stays away.
     """
-    lock = Path("dvc.lock")
-    recorded = (yaml.safe_load(lock.read_text()) or {}) if lock.is_file() else {}
-    outs = recorded.get("stages", {}).get(name, {}).get("outs", [])
-    if not outs:
+    recorded = dvc_cache.outs(dvc_cache.workspace_stages(Path()).get(name, {}))
+    if not recorded:
         return
-    from dvc.repo import Repo  # half a second's import, so only here
-
-    with Repo(".") as repo:
-        for out in outs:
-            cached = Path(repo.cache.local.oid_to_path(out["md5"]))
-            content = cached.read_bytes() if cached.is_file() else _committed(out["path"])
-            if hashlib.md5(content).hexdigest() == out["md5"]:
-                write_atomically(Path(out["path"]), content)
-
-
-def _committed(path: str) -> bytes:
-    """What the present commit has at a path; nothing where it has none."""
-    try:
-        return subprocess.run(
-            ["git", "show", f"HEAD:./{path}"], capture_output=True, check=False
-        ).stdout
-    except FileNotFoundError:
-        return b""
+    cache, in_git = DvcCache(Path()), git.is_repository(Path())
+    for path, md5 in recorded.items():
+        content = cache.content(md5)
+        if content is None and in_git:
+            (content,) = git.blobs(Path(), [f"HEAD:./{path}"])
+        if content is not None and dvc_cache.is_of(md5, content):
+            write_atomically(Path(path), content)
 
 
 def _digest(path: Path) -> object:
@@ -129,7 +115,7 @@ def _restored(name: str) -> str:
         return " (earlier ones come back by `dvc checkout` and `git checkout results`)"
     try:
         restore_outputs(name)
-    except OSError as error:
+    except (OSError, UserError) as error:
         return (
             f" (earlier results are in DVC's cache, but not back: {error}; `dvc checkout` does it)"
         )

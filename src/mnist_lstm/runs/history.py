@@ -7,20 +7,15 @@ DVC's cache, from the workspace, or from git, where the small tables are.
 import hashlib
 import json
 import re
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mnist_lstm import dvc_cache, git
+from mnist_lstm.dvc_cache import DvcCache, Files, Lock, outs
 from mnist_lstm.pipeline.result_files import Row, read_json, read_rows
-
-Files = Mapping[str, str]  # MD5 sums, by path below the project
-Lock = Mapping[str, Any]  # the stages of a dvc.lock
 
 TRAIN, EVALUATE = "results/train", "results/evaluate"
 # what a result cannot be shown without
@@ -30,7 +25,6 @@ NEEDED = {
 }
 # of DVC's references, the experiments: refs/exps/<their baseline's hash, cut in two>/<name>
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38,}/(.+)")
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes an eighth of the time
 
 
 @dataclass(frozen=True)
@@ -58,17 +52,15 @@ class History:
 
     def __init__(self, root: Path) -> None:
         """Read all that is recorded. Raises DvcException where `root` is no DVC repository."""
-        from dvc.repo import Repo  # half a second's import
-
         self.root = root
         self.results: list[Result] = []
         self.partial: list[Result] = []
         self.head: Result | None = None
         self.workspace: Result | None = None
         self.elsewhere = 0  # trainings and evaluations whose files this machine does not have
-        with Repo(str(root)) as repo:
-            self._cached = repo.cache.local.oid_to_path
-            runs = Path(repo.stage_cache.cache_dir)
+        self._cache = DvcCache(root)
+        self._is_in_git = git.is_repository(root)
+        self._head = git.head(root) if self._is_in_git else None
         self._in_git: dict[str, str] = {}
         self._in_workspace = {
             hashlib.md5(path.read_bytes()).hexdigest(): path
@@ -77,8 +69,9 @@ class History:
             if path.name != ".gitignore"
         }
         locks = self._locks()
-        made = [_outs(stage) for lock in locks.values() for stage in lock.values()]
-        by_key = self._join([self._workspace(), *self._runs(runs), *made])
+        made = [outs(stage) for lock in locks.values() for stage in lock.values()]
+        runs = map(outs, self._cache.recorded_runs())
+        by_key = self._join([self._workspace(), *runs, *made])
         self._tell_where(by_key, locks)
 
     def lay_out(self, files: Files, folder: Path) -> Path:
@@ -108,7 +101,7 @@ class History:
     def committed(self, path: str) -> bytes:
         """What HEAD has at a path of the project; nothing where it has none."""
         (content,) = self._blobs([f"HEAD:./{path}"])
-        return content
+        return content or b""
 
     def _path_of(self, files: Files, name: str) -> str | None:
         """That of a file of this name, where its content is here."""
@@ -153,7 +146,6 @@ class History:
     def _tell_where(self, by_key: dict[str, Result], locks: Mapping[str, Lock]) -> None:
         """Tell each result its commits and experiments, and make the partial ones."""
         names = self._experiments()
-        head = self._git("rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
         for commit, lock in locks.items():
             files = _outs_of(lock)
             title = names[commit][0] if commit in names else commit[:7]
@@ -161,8 +153,8 @@ class History:
             if result:
                 result.commits.append(commit)
                 result.experiments.extend(names.get(commit, []))
-                self.head = result if commit == head else self.head
-        here, lock = self._workspace(), self._lock_here()
+                self.head = result if commit == self._head else self.head
+        here, lock = self._workspace(), dvc_cache.workspace_stages(self.root)
         files = _outs_of(lock)
         if here.items() <= files.items():  # where the small tables are all there is of it
             here = files
@@ -189,40 +181,32 @@ class History:
     def _workspace(self) -> Files:
         return {str(path.relative_to(self.root)): md5 for md5, path in self._in_workspace.items()}
 
-    def _runs(self, folder: Path) -> Iterator[Files]:
-        for path in folder.glob("*/*/*"):
-            yield _outs(yaml.safe_load(path.read_bytes()))
-
     def _locks(self) -> dict[str, Lock]:
         """The stages of each dvc.lock in git, by commit, the newest first.
 
         Of the commits that changed it, on branches, of tags and of experiments, and beside them of
         HEAD and of every experiment: one that DVC's cache had already may have changed nothing.
         """
-        listed = self._git("rev-list", "--all", "--full-history", "--", "dvc.lock").decode()
-        head = self._git("rev-parse", "--verify", "--quiet", "HEAD").decode()
-        commits = list(dict.fromkeys([*listed.split(), *head.split(), *self._experiments()]))
+        if not self._is_in_git:
+            return {}
+        listed = git.git(self.root, "rev-list", "--all", "--full-history", "--", "dvc.lock")
+        heads = [self._head] if self._head else []
+        commits = list(dict.fromkeys([*listed.decode().split(), *heads, *self._experiments()]))
         contents = self._blobs([f"{commit}:./dvc.lock" for commit in commits])
-        read = {content: _lock(content) for content in set(contents)}
-        locks = {
-            commit: read[content].get("stages", {})
-            for commit, content in zip(commits, contents, strict=True)
-        }
+        read = {content: dvc_cache.stages(content or b"") for content in set(contents)}
+        locks: dict[str, Lock] = dict(zip(commits, map(read.__getitem__, contents), strict=True))
         for commit, lock in locks.items():
             self._in_git |= {md5: f"{commit}:./{path}" for path, md5 in _outs_of(lock).items()}
         return locks
 
-    def _lock_here(self) -> Lock:
-        """The stages of the workspace's dvc.lock."""
-        path = self.root / "dvc.lock"
-        content = path.read_bytes() if path.is_file() else b""
-        stages: Lock = _lock(content).get("stages", {})
-        return stages
-
     def _experiments(self) -> dict[str, list[str]]:
         """The names of DVC's experiments, by commit, the earliest first."""
-        listed = self._git(
-            "for-each-ref", "--sort=creatordate", "--format=%(objectname) %(refname)", "refs/exps"
+        if not self._is_in_git:
+            return {}
+        listed = git.git(
+            self.root,
+            *("for-each-ref", "--sort=creatordate", "--format=%(objectname) %(refname)"),
+            "refs/exps",
         )
         found: dict[str, list[str]] = {}
         for line in listed.decode().splitlines():
@@ -232,45 +216,22 @@ class History:
         return found
 
     def _has(self, md5: str) -> bool:
-        cached = Path(self._cached(md5)).is_file()
-        return cached or md5 in self._in_workspace or bool(self._in_commit(md5))
+        return self._cache.has(md5) or md5 in self._in_workspace or bool(self._in_commit(md5))
 
     def _content(self, md5: str) -> bytes:
-        for path in (Path(self._cached(md5)), self._in_workspace.get(md5)):
-            if path and path.is_file():
-                return path.read_bytes()
-        return self._in_commit(md5)
+        content = self._cache.content(md5)
+        if content is None and (path := self._in_workspace.get(md5)):
+            content = path.read_bytes() if path.is_file() else None
+        return self._in_commit(md5) if content is None else content
 
     def _in_commit(self, md5: str) -> bytes:
         """A file that a commit with that sum in its dvc.lock has; nothing where it has another."""
         (content,) = self._blobs([self._in_git[md5]]) if md5 in self._in_git else [b""]
-        return content if hashlib.md5(content).hexdigest() == md5 else b""
+        return content if content and dvc_cache.is_of(md5, content) else b""
 
-    def _blobs(self, names: Sequence[str]) -> list[bytes]:
-        """The contents of `<commit>:<path>` each, nothing for one that is not there."""
-        printed = BytesIO(self._git("cat-file", "--batch", input="\n".join(names).encode()))
-        contents = []
-        for _ in names:
-            header = printed.readline().split()
-            is_there = header[1:2] == [b"blob"]
-            contents.append(printed.read(int(header[2])) if is_there else b"")
-            printed.read(is_there)  # a line's end follows
-        return contents
-
-    def _git(self, *arguments: str, input: bytes = b"") -> bytes:
-        """What git prints; nothing outside of a repository."""
-        return subprocess.run(
-            ["git", *arguments], cwd=self.root, input=input, capture_output=True, check=False
-        ).stdout
-
-
-def _lock(content: bytes) -> dict[str, Any]:
-    """A dvc.lock, safely loaded."""
-    loader = Loader(content)
-    try:
-        return loader.get_single_data() or {}
-    finally:
-        loader.dispose()
+    def _blobs(self, names: Sequence[str]) -> list[bytes | None]:
+        """The content of each `<commit>:<path>`; None for one that is not there."""
+        return git.blobs(self.root, names) if self._is_in_git else [None] * len(names)
 
 
 def _below(folder: str, files: Files) -> dict[str, str]:
@@ -281,14 +242,9 @@ def _params(lock: Lock) -> dict[str, Any]:
     """What a training depends on of params.yaml, as a dvc.lock has it."""
     found: dict[str, Any] = {}
     for stage in ("fetch", "preprocess", "train"):
-        found |= lock.get(stage, {}).get("params", {}).get("params.yaml", {})
+        found |= dvc_cache.params(lock.get(stage, {}))
     return found
 
 
 def _outs_of(lock: Lock) -> Files:
-    return {path: md5 for stage in lock.values() for path, md5 in _outs(stage).items()}
-
-
-def _outs(stage: Mapping[str, Any]) -> Files:
-    """The files that an entry of dvc.lock, or of the cache of runs, says a stage made."""
-    return {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}
+    return {path: md5 for stage in lock.values() for path, md5 in outs(stage).items()}

@@ -16,11 +16,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256
 from mnist_lstm.pipeline.result_files import read_json, write_json
 from mnist_lstm.runs import history, resolve
-from mnist_lstm.runs.worktree import git
 
 # parts of a run.json that a record has too
 ABOUT = (
@@ -115,8 +114,8 @@ def _that_stages_read(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digest(root: Path, settings: Mapping[str, Any]) -> str:
     """Six hex digits that are others for other parameters and for other code, committed or not."""
-    every = ("ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate", "-z")
-    names = git(root, *every, "--", *CODE).split("\0")
+    every = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+    names = git.file_names(root, *every, paths=CODE)
     sums = {name: sha256(root / name) for name in names if (root / name).is_file()}
     text = json.dumps([settings, sums], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
@@ -124,8 +123,8 @@ def _digest(root: Path, settings: Mapping[str, Any]) -> str:
 
 def _is_there(root: Path, experiment: str) -> bool:
     """Whether the present commit has an experiment of that name."""
-    head = git(root, "rev-parse", "HEAD").strip()
-    return bool(git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"))
+    head = git.head(root) or ""
+    return bool(git.git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"))
 
 
 def _dvc(root: Path, *arguments: str) -> int:

@@ -5,7 +5,6 @@ worktree, `cache` the DVC cache of its own, and `lock` is held as long as anybod
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import signal
@@ -13,13 +12,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, dvc_cache, git
+from mnist_lstm.dvc_cache import DvcCache, Files
+from mnist_lstm.git import GitError
 
 PREFIX = "mnist-lstm-reproduce-"
 CONFIG = (
@@ -34,7 +35,8 @@ class Scratch:
 
     def __init__(self, root: Path, folder: Path, lock: TextIO) -> None:
         self.root, self.folder, self._lock = root, folder, lock
-        self.project = folder / "code" / git(root, "rev-parse", "--show-prefix").strip()
+        below = os.fsdecode(git.git(root, "rev-parse", "--show-prefix")).rstrip("\n")
+        self.project = folder / "code" / below
 
     def restore_code(self, about: Mapping[str, Any]) -> None:
         """Check out the run's commit, with its patch. Raises UserError where that cannot be."""
@@ -43,17 +45,17 @@ class Scratch:
             raise UserError(
                 f"{about['name']} was made outside of git, so that its code is nowhere to be had"
             )
-        if not _is_here(self.root, commit):
+        if not git.has_commit(self.root, commit):
             raise UserError(
                 f"{about['name']} was made from commit {commit}, which is not in this repository; "
                 f"`git fetch REMOTE {commit}` brings it from one that has it"
             )
         worktree = self.folder / "code"
-        git(self.root, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
+        git.git(self.root, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
         if about["patch"]:
             try:
-                git(worktree, "apply", "--whitespace=nowarn", input=about["patch"])
-            except UserError as error:
+                git.git(worktree, "apply", "--whitespace=nowarn", input=about["patch"].encode())
+            except GitError as error:
                 raise UserError(
                     f"{about['name']} was made from changed code, and its patch does not apply to "
                     f"commit {commit[:10]}: {error}"
@@ -81,8 +83,9 @@ class Scratch:
         own = self.root / "data" / "own"
         if about["dataset"] == "own" and own.is_dir():
             shutil.copytree(own, self.project / "data" / "own", dirs_exist_ok=True)
-        for files in _raw_files(self.root, about):
-            contents = {path: self._content(path, md5) for path, md5 in files.items()}
+        cache = DvcCache(self.root)
+        for files in _raw_files(self.root, cache, about):
+            contents = {path: self._content(cache, path, md5) for path, md5 in files.items()}
             if contents and all(content is not None for content in contents.values()):
                 for path, content in contents.items():
                     (self.project / path).parent.mkdir(parents=True, exist_ok=True)
@@ -122,13 +125,12 @@ class Scratch:
             raise
         return process.wait(), lines
 
-    def _content(self, path: str, md5: str) -> bytes | None:
+    def _content(self, cache: DvcCache, path: str, md5: str) -> bytes | None:
         """A file of this MD5, from DVC's cache or the workspace."""
-        for place in (_cached(self.root, md5), self.root / path):
-            if place.is_file():
-                content = place.read_bytes()
-                if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
-                    return content
+        file = self.root / path
+        for content in (cache.content(md5), file.read_bytes() if file.is_file() else None):
+            if dvc_cache.is_of(md5, content):
+                return content
         return None
 
     def _environment(self, threads: int) -> dict[str, str]:
@@ -187,61 +189,21 @@ def params(
     return sections
 
 
-def git(folder: Path, *arguments: str, input: str | None = None) -> str:
-    """What git prints. Raises UserError with its words where it fails."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env=environment,
-        input=None if input is None else input.encode(),
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split())
-        raise UserError(f"git {arguments[0]}: {said}")
-    return done.stdout.decode(errors="replace")
-
-
-def _is_here(root: Path, commit: str) -> bool:
-    try:
-        git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
-    except UserError:
-        return False
-    return True
-
-
-def _raw_files(root: Path, about: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _raw_files(root: Path, cache: DvcCache, about: Mapping[str, Any]) -> Iterator[Files]:
     """MD5 sums by path of what fetch made of the run's data set, the likeliest first."""
-    from dvc.repo import Repo  # half a second's import
-
-    locks = []
-    if (root / "dvc.lock").is_file():
-        locks.append((root / "dvc.lock").read_text(encoding="utf-8"))
-    with suppress(UserError):  # a commit from before the first run has none
-        locks.insert(0, git(root, "show", f"{about['commit']}:./dvc.lock"))
-    entries = [(yaml.safe_load(text) or {}).get("stages", {}).get("fetch", {}) for text in locks]
-    with Repo(str(root)) as repo:
-        runs = Path(repo.stage_cache.cache_dir)
-    recorded = sorted(runs.glob("*/*/*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    entries += [yaml.safe_load(path.read_bytes()) or {} for path in recorded]
-    for entry in entries:
-        values = entry.get("params", {}).get("params.yaml", {}).get("fetch", {})
-        files = {out["path"]: out["md5"] for out in entry.get("outs", []) if "md5" in out}
-        if "src/fetch.py" in entry.get("cmd", "") and values.get("dataset") == about["dataset"]:
-            yield files
-
-
-def _cached(root: Path, md5: str) -> Path:
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
-        return Path(repo.cache.local.oid_to_path(md5))
+    (lock,) = git.blobs(root, [f"{about['commit']}:./dvc.lock"])
+    entries = [
+        stages.get("fetch", {})
+        for stages in (dvc_cache.stages(lock or b""), dvc_cache.workspace_stages(root))
+    ]
+    for entry in (*entries, *cache.recorded_runs()):
+        dataset = dvc_cache.params(entry).get("fetch", {}).get("dataset")
+        if "src/fetch.py" in entry.get("cmd", "") and dataset == about["dataset"]:
+            yield dvc_cache.outs(entry)
 
 
 def _worktrees(root: Path) -> list[Path]:
-    lines = git(root, "worktree", "list", "--porcelain").splitlines()
+    lines = os.fsdecode(git.git(root, "worktree", "list", "--porcelain")).splitlines()
     return [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]
 
 
@@ -261,7 +223,7 @@ def _remove_if_left(root: Path, folder: Path) -> None:
 def _remove(root: Path, folder: Path) -> None:
     """Remove a folder and what git knows of its worktree; of others, nothing."""
     if folder / "code" in _worktrees(root):
-        git(root, "worktree", "remove", "--force", "--force", str(folder / "code"))
+        git.git(root, "worktree", "remove", "--force", "--force", str(folder / "code"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
