@@ -18,6 +18,7 @@ from benchmarks import environment, growth, machine, pipeline, table
 from benchmarks.contender import Work
 from benchmarks.process import PROJECT, measured
 from benchmarks.results import summary
+from mnist_lstm import git
 
 PAGE = PROJECT / "docs" / "benchmark.md"
 LATEST = PROJECT / ".bench"
@@ -165,9 +166,10 @@ def told(answer: Mapping[str, Any]) -> str:
 
 def commit() -> str:
     """The project's, and whether something differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    if not git.is_repository(PROJECT):
+        return "unknown"
+    described = git.git(PROJECT, "describe", "--always", "--dirty", "--exclude=*")
+    return described.decode().strip()
 
 
 def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:

@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -32,7 +32,15 @@ from mnist_lstm.learning.evaluation import (
 from mnist_lstm.learning.model import RowLSTM, accuracy, infer
 from mnist_lstm.pipeline import stage
 from mnist_lstm.pipeline.params import Params
-from mnist_lstm.pipeline.result_files import Row, Training, read_rows, write_json, write_rows
+from mnist_lstm.pipeline.result_files import (
+    EvaluationRecord,
+    FinishedTraining,
+    Row,
+    RunRecord,
+    read_rows,
+    write_json,
+    write_rows,
+)
 from mnist_lstm.pipeline.timing import now
 from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import TrackingError, open_store, shown
@@ -57,12 +65,12 @@ def evaluate(
     to compare with where the data set is mnist.
     """
     started = now()
-    record = Training.read(training)
+    record = FinishedTraining.read(training)
     # dvc.lock has the training by now: its checkpoint has served
-    Checkpoint(stage.root() / ".checkpoints", record.about["fingerprint"]).remove()
+    Checkpoint(stage.root() / ".checkpoints", record.about.fingerprint).remove()
 
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in SPLITS}
-    weights, trained_in = training / "model.safetensors", record.about["precision"]
+    weights, trained_in = training / "model.safetensors", record.about.precision
     answers = _answers(params, weights, trained_in, data)
     judged = {split: (answers[split].last, data[split].labels) for split in SPLITS}
     metrics = {split: overall(*judged[split]) for split in SPLITS}
@@ -92,10 +100,10 @@ def evaluate(
     for name, figure in pictures.items():
         figures.save(figure, results / f"{name}.png")
     settings = {f"evaluate.{key}": value for key, value in params.evaluate.model_dump().items()}
-    moment = {"training_id": record.about["training_id"], "started": started, "ended": now()}
-    write_json(results / "run.json", moment | {"params": settings})
+    moment = EvaluationRecord(record.about.training_id, started, now(), settings)
+    write_json(results / "run.json", vars(moment))
 
-    _show(record.about["name"], training, results)
+    _show(record.about.name, training, results)
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
 
 
@@ -195,11 +203,11 @@ def _pictures(
     }
 
 
-def _batch(train: Sequences, about: Mapping[str, Any]) -> Figure:
+def _batch(train: Sequences, about: RunRecord) -> Figure:
     """Some images as the model was trained on them."""
     images = train.pixels[: figures.BATCH]
-    augment = Augmentation(**about["params"]["augment"])
-    torch.manual_seed(about["params"]["seed"])
+    augment = Augmentation(**about.params["augment"])
+    torch.manual_seed(about.params["seed"])
     return figures.batch(images.numpy(), augment(images).numpy() if augment else None)
 
 

@@ -8,7 +8,8 @@ import yaml
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.runs.listing import SECTIONS, Run, assignments, best, ordered, settings, where
+from mnist_lstm.pipeline.params import flatten, short_name
+from mnist_lstm.runs.listing import SECTIONS, Run, assignments, best, ordered, where
 
 PARAMS = {"seed": 0, "train.learning_rate": 0.001, "train.device": "auto", "train.steps": 100}
 ONE = Run(
@@ -109,5 +110,5 @@ def test_differences_are_as_a_filter_takes_them() -> None:
 
 def test_no_two_parameters_need_their_sections() -> None:
     reference = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    keys = [key.rpartition(".")[2] for key in settings({k: reference[k] for k in SECTIONS})]
+    keys = [short_name(key) for key in flatten({k: reference[k] for k in SECTIONS})]
     assert len(set(keys)) == len(keys) > 10

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mnist_lstm.commands import count
+from mnist_lstm.commands import count, read_history
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.listing import Run
@@ -61,12 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, filter, sort, print."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import listing
-    from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.history import unfinished
     from mnist_lstm.runs.resolve import NO_RUN_YET
-    from mnist_lstm.runs.unfinished import unfinished
 
     root = stage.root()
-    every = listing.runs(History(root), unfinished(root / ".checkpoints"))
+    every = listing.runs(read_history(root, "runs"), unfinished(root / ".checkpoints"))
     matching = found = listing.where(every, arguments.where) if every else []
     if arguments.best:
         found = listing.best(found, arguments.best)

@@ -97,7 +97,7 @@ def trained(
         "params": dict(settings),
         "metrics": metrics,
         "seconds": timings[-1]["seconds"],
-        **{key: result.about[key] for key in ABOUT},
+        **{key: getattr(result.record, key) for key in ABOUT},
     }
     if record:
         curve = found.lay_out(

@@ -21,6 +21,8 @@ import yaml
 from mnist_lstm import UserError, dvc_cache, git
 from mnist_lstm.dvc_cache import DvcCache, Files
 from mnist_lstm.git import GitError
+from mnist_lstm.pipeline.params import value_at, with_values
+from mnist_lstm.pipeline.result_files import RunRecord
 
 PREFIX = "mnist-lstm-reproduce-"
 CONFIG = (
@@ -38,26 +40,26 @@ class Scratch:
         below = os.fsdecode(git.git(root, "rev-parse", "--show-prefix")).rstrip("\n")
         self.project = folder / "code" / below
 
-    def restore_code(self, about: Mapping[str, Any]) -> None:
+    def restore_code(self, record: RunRecord) -> None:
         """Check out the run's commit, with its patch. Raises UserError where that cannot be."""
-        commit = about["commit"]
+        commit = record.commit
         if not commit:
             raise UserError(
-                f"{about['name']} was made outside of git, so that its code is nowhere to be had"
+                f"{record.name} was made outside of git, so that its code is nowhere to be had"
             )
         if not git.has_commit(self.root, commit):
             raise UserError(
-                f"{about['name']} was made from commit {commit}, which is not in this repository; "
+                f"{record.name} was made from commit {commit}, which is not in this repository; "
                 f"`git fetch REMOTE {commit}` brings it from one that has it"
             )
         worktree = self.folder / "code"
         git.git(self.root, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
-        if about["patch"]:
+        if record.patch:
             try:
-                git.git(worktree, "apply", "--whitespace=nowarn", input=about["patch"].encode())
+                git.git(worktree, "apply", "--whitespace=nowarn", input=record.patch_bytes)
             except GitError as error:
                 raise UserError(
-                    f"{about['name']} was made from changed code, and its patch does not apply to "
+                    f"{record.name} was made from changed code, and its patch does not apply to "
                     f"commit {commit[:10]}: {error}"
                 ) from None
         # what is made there is made by its own code: neither looked up nor taken for made
@@ -66,25 +68,25 @@ class Scratch:
         local.parent.mkdir(exist_ok=True)
         local.write_text(CONFIG.format(self.folder))
 
-    def restore_params(self, about: Mapping[str, Any], evaluated: Mapping[str, Any]) -> None:
+    def restore_params(self, record: RunRecord, evaluation_params: Mapping[str, Any]) -> None:
         """Write params.yaml: the run's values, and the commit's where the run has none."""
         path = self.project / "params.yaml"
         there = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        sections = params(there, about, evaluated)
+        sections = params(there, record, evaluation_params)
         text = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
 
-    def restore_data(self, about: Mapping[str, Any]) -> bool:
+    def restore_data(self, record: RunRecord) -> bool:
         """Put the raw files where preprocess reads them; whether they were to be had.
 
         They come from DVC's cache or data/raw, those of a recorded fetch of the same data set. The
         user's own images are brought too, for a fetch that has to run.
         """
         own = self.root / "data" / "own"
-        if about["dataset"] == "own" and own.is_dir():
+        if record.dataset == "own" and own.is_dir():
             shutil.copytree(own, self.project / "data" / "own", dirs_exist_ok=True)
         cache = DvcCache(self.root)
-        for files in _raw_files(self.root, cache, about):
+        for files in _raw_files(self.root, cache, record):
             contents = {path: self._content(cache, path, md5) for path, md5 in files.items()}
             if contents and all(content is not None for content in contents.values()):
                 for path, content in contents.items():
@@ -169,36 +171,34 @@ def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
 
 
 def params(
-    there: Mapping[str, Any], about: Mapping[str, Any], evaluated: Mapping[str, Any]
+    there: Mapping[str, Any], record: RunRecord, evaluation_params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What params.yaml has to say for a run: sections of the commit, with the run's own values.
+    """The params.yaml of a run: the sections of its commit, with the run's own values.
 
-    `there` is the commit's params.yaml, `evaluated` run.json's params of the evaluation, by dotted
-    key. A run on the CPU is repeated on the CPU, whatever `auto` would choose here.
+    `there` is the commit's params.yaml; `evaluation_params` are by dotted key. A run on the CPU is
+    repeated on the CPU, whatever `auto` would choose here.
     """
     sections = dict(there)
-    for name, values in about["params"].items():
+    for name, values in record.params.items():
         # of fetch, a training knows the data set alone
         before = sections.get(name) if name == "fetch" else None
         sections[name] = {**(before or {}), **values} if isinstance(values, Mapping) else values
-    for key, value in evaluated.items():
-        section, _, name = key.partition(".")
-        sections[section] = {**sections.get(section, {}), name: value}
-    if about["device"].startswith("cpu") and sections["train"].get("device") == "auto":
-        sections["train"] = sections["train"] | {"device": "cpu"}
-    return sections
+    values = dict(evaluation_params)
+    if record.device.startswith("cpu") and value_at(sections, "train.device") == "auto":
+        values["train.device"] = "cpu"
+    return with_values(sections, values)
 
 
-def _raw_files(root: Path, cache: DvcCache, about: Mapping[str, Any]) -> Iterator[Files]:
+def _raw_files(root: Path, cache: DvcCache, record: RunRecord) -> Iterator[Files]:
     """MD5 sums by path of what fetch made of the run's data set, the likeliest first."""
-    (lock,) = git.blobs(root, [f"{about['commit']}:./dvc.lock"])
+    (lock,) = git.blobs(root, [f"{record.commit}:./dvc.lock"])
     entries = [
         stages.get("fetch", {})
         for stages in (dvc_cache.stages(lock or b""), dvc_cache.workspace_stages(root))
     ]
     for entry in (*entries, *cache.recorded_runs()):
         dataset = dvc_cache.params(entry).get("fetch", {}).get("dataset")
-        if "src/fetch.py" in entry.get("cmd", "") and dataset == about["dataset"]:
+        if "src/fetch.py" in entry.get("cmd", "") and dataset == record.dataset:
             yield dvc_cache.outs(entry)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_lstm.pipeline.result_files import RunRecord
+
 PAUSES = (1.0, 30.0)  # seconds between two tries of a store that fails: the first, and the longest
 # seconds that a training waits at its end for the store to take the rest: of a server, which may
 # hang; of one that did fail; of a local file, which may still be in the making
@@ -20,15 +22,15 @@ class Follower:
     next projection of the files adds.
     """
 
-    def __init__(self, root: Path, about: Mapping[str, Any], report: Callable[[str], None]) -> None:
-        """Start to show, in the store of the project in `root`, the training that `about` tells of.
+    def __init__(self, root: Path, about: RunRecord, report: Callable[[str], None]) -> None:
+        """Start to show a training in the store of the project in `root`.
 
-        `about` is what `projection.Run` takes. `report` is given one line, if any, by the thread.
+        The thread calls `report` at most once, with one line.
         """
         self._root, self._about, self._report = root, about, report
         self._has_failed = False
         self._rows: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
-        self._end: tuple[str, Mapping[str, Any]] | None = None
+        self._end: tuple[str, RunRecord, str] | None = None
         self._news = threading.Event()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -42,11 +44,11 @@ class Follower:
         self._rows += zip(rows, timings, strict=True)
         self._news.set()
 
-    def finish(self, status: str, about: Mapping[str, Any]) -> None:
-        """Close the run: FINISHED, FAILED or KILLED, as of `about["ended"]`."""
+    def finish(self, status: str, about: RunRecord, ended: str) -> None:
+        """Close the run: FINISHED, FAILED or KILLED, at the time `ended`."""
         from mnist_lstm.tracking.store import is_server, shown, uri_of
 
-        self._end = (status, about)
+        self._end = (status, about, ended)
         self._ends.set()
         self._news.set()
         uri = uri_of(self._root)
@@ -57,7 +59,7 @@ class Follower:
 
     def _follow(self) -> None:
         # MLflow's import takes seconds, which the training does not wait for
-        from mnist_lstm.tracking.projection import Run
+        from mnist_lstm.tracking.projection import TrackedRun
         from mnist_lstm.tracking.store import TrackingError, open_store
 
         run, pause = None, PAUSES[0]
@@ -66,8 +68,8 @@ class Follower:
             end, rows = self._end, list(self._rows)
             try:
                 if run is None:
-                    run = Run(open_store(self._root), self._about)
-                    run.log_trainer(trainer(self._root, self._about["fingerprint"]))
+                    run = TrackedRun(open_store(self._root), self._about)
+                    run.log_trainer(trainer(self._root, self._about.fingerprint))
                 if rows:
                     run.log_rows(*zip(*rows, strict=True))
                 if end:

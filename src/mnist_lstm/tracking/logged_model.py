@@ -23,7 +23,7 @@ def log_model(store: Store, run_id: str, view: View) -> None:
 
     It takes pixels (B, T, D) and answers with probabilities (B, C).
     """
-    client, digest = store.client, view.about["model_sha256"]
+    client, digest = store.client, view.about.model_sha256
     logged = logged_model(store, run_id, digest) or client.create_logged_model(
         store.experiment_id,
         name="model",
@@ -32,7 +32,7 @@ def log_model(store: Store, run_id: str, view: View) -> None:
     )
     model = Classifier(view.model).eval()
     # a batch of one would freeze the size of batches
-    example = torch.zeros((2, *view.about["image"]), dtype=torch.uint8)
+    example = torch.zeros((2, *view.about.image), dtype=torch.uint8)
     signature = ModelSignature(
         inputs=Schema([_any_batch(example)]), outputs=Schema([_any_batch(model(example))])
     )

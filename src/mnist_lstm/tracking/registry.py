@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from mnist_lstm.runs.promotion import Entrant
+from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.logged_model import logged_model
 from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import Store, TrackingError, one_process
