@@ -100,7 +100,10 @@ def measure(*, quick: bool, device: str, alone: bool, rounds: int | None) -> dic
             asked = replace(work, precision=entry.precision, implementation=entry.implementation)
             answer = measured(entry.contender, asked, pythons[entry.library])
             before.append(answer)
-            say(f"round {number} of {rounds}: {entry.name}, {entry.precision}: {told(answer)}")
+            say(
+                f"round {number} of {rounds}: {entry.name}, {entry.precision}: "
+                f"{format_answer(answer)}"
+            )
     contenders = [
         {
             "name": entry.name,
@@ -156,7 +159,7 @@ def not_here(entry: Entry, device: str, missing: str) -> str:
     return ""
 
 
-def told(answer: Mapping[str, Any]) -> str:
+def format_answer(answer: Mapping[str, Any]) -> str:
     """An answer in one line."""
     found = summary([answer])
     if "skipped" in found:

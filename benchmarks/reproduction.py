@@ -30,7 +30,7 @@ def curve(seed: int) -> list[Row]:
     root = HERE.parent
     recipe = params.flatten(params.load(root / "params.yaml").model_dump())
     with tempfile.TemporaryDirectory() as folder:
-        seeds.trained(root, recipe | {"seed": seed}, recipe, "params", Path(folder))
+        seeds.seed_record(root, recipe | {"seed": seed}, recipe, "params", Path(folder))
         return read_rows(Path(folder) / f"seed-{seed}.csv")
 
 

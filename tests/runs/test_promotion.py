@@ -9,7 +9,7 @@ from samples import FINISHED
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.result_files import SplitRecord
 from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.promotion import entrant_of, judge
+from mnist_lstm.runs.promotion import decide, entrant_of
 from mnist_lstm.tracking.entrant import Entrant
 
 CHAMPION = Entrant("old", "a" * 32, "1" * 64, "digits", "d" * 64, 200, 0.94)
@@ -34,7 +34,7 @@ def challenger(accuracy: float, **other: Any) -> Entrant:
 def test_it_must_be_better_by_more_than_the_margin(
     accuracy: float, margin: float, promotes: bool
 ) -> None:
-    decision = judge(challenger(accuracy), CHAMPION, margin)
+    decision = decide(challenger(accuracy), CHAMPION, margin)
     assert decision.promotes == promotes
     assert challenger(accuracy).summary in decision.why
     assert "94.00% (188 of 200)" in decision.why
@@ -42,7 +42,7 @@ def test_it_must_be_better_by_more_than_the_margin(
 
 
 def test_without_a_champion_any_is_good() -> None:
-    assert judge(challenger(0.1), None, 0.5).promotes
+    assert decide(challenger(0.1), None, 0.5).promotes
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_without_a_champion_any_is_good() -> None:
     ],
 )
 def test_other_validation_images_do_not_compare(other: dict[str, str], words: str) -> None:
-    decision = judge(challenger(1.0, validation_sha256="e" * 64, **other), CHAMPION, 0)
+    decision = decide(challenger(1.0, validation_sha256="e" * 64, **other), CHAMPION, 0)
     assert not decision.promotes
     assert words in decision.why
     assert "94.00%" in decision.why

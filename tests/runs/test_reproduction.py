@@ -5,7 +5,7 @@ import pytest
 from samples import FINISHED
 
 from mnist_lstm.pipeline.result_files import SplitRecord
-from mnist_lstm.runs.reproduction import RunResults, judge, rows
+from mnist_lstm.runs.reproduction import RunResults, compare, rows
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "numpy": "2.4.6", "safetensors": "0.8.0"}
 
@@ -17,7 +17,7 @@ def made(accuracy: float = 0.98, **other: Any) -> RunResults:
 
 
 def test_the_same_weights_are_identical() -> None:
-    outcome = judge(made(), made(training_id="b" * 32, name="another"), 0.0)
+    outcome = compare(made(), made(training_id="b" * 32, name="another"), 0.0)
     assert (outcome.outcome, outcome.reasons) == ("identical", [])
 
 
@@ -34,9 +34,9 @@ def test_other_weights_are_close_within_the_tolerance_and_say_why(
     told: dict[str, Any], reason: str
 ) -> None:
     now = made(0.976, model_sha256="b" * 64, **told)
-    outcome = judge(made(), now, 0.005)
+    outcome = compare(made(), now, 0.005)
     assert (outcome.outcome, outcome.reasons) == ("close", [reason])
-    outcome = judge(made(), now, 0.003)
+    outcome = compare(made(), now, 0.003)
     assert outcome.outcome == "different"
     assert outcome.reasons == [
         reason,
@@ -46,22 +46,22 @@ def test_other_weights_are_close_within_the_tolerance_and_say_why(
 
 def test_other_data_is_never_close() -> None:
     data = {**FINISHED.data, "train": SplitRecord("data/train", 10, "0" * 64)}
-    outcome = judge(made(), made(model_sha256="b" * 64, data=data), 0.5)
+    outcome = compare(made(), made(model_sha256="b" * 64, data=data), 0.5)
     assert outcome.outcome == "different"
     assert outcome.reasons == ["the data is another: the SHA-256 of train is not its own"]
 
 
 def test_where_nothing_explains_it_the_fingerprint_tells_of_the_code() -> None:
-    (reason,) = judge(made(), made(model_sha256="b" * 64, fingerprint="g"), 0.5).reasons
+    (reason,) = compare(made(), made(model_sha256="b" * 64, fingerprint="g"), 0.5).reasons
     assert reason.startswith("the code is not what ran then, though commit and patch are its own")
-    (reason,) = judge(made(), made(model_sha256="b" * 64), 0.5).reasons
+    (reason,) = compare(made(), made(model_sha256="b" * 64), 0.5).reasons
     assert reason.startswith("nothing that was recorded differs")
 
 
 def test_without_an_evaluation_only_the_weights_count() -> None:
     then = RunResults(made().record)
-    assert judge(then, made(), 0.0).outcome == "identical"
-    outcome = judge(then, made(model_sha256="b" * 64, threads=3), 1.0)
+    assert compare(then, made(), 0.0).outcome == "identical"
+    outcome = compare(then, made(model_sha256="b" * 64, threads=3), 1.0)
     assert outcome.outcome == "different"
     assert outcome.reasons[-1] == "there is no evaluation of it to compare with"
 

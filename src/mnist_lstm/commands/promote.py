@@ -63,7 +63,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _promote(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.pipeline.params import load
-    from mnist_lstm.runs.promotion import entrant_of, judge
+    from mnist_lstm.runs.promotion import decide, entrant_of
     from mnist_lstm.runs.resolve import find
 
     root = stage.root()
@@ -83,7 +83,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         print(f"{entrant.name} is the champion already, {_name_of(champion)}")
         return 0
     defender = _now(history, champion) if champion else None
-    decision = judge(entrant, defender, margin)
+    decision = decide(entrant, defender, margin)
     promotes = decision.promotes or arguments.force
     version = None
     if not arguments.dry_run:

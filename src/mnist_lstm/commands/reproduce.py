@@ -62,7 +62,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Restore, run, compare, tell."""
+    """Restore, run, compare, report."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.resolve import find_results
     from mnist_lstm.runs.worktree import scratch
@@ -70,13 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
     root = stage.root()
     then = find_results(root, arguments.which)
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         if line and not arguments.json and not ADVICE.match(line):
             print(line, flush=True)
 
     try:
         with _signals(), scratch(root, keep=arguments.keep) as place:
-            now, outcome = _reproduce(then, place, arguments.tolerance, tell)
+            now, outcome = _reproduce(then, place, arguments.tolerance, report)
             _print(arguments, then, now, outcome, place.project if arguments.keep else None)
     except KeyboardInterrupt:
         left = "is kept" if arguments.keep else "is gone, and nothing here has changed"
@@ -86,19 +86,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _reproduce(
-    then: "RunResults", place: "Scratch", tolerance: float, tell: Callable[[str], object]
+    then: "RunResults", place: "Scratch", tolerance: float, report: Callable[[str], object]
 ) -> tuple["RunResults | None", "ReproductionOutcome"]:
     """Make the run again; what came out, if anything, and how it compares."""
     from mnist_lstm.pipeline.result_files import read_json, read_run
-    from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults, judge
+    from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults, compare
 
     record = then.record
     place.restore_code(record)
     place.restore_params(record, then.evaluation_params)
     has_data = place.restore_data(record)
     patched = ", with its patch" if record.patch else ""
-    tell(f"{record.name}: commit {(record.commit or '')[:10]}{patched}, in {place.project}")
-    code, lines = place.run(record.threads, tell, has_data=has_data)
+    report(f"{record.name}: commit {(record.commit or '')[:10]}{patched}, in {place.project}")
+    code, lines = place.run(record.threads, report, has_data=has_data)
     if code:
         return None, ReproductionOutcome(
             "different", [f"the pipeline failed there: {_failure(lines)}"]
@@ -107,7 +107,7 @@ def _reproduce(
     now = RunResults(
         read_run(results / "train" / "run.json"), read_json(results / "evaluate" / "metrics.json")
     )
-    return now, judge(then, now, tolerance)
+    return now, compare(then, now, tolerance)
 
 
 def _failure(lines: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     every = listing.runs(read_history(root, "runs"), unfinished(root / ".checkpoints"))
-    matching = found = listing.where(every, arguments.where) if every else []
+    chosen = found = listing.matching(every, arguments.where) if every else []
     if arguments.best:
         found = listing.best(found, arguments.best)
     if arguments.sort and found:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([vars(run) for run in found], indent=2, ensure_ascii=False))
     elif found:
         if arguments.best:
-            print(f"The best {len(found)} of {len(matching)}, by accuracy on validation images:\n")
+            print(f"The best {len(found)} of {len(chosen)}, by accuracy on validation images:\n")
         _print(found)
     elif every:
         what = " and ".join(arguments.where) or "a final accuracy"

@@ -69,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
             params.load(root / "params.yaml"),
         )
     )
+    name = arguments.recipe.stem
     records = [
-        seeds.trained(root, {**recipe, "seed": seed}, here, arguments.recipe.stem, arguments.record)
+        seeds.seed_record(root, recipe | {"seed": seed}, here, name, arguments.record)
         for seed in range(arguments.seeds)
     ]
     summaries = {

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking.projection import project
-    from mnist_lstm.tracking.store import open_store, shown
+    from mnist_lstm.tracking.store import open_store, printable
 
     root = stage.root()
     store, history = open_store(root), read_history(root, "sync")
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         for line in lines:
             print(f"{result.name}: {line}: mended", flush=True)
     same = len(history.results) - changed
-    print(f"{shown(store.uri)}: runs brought into line: {changed}, in line before: {same}")
+    print(f"{printable(store.uri)}: runs brought into line: {changed}, in line before: {same}")
     if history.elsewhere:
         print(
             f"recorded results that are not in DVC's cache here: {history.elsewhere}; where a DVC "

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, print and, if asked to, mend."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import disagreements
-    from mnist_lstm.tracking.store import open_store, shown
+    from mnist_lstm.tracking.store import open_store, printable
 
     root = stage.root()
     store, history = open_store(root), read_history(root, "verify")
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     elif left:
         hint = "" if arguments.fix else "; `mnist-lstm verify --fix` mends what can be mended"
-        print(f"{shown(store.uri)}: disagreements: {left}{hint}")
+        print(f"{printable(store.uri)}: disagreements: {left}{hint}")
     else:
-        print(f"{shown(store.uri)}: agrees with all results, {len(history.results)} of them")
+        print(f"{printable(store.uri)}: agrees with all results, {len(history.results)} of them")
     return 1 if left else 0

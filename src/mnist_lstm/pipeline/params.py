@@ -288,7 +288,7 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key} is not a known key; {_nearest('.'.join(section), name)}"
         case "model_type":
             what = f"{key} must be a section (keys and values)" if key else "must have sections"
-            return f"{what}, is {_shown(value)}"
+            return f"{what}, is {_described(value)}"
         case "greater_than_equal":
             return f"{key} must be at least {context['ge']:g}, is {value}"
         case "greater_than":
@@ -301,20 +301,20 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key} must be finite, is {value}"
         case "int_type" | "float_type":
             number = "a whole number" if error["type"] == "int_type" else "a number"
-            return f"{key} must be {number}, is {_shown(value)}{_yaml_hint(value)}"
+            return f"{key} must be {number}, is {_described(value)}{_yaml_hint(value)}"
         case "string_type":
-            return f"{key} must be text, is {_shown(value)}"
+            return f"{key} must be text, is {_described(value)}"
         case "string_unicode":  # half a character, such as "\\ud800"
-            return f"{key or 'a key'} must be Unicode text, is {_shown(value)}"
+            return f"{key or 'a key'} must be Unicode text, is {_described(value)}"
         case "literal_error":
-            return f"{key} must be {context['expected']}, is {_shown(value)}"
+            return f"{key} must be {context['expected']}, is {_described(value)}"
         case "string_pattern_mismatch":
-            return f"{key} must be auto, cpu, cuda, cuda:N or mps, is {_shown(value)}"
+            return f"{key} must be auto, cpu, cuda, cuda:N or mps, is {_described(value)}"
         case _:
-            return f"{key}: {error['msg']}, is {_shown(value)}"
+            return f"{key}: {error['msg']}, is {_described(value)}"
 
 
-def _shown(value: object) -> str:
+def _described(value: object) -> str:
     match value:
         case None:
             return "nothing"

@@ -192,7 +192,7 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
     """The JSON object in a file's content. Raises UserError with that name."""
     value = _parse(content, name)
     if not isinstance(value, dict):
-        raise UserError(f"{name}: must be a JSON object, is {_shown(value)}")
+        raise UserError(f"{name}: must be a JSON object, is {_described(value)}")
     return value
 
 
@@ -266,7 +266,7 @@ def _checked(value: object, kind: Any, key: str) -> Any:
         return None if value is None else _checked(value, arguments[0], key)
     if is_dataclass(kind) or origin is Mapping:
         if not isinstance(value, dict):
-            raise _WrongField(f"{key or 'it'} must be an object, is {_shown(value)}")
+            raise _WrongField(f"{key or 'it'} must be an object, is {_described(value)}")
         below = f"{key}." if key else ""
         if origin is Mapping:
             return {
@@ -278,14 +278,14 @@ def _checked(value: object, kind: Any, key: str) -> Any:
         return kind(**{name: _checked(value[name], types[name], below + name) for name in types})
     if origin is tuple:
         if not isinstance(value, list) or len(value) != len(arguments):
-            raise _WrongField(f"{key} must be a list of {len(arguments)}, is {_shown(value)}")
+            raise _WrongField(f"{key} must be a list of {len(arguments)}, is {_described(value)}")
         return tuple(map(_checked, value, arguments, [key] * len(value)))
     if type(value) is not kind:
-        raise _WrongField(f"{key} must be {KINDS[kind]}, is {_shown(value)}")
+        raise _WrongField(f"{key} must be {KINDS[kind]}, is {_described(value)}")
     return value
 
 
-def _shown(value: object) -> str:
+def _described(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "…"
 

@@ -180,7 +180,7 @@ class History:
                 if len(names) < len(made) or not names >= NEEDED[folder]:
                     away.add(key)
                     continue
-                content, name = self._content(key), self._where(key, f"{folder}/run.json")
+                content, name = self._content(key), self._location(key, f"{folder}/run.json")
                 try:
                     if folder == TRAIN:
                         trainings[key] = Result(parse_run(content, name), made)
@@ -234,7 +234,7 @@ class History:
                 [evaluation] if evaluation else [],
             )
             if self._has(key) and f"{TRAIN}/run.json" in training:
-                name = self._where(key, f"{TRAIN}/run.json")
+                name = self._location(key, f"{TRAIN}/run.json")
                 with suppress(UserError):  # it is among the unreadable ones already
                     record = parse_run(self._content(key), name)
                     partial = replace(
@@ -248,7 +248,7 @@ class History:
             self.partial.append(partial)
         return by_key[key]
 
-    def _where(self, md5: str, path: str) -> str:
+    def _location(self, md5: str, path: str) -> str:
         """How a message names a file: by its path, and by its MD5 where it is in DVC's cache."""
         return path if md5 in self._in_workspace else f"{path} of MD5 {md5} in DVC's cache"
 

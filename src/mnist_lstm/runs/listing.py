@@ -93,7 +93,7 @@ def of_result(
     )
 
 
-def where(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
+def matching(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
     """The runs that every `KEY=VALUE` is true of; a section may be left out where it is clear.
 
     Raises UserError where one is no condition, or no run has such a parameter.

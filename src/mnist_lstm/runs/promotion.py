@@ -38,7 +38,7 @@ class PromotionDecision:
     why: str
 
 
-def judge(challenger: Entrant, champion: Entrant | None, margin: float) -> PromotionDecision:
+def decide(challenger: Entrant, champion: Entrant | None, margin: float) -> PromotionDecision:
     """Compare a model with the champion, if there is one.
 
     The challenger must read more of the same images right, by more than `margin`, a fraction of

@@ -33,7 +33,7 @@ class ReproductionOutcome:
     reasons: list[str]
 
 
-def judge(then: RunResults, now: RunResults, tolerance: float) -> ReproductionOutcome:
+def compare(then: RunResults, now: RunResults, tolerance: float) -> ReproductionOutcome:
     """Compare a run with its repetition; `tolerance` is of accuracies, a fraction of the images."""
     reasons = differences(then, now)
     if then.record.model_sha256 == now.record.model_sha256:

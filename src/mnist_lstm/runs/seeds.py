@@ -55,7 +55,7 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(n, middle, deviation, middle - half, middle + half)
 
 
-def trained(
+def seed_record(
     root: Path,
     settings: Mapping[str, Any],
     here: Mapping[str, Any],

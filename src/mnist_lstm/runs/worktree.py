@@ -96,12 +96,12 @@ class Scratch:
         return False
 
     def run(
-        self, threads: int, tell: Callable[[str], object], *, has_data: bool
+        self, threads: int, report: Callable[[str], object], *, has_data: bool
     ) -> tuple[int, list[str]]:
-        """Run `dvc repro` there, with so many threads; its exit code, and the lines it printed.
+        """Run `dvc repro` there with so many threads; returns its exit code and its output's lines.
 
-        With `has_data`, fetch is left out. `tell` gets each line as it comes. Whatever happens, no
-        process is left at work.
+        With `has_data`, fetch is left out. `report` is called with each line as it comes. No
+        process is left at work, whatever happens.
         """
         arguments = ["repro", "--force", *(["--downstream", "preprocess"] if has_data else [])]
         process = subprocess.Popen(
@@ -120,7 +120,7 @@ class Scratch:
             assert process.stdout
             for line in process.stdout:
                 lines.append(line.rstrip())
-                tell(lines[-1])
+                report(lines[-1])
         except BaseException:
             with _undisturbed():
                 _end(process)

@@ -46,7 +46,7 @@ class Follower:
 
     def finish(self, status: str, about: RunRecord, ended: str) -> None:
         """Close the run: FINISHED, FAILED or KILLED, at the time `ended`."""
-        from mnist_lstm.tracking.store import is_server, shown, uri_of
+        from mnist_lstm.tracking.store import is_server, printable, uri_of
 
         self._end = (status, about, ended)
         self._ends.set()
@@ -55,7 +55,7 @@ class Follower:
         kind = "failed" if self._has_failed else "server" if is_server(uri) else "file"
         self._thread.join(patience := PATIENCE[kind])
         if self._thread.is_alive():
-            self._say(f"MLflow store {shown(uri)}: no answer within {patience:g} s")
+            self._report_failure(f"MLflow store {printable(uri)}: no answer within {patience:g} s")
 
     def _follow(self) -> None:
         # MLflow's import takes seconds, which the training does not wait for
@@ -76,7 +76,7 @@ class Follower:
                     run.finish(*end)
                 pause = PAUSES[0]
             except TrackingError as error:
-                self._say(str(error))
+                self._report_failure(str(error))
                 run = None
                 self._ends.wait(pause)
                 pause = min(2 * pause, PAUSES[1])
@@ -84,7 +84,7 @@ class Follower:
             if end:
                 return
 
-    def _say(self, what: str) -> None:
+    def _report_failure(self, what: str) -> None:
         if not self._has_failed:  # once is enough
             self._has_failed = True
             self._report(f"{what}; training goes on, and evaluate will try again")

@@ -98,9 +98,9 @@ def register(store: Store, entrant: Entrant) -> Version:
 
 
 def promote(
-    store: Store, version: Version, instead_of: Version | None, told: Mapping[str, Any]
+    store: Store, version: Version, instead_of: Version | None, note: Mapping[str, Any]
 ) -> None:
-    """Make a version the champion in place of another; what is told of it becomes a tag.
+    """Make a version the champion in place of another; the note becomes a tag.
 
     Raises TrackingError, also where the champion is no longer the one that it was held against.
     """
@@ -111,7 +111,7 @@ def promote(
         if present and present.number != version.number:
             # first, so that a kill in between leaves none that cannot be gone back to
             _write_before(store, [*_before(store), present.number])
-        _tell(store, version, "promotion", told)
+        _add_note(store, version, "promotion", note)
         store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
 
 
@@ -123,7 +123,7 @@ def former(store: Store) -> Version | None:
     return None
 
 
-def roll_back(store: Store, told: Mapping[str, Any]) -> Version | None:
+def roll_back(store: Store, note: Mapping[str, Any]) -> Version | None:
     """Make the champion before the present one champion again; None where there is none.
 
     Versions that were deleted meanwhile are passed over. Raises TrackingError.
@@ -132,7 +132,7 @@ def roll_back(store: Store, told: Mapping[str, Any]) -> Version | None:
         left = champion(store)
         for before, version in _candidates(store):
             if left:
-                _tell(store, left, "return", told)
+                _add_note(store, left, "return", note)
             store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
             _write_before(store, before)
             return version
@@ -150,11 +150,11 @@ def _candidates(store: Store) -> Iterator[tuple[list[str], Version]]:
             yield list(before), _version(there[number])
 
 
-def _tell(store: Store, version: Version, what: str, told: Mapping[str, Any]) -> None:
+def _add_note(store: Store, version: Version, what: str, note: Mapping[str, Any]) -> None:
     """Write a tag: `promotion.1`, `promotion.2`, … each stays."""
     tags = store.client.get_model_version(MODEL, version.number).tags
     number = 1 + sum(key.startswith(f"{what}.") for key in tags)
-    text = json.dumps(dict(told), ensure_ascii=False)
+    text = json.dumps(dict(note), ensure_ascii=False)
     store.client.set_model_version_tag(MODEL, version.number, f"{what}.{number}", text)
 
 

@@ -58,7 +58,7 @@ def is_server(uri: str) -> bool:
     return uri.split(":")[0] in ("http", "https")
 
 
-def shown(uri: str) -> str:
+def printable(uri: str) -> str:
     """An address as it may be printed: without user name and password."""
     return re.sub(r"//[^/]*@", "//…@", uri)
 
@@ -152,7 +152,7 @@ def _errors_of(uri: str) -> Iterator[None]:
         ModuleNotFoundError,  # a database's driver
         OSError,
     ) as error:
-        raise TrackingError(f"MLflow store {shown(uri)}: {_why(error, uri)}") from error
+        raise TrackingError(f"MLflow store {printable(uri)}: {_why(error, uri)}") from error
 
 
 def _why(error: BaseException, uri: str) -> str:
