@@ -1,4 +1,4 @@
-"""Runs side by side: the parameters that differ, and whether one reads more digits than another."""
+"""Runs side by side: which parameters differ, and whether one reads more images right."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any
 
 from mnist_lstm.runs.history import History, Partial, Result
 
-LEVEL = 0.05  # a difference that chance alone makes less often than this is called more than chance
+LEVEL = 0.05  # the significance level: a p below it is called more than chance
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same images: how many each alone reads right.
+    """Two models on the same images: how many images each alone reads right.
 
-    `p` is how often chance alone would part them as unevenly, were both equally good.
+    `p` is the probability that two equally good models differ at least as much.
     """
 
     images: int
@@ -24,7 +24,7 @@ class Paired:
 
     @property
     def more_than_chance(self) -> bool:
-        """Whether the difference is to be believed, at the usual level."""
+        """Whether the difference is significant."""
         return self.p < LEVEL
 
 
@@ -65,13 +65,13 @@ def paired(actual: Sequence[int], first: Sequence[int], second: Sequence[int]) -
 def mcnemar(only_first: int, only_second: int) -> float:
     """The two-sided p of McNemar's exact test.
 
-    Images that both read right, or both wrong, do not tell them apart. Each of the others is a toss
-    of a fair coin if the two are equally good; p is the chance of tosses at least this uneven, the
-    double of the binomial distribution's shorter tail.
+    Images that both models read right, or both wrong, do not count. If the models are equally good,
+    each of the others is a toss of a fair coin, and p is the probability of tosses at least this
+    uneven: twice the shorter tail of the binomial distribution.
     """
     tosses, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**tosses)  # whole numbers, so that it is exact to the last digit
+    return min(1.0, 2 * tail / 2**tosses)  # whole numbers, so the division alone rounds
 
 
 def differing(params: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""All runs as rows of a table: what each is, how far it came, and which are the best."""
+"""All runs as rows of a table, filtered, sorted, and the best of them."""
 
 import difflib
 import json
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def evaluated(self) -> bool:
-        """Whether its accuracies are final."""
+        """Whether the accuracies are those of an evaluation."""
         return self.validation_loss is not None
 
 
@@ -94,9 +94,9 @@ def of_result(
 
 
 def matching(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
-    """The runs that every `KEY=VALUE` is true of; a section may be left out where it is clear.
+    """The runs that meet every condition `KEY=VALUE`; the key needs no section where it is unique.
 
-    Raises UserError where one is no condition, or no run has such a parameter.
+    Raises UserError where a text is no condition, or no run has such a parameter.
     """
     found = list(runs)
     for condition in conditions:
@@ -111,9 +111,9 @@ def matching(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
 
 
 def ordered(runs: Sequence[Run], by: str) -> list[Run]:
-    """Runs in the order of a column or a parameter; by validation, the most accurate first.
+    """Runs sorted by a column or a parameter; by validation, the most accurate first.
 
-    Raises UserError where there is no such order, and for one by test accuracy.
+    Raises UserError where there is no such column, and for the test accuracy.
     """
     if by in ("test", "test_accuracy"):
         raise UserError(
@@ -129,17 +129,17 @@ def ordered(runs: Sequence[Run], by: str) -> list[Run]:
 
 
 def best(runs: Sequence[Run], number: int) -> list[Run]:
-    """The most accurate on validation images, of those that were evaluated; then the least loss."""
+    """The evaluated runs with the highest validation accuracy; the lower loss decides a tie."""
     return sorted((run for run in runs if run.evaluated), key=_goodness)[:number]
 
 
 def assignments(values: Mapping[str, Any]) -> list[str]:
-    """Parameters as `--where` takes them, without their sections, which no two keys need."""
+    """Parameters as `--where` takes them, without their sections."""
     return [f"{key.rpartition('.')[2]}={format_value(value)}" for key, value in values.items()]
 
 
 def format_value(value: object) -> str:
-    """A parameter's value as params.yaml has it."""
+    """A parameter's value as it is written in params.yaml."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -149,14 +149,14 @@ def _goodness(run: Run) -> tuple[float, float]:
 
 
 def _sortable(value: object) -> tuple[bool, float, str]:
-    """Numbers by size, then words, then nothing."""
+    """A sort key: numbers by size, then texts, then None."""
     if isinstance(value, int | float):
         return False, value, ""
     return value is None, math.inf, str(value)
 
 
 def _reference(history: History) -> dict[str, Any]:
-    """The parameters in params.yaml as HEAD has it; the workspace's where it has none."""
+    """The parameters of HEAD's params.yaml, or of the workspace's where HEAD has none."""
     with tempfile.TemporaryDirectory() as scratch:
         path = history.root / "params.yaml"
         if content := history.committed("params.yaml"):
@@ -207,7 +207,7 @@ def _first(*values: float | None) -> float | None:
 
 
 def _key(runs: Sequence[Run], name: str, option: str, others: Sequence[str] = ()) -> str:
-    """The parameter of that name, with its section or, where it is the only one, without."""
+    """The dotted key that `name` means: a whole one, or one without its section."""
     known = list(dict.fromkeys(key for run in runs for key in run.params))
     meant = [key for key in known if name in (key, short_name(key))]
     if name in known or len(meant) == 1:

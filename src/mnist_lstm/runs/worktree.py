@@ -1,7 +1,7 @@
 """A run's code, parameters and data in a scratch worktree, and the pipeline run there.
 
-The folder of one is `mnist-lstm-reproduce-…` in the system's temporary folder: `code` is git's
-worktree, `cache` the DVC cache of its own, and `lock` is held as long as anybody is at work there.
+Its folder is `mnist-lstm-reproduce-…` in the system's temporary folder: `code` is git's worktree,
+`cache` its own DVC cache, and a process holds `lock` as long as it works there.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ PREFIX = "mnist-lstm-reproduce-"
 CONFIG = (
     "[cache]\n    dir = {0}/cache\n[core]\n    analytics = false\n    site_cache_dir = {0}/site\n"
 )
-# what would lead git, dvc or a stage out of the scratch worktree, or change the number of threads
+# variables that would lead git, dvc or a stage out of the worktree, or change the number of threads
 NOT_PASSED_ON = ("GIT_", "DVC_EXP_", "DVC_STAGE", "MKL_NUM_THREADS", "MLFLOW_RUN_ID")
 
 
@@ -41,7 +41,7 @@ class Scratch:
         self.project = folder / "code" / below
 
     def restore_code(self, record: RunRecord) -> None:
-        """Check out the run's commit, with its patch. Raises UserError where that cannot be."""
+        """Check out the run's commit and apply its patch. Raises UserError where that fails."""
         commit = record.commit
         if not commit:
             raise UserError(
@@ -62,14 +62,14 @@ class Scratch:
                     f"{record.name} was made from changed code, and its patch does not apply to "
                     f"commit {commit[:10]}: {error}"
                 ) from None
-        # what is made there is made by its own code: neither looked up nor taken for made
+        # so that dvc neither looks results up nor takes them for made: its own code makes them
         (self.project / "dvc.lock").unlink(missing_ok=True)
         local = self.project / ".dvc" / "config.local"
         local.parent.mkdir(exist_ok=True)
         local.write_text(CONFIG.format(self.folder))
 
     def restore_params(self, record: RunRecord, evaluation_params: Mapping[str, Any]) -> None:
-        """Write params.yaml: the run's values, and the commit's where the run has none."""
+        """Write params.yaml with the run's values, and the commit's where the run has none."""
         path = self.project / "params.yaml"
         there = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
         sections = params(there, record, evaluation_params)
@@ -77,10 +77,10 @@ class Scratch:
         path.write_text(text, encoding="utf-8")
 
     def restore_data(self, record: RunRecord) -> bool:
-        """Put the raw files where preprocess reads them; whether they were to be had.
+        """Put the raw files where preprocess reads them; returns whether they were found.
 
-        They come from DVC's cache or data/raw, those of a recorded fetch of the same data set. The
-        user's own images are brought too, for a fetch that has to run.
+        They are the files of a recorded fetch of the same data set, from DVC's cache or data/raw.
+        The user's own images are copied too, for a fetch that has to run.
         """
         own = self.root / "data" / "own"
         if record.dataset == "own" and own.is_dir():
@@ -112,8 +112,8 @@ class Scratch:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            start_new_session=True,  # Ctrl-C comes to us, and we pass it on
-            pass_fds=[self._lock.fileno()],  # should we be killed, nobody cleans up under it
+            start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on
+            pass_fds=[self._lock.fileno()],  # if we are killed, nobody removes the folder under it
         )
         lines = []
         try:
@@ -138,7 +138,7 @@ class Scratch:
     def _environment(self, threads: int) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(NOT_PASSED_ON)}
         mirror = kept.get("MNIST_MIRROR")
-        if mirror and "://" not in mirror:  # a relative one is in the project's folder
+        if mirror and "://" not in mirror:  # a relative path starts at the project's folder
             kept["MNIST_MIRROR"] = str((self.root / Path(mirror).expanduser()).resolve())
         return kept | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}",
@@ -150,9 +150,9 @@ class Scratch:
 
 @contextmanager
 def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
-    """A folder for a run of the project in `root`; gone after the block, unless `keep`.
+    """A folder for a run of the project in `root`; it is removed after the block, unless `keep`.
 
-    What such a process left that was killed is removed first.
+    Folders that killed processes left are removed first.
     """
     for worktree in _worktrees(root):
         if worktree.parent.name.startswith(PREFIX):
@@ -165,7 +165,7 @@ def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
         finally:
             with _undisturbed():
                 if keep:
-                    (folder / "lock").unlink()  # so that nobody takes it for left behind
+                    (folder / "lock").unlink()  # so that nobody takes the folder for left behind
                 else:
                     _remove(root, folder)
 
@@ -180,7 +180,7 @@ def params(
     """
     sections = dict(there)
     for name, values in record.params.items():
-        # of fetch, a training knows the data set alone
+        # a training records only the data set of the section fetch
         before = sections.get(name) if name == "fetch" else None
         sections[name] = {**(before or {}), **values} if isinstance(values, Mapping) else values
     values = dict(evaluation_params)
@@ -190,7 +190,7 @@ def params(
 
 
 def _raw_files(root: Path, cache: DvcCache, record: RunRecord) -> Iterator[Files]:
-    """MD5 sums by path of what fetch made of the run's data set, the likeliest first."""
+    """The files that fetch made of the run's data set, their MD5 by path, the likeliest first."""
     (lock,) = git.blobs(root, [f"{record.commit}:./dvc.lock"])
     entries = [
         stages.get("fetch", {})
@@ -208,27 +208,27 @@ def _worktrees(root: Path) -> list[Path]:
 
 
 def _remove_if_left(root: Path, folder: Path) -> None:
-    """Remove the folder of a process that was killed, not one in use or kept on purpose."""
+    """Remove the folder of a killed process; one in use or kept on purpose stays."""
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(root, folder)
     except BlockingIOError:
-        return  # somebody is at work there
+        return  # a process is at work there
     except FileNotFoundError:
         if not folder.exists():  # the system emptied its temporary folder
             _remove(root, folder)
 
 
 def _remove(root: Path, folder: Path) -> None:
-    """Remove a folder and what git knows of its worktree; of others, nothing."""
+    """Remove a folder, and git's record of its worktree."""
     if folder / "code" in _worktrees(root):
         git.git(root, "worktree", "remove", "--force", "--force", str(folder / "code"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """End dvc and its stage as Ctrl-C does, and the hard way where that takes long."""
+    """End dvc and its stage as Ctrl-C does; kill them where that takes long."""
     for number, seconds in ((signal.SIGINT, 20), (signal.SIGKILL, 20)):
         if process.poll() is None:
             try:
@@ -240,7 +240,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let no second Ctrl-C break into the cleaning up after the first."""
+    """Ignore further Ctrl-Cs while the first one's cleaning up is under way."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

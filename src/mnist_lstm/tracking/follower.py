@@ -1,4 +1,4 @@
-"""A training's run, shown while it trains: by a thread of its own, so that no store can hurt it."""
+"""The MLflow run of a training, updated while it trains, by a thread: no store delays training."""
 
 import platform
 import threading
@@ -9,17 +9,17 @@ from typing import Any
 from mnist_lstm.pipeline.result_files import RunRecord
 
 PAUSES = (1.0, 30.0)  # seconds between two tries of a store that fails: the first, and the longest
-# seconds that a training waits at its end for the store to take the rest: of a server, which may
-# hang; of one that did fail; of a local file, which may still be in the making
+# seconds that a training waits for the store at its end: for a server, which may hang; for a store
+# that failed before; for a local file, whose tables may still be in the making
 PATIENCE = {"server": 5.0, "failed": 2.0, "file": 60.0}
 
 
 class Follower:
-    """Shows a run while it trains, behind it.
+    """Updates the MLflow run of a training from a thread.
 
-    The first failure of the store is reported. From then on it is tried again with growing pauses;
-    the training waits for it at its end alone, with PATIENCE, and what the store then lacks, the
-    next projection of the files adds.
+    The first failure of the store is reported. The thread then tries again, with growing pauses.
+    Only at its end does the training wait for the store, at most PATIENCE. The next projection of
+    the files adds the rows that the store lacks.
     """
 
     def __init__(self, root: Path, about: RunRecord, report: Callable[[str], None]) -> None:
@@ -91,5 +91,5 @@ class Follower:
 
 
 def trainer(root: Path, fingerprint: str) -> str:
-    """Where the file is that a training's process has locked while it lives: host and path."""
+    """Host and path of the lock file that a training's process holds while it lives."""
     return f"{platform.node()}:{root.resolve() / '.checkpoints' / fingerprint / 'lock'}"

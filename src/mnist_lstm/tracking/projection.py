@@ -1,7 +1,7 @@
-"""A training's run in MLflow, brought into line with the training's files.
+"""The MLflow run of a training, created from the training's files and kept equal to them.
 
-A training is one run, found by its training_id. What is there already is never logged again, so
-that showing the same files twice changes nothing, and a run that was half logged is completed.
+A training is one run, found by its training_id. Points that the run has are not logged again, so
+projecting the same files twice changes nothing, and a run that was half logged is completed.
 """
 
 import json
@@ -48,7 +48,7 @@ BATCH = 1000  # metrics in one call: the server's limit
 
 @dataclass(frozen=True)
 class Differences:
-    """What of a view a run does not have, and where it has something else that must not be."""
+    """The parts of a view that a run lacks, and those that contradict it."""
 
     tags: Mapping[str, str]
     points: Mapping[Point, float]
@@ -58,7 +58,7 @@ class Differences:
     contradictions: Sequence[str]  # what MLflow cannot change in a run
 
     def lines(self) -> list[str]:
-        """Each in words."""
+        """A line for each difference."""
         lines = list(self.contradictions)
         if self.points:
             keys = ", ".join(sorted({key.partition("/")[0] for key, _, _ in self.points}))
@@ -97,7 +97,7 @@ class TrackedRun:
             self._log(curve(rows, timings))
 
     def log_trainer(self, where: str) -> None:
-        """Say where the process that trains can be found, until `finish`. Raises TrackingError."""
+        """Tag the run with its training process, until `finish`. Raises TrackingError."""
         with self.store.errors():
             self.store.client.set_tag(self.id, TRAINER, where)
 
@@ -144,10 +144,10 @@ class TrackedRun:
 
 
 def project(store: Store, view: View) -> list[str]:
-    """Bring the run of a training into line with its files; returns what was not, a line each.
+    """Make the run of a training equal to its files; returns a line for each difference.
 
-    A run that contradicts them is deleted, as the user interface does it, and made anew. Raises
-    TrackingError.
+    A run that contradicts the files is deleted, as the user interface does it, and created anew.
+    Raises TrackingError.
     """
     with store.errors():
         found = runs(store, f"tags.training_id = '{view.about.training_id}'")
@@ -166,7 +166,7 @@ def project(store: Store, view: View) -> list[str]:
 
 
 def differences(store: Store, run: StoredRun, view: View) -> Differences:
-    """Compare a run with what it is to show. Raises TrackingError."""
+    """Compare a run with a view of the files. Raises TrackingError."""
     with store.errors():
         there = metrics(store, run)
         points = {_point(metric) for metric in there}
@@ -209,7 +209,7 @@ def differences(store: Store, run: StoredRun, view: View) -> Differences:
 
 
 def runs(store: Store, condition: str = "") -> list[StoredRun]:
-    """The runs in the store's experiment that a filter lets through, the earliest first."""
+    """The runs of the experiment that meet an MLflow filter, the earliest first."""
     found: list[StoredRun] = []
     token = None
     while True:
@@ -227,7 +227,7 @@ def runs(store: Store, condition: str = "") -> list[StoredRun]:
 
 
 def close(store: Store, run: StoredRun, status: str, ended: int) -> None:
-    """Set a run's state and its end, in milliseconds: nobody trains it any more."""
+    """Set a run's state and its end, in milliseconds."""
     if TRAINER in run.data.tags:
         store.client.delete_tag(run.info.run_id, TRAINER)
     store.client.set_terminated(run.info.run_id, status, ended)
@@ -267,7 +267,7 @@ def metrics(store: Store, run: StoredRun) -> list[Metric]:
 
 
 def _other_files(store: Store, run: StoredRun, expected: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Those of the expected artifacts that a run has not, or has with other bytes."""
+    """The expected artifacts that a run lacks, or has with other bytes."""
     client, run_id = store.client, run.info.run_id
     folders = {str(Path(path).parent) for path in expected}
     sizes = {

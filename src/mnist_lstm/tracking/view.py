@@ -28,7 +28,7 @@ SYSTEM = {
 }
 EVALUATION = "trained/"  # MLflow shows charts in the order of names: the curves come first
 
-# of run.json, what is no tag: it has a field of its own in MLflow, or is an artifact
+# fields of run.json that are no tags: MLflow has fields of its own for them, or they are artifacts
 NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch", "data")
 
 READS = {
@@ -70,7 +70,7 @@ class View:
             at = milliseconds(evaluated.ended)
             figures = flatten(read_json(folder / "metrics.json"), "/")
             points |= {(EVALUATION + key, record.step, at): v for key, v in figures.items()}
-            # the last one is what a run shows beside them
+            # tags and files are those of the last evaluation
             tags |= {key: str(value) for key, value in evaluated.params.items()}
             files |= _contents(folder, "evaluate") | {"params.yaml": _params_yaml(about, evaluated)}
         params = {key: str(value) for key, value in flatten(about.params).items()}
@@ -102,17 +102,17 @@ def tags_of(about: RunRecord) -> dict[str, str]:
 
 
 def _params_yaml(about: RunRecord, evaluated: EvaluationRecord) -> bytes:
-    """What params.yaml said: the parameters that both depend on."""
+    """A params.yaml with the parameters of the training and of the evaluation."""
     sections = with_values(about.params, evaluated.params)
     text: str = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
     return text.encode()
 
 
 def _description(about: RunRecord) -> str:
-    """What a training was, in words: MLflow shows it above a run."""
+    """A training in a few sentences, which MLflow shows above its run."""
     params, data = about.params, about.data
     model, train = params["model"], params["train"]
-    # runs that were made before it could read otherwise do not say
+    # older runs do not have the parameter: they read rows
     reads = READS[model.get("reads", "rows")]
     code = f"commit {about.commit[:10]}" if about.commit else "code outside of git"
     changed = ", with changes that are in code.patch" if about.dirty else ""
