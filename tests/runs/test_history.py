@@ -14,6 +14,8 @@ import yaml
 from dvc.repo import Repo
 from samples import BEGUN, FINISHED, small_model
 
+from mnist_lstm import UserError
+from mnist_lstm.commands import read_history
 from mnist_lstm.data.sequences import Batches
 from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.pipeline.result_files import EvaluationRecord, Training, write_json, write_rows
@@ -160,14 +162,26 @@ def test_results_in_the_workspace_alone(project: Project) -> None:
     assert result.name == "a"
 
 
-def test_a_record_that_cannot_be_read_is_named_and_left_out(project: Project) -> None:
+def test_a_repository_that_git_refuses_to_read_is_no_empty_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for its tests
+    with pytest.raises(UserError, match="dubious ownership"):
+        History(project.root)
+
+
+def test_a_record_that_cannot_be_read_is_named_and_left_out(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     project.train("a")
     project.cache()
     project.commit("a")
     project.train("b")
     path = project.root / "results" / "train" / "run.json"
     path.write_text("{}")
-    history = History(project.root)
+    history = read_history(project.root, "runs")
+    printed = capsys.readouterr().err
+    assert printed == f"mnist-lstm runs: left out: {history.unreadable[0]}\n"
     assert [result.name for result in history.results] == ["a"]
     (line,) = history.unreadable
     assert line.startswith("results/train/run.json: training_id is missing")

@@ -30,8 +30,8 @@ one's, 2 when a run is not known or known by several."""
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("first", metavar="RUN", help="the one that the others are held against")
-    parser.add_argument("others", metavar="RUN", nargs="+", help="another, as many as you like")
+    parser.add_argument("first", metavar="RUN", help="the run that the others are compared with")
+    parser.add_argument("others", metavar="RUN", nargs="+", help="another run; may be repeated")
     parser.add_argument(
         "--out",
         metavar="FILE",

@@ -141,7 +141,7 @@ def _beliefs(chosen: "Predictor", images: "np.ndarray", *, after_each_row: bool)
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """A name each for what is written of it, none of them twice."""
+    """A name for the pictures of each file, none of them twice."""
     names: list[str] = []
     for file in files:
         name, number = file.stem, 1
@@ -200,12 +200,12 @@ def _print(
 
 
 def _percent(share: float) -> str:
-    """Never 100 %, of which no model is."""
+    """A probability as a percentage, never 100 %."""
     return ">99.99%" if share > 0.99995 else f"{share:.2%}"
 
 
 def _bars(image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]) -> list[str]:
-    """A line a row: the row's pixels, and the two classes that the model believes in most."""
+    """A line for each row: its pixels, and the two most probable classes."""
     wide = max(map(len, classes))
     lines = []
     for number, (pixels, row) in enumerate(zip(image, belief, strict=True), start=1):

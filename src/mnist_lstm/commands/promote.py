@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Hold the run's model against the champion, and register and promote it; or go back."""
+    """Compare the run's model with the champion, register and promote it; or go back."""
     _check(arguments)
     return _roll_back(arguments) if arguments.rollback else _promote(arguments)
 
@@ -101,7 +101,7 @@ def _promote(arguments: argparse.Namespace) -> int:
 
 
 def _now(history: "History", champion: "Version") -> "Entrant":
-    """The champion as its results have it; where they are gone, as its version's tags do."""
+    """The champion, from its results or, where they are gone, from the tags of its version."""
     from mnist_lstm.runs.promotion import entrant_of
 
     for result in history.results:
@@ -117,7 +117,7 @@ def _report(
     why: str,
     arguments: argparse.Namespace,
 ) -> None:
-    """What was done, or would be, and the figures."""
+    """Print what was done, or would be, and the figures."""
     if promotes:
         what = f"is the champion now, {_name_of(version)}" if version else "would be the champion"
         forced = f"; by --force, because: {arguments.because.strip()}" if arguments.force else ""
@@ -150,7 +150,7 @@ def _roll_back(arguments: argparse.Namespace) -> int:
 
 
 def _notes(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
-    """What is recorded of a promotion or of a return."""
+    """The note that records a promotion or a return."""
     reason = {"because": arguments.because.strip()} if arguments.because else {}
     forced = {"forced": True} if arguments.force else {}
     return {"at": datetime.now(UTC).isoformat(timespec="seconds")} | reason | forced | more

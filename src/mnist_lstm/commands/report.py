@@ -65,7 +65,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read both results, draw, write the page, tell where it is."""
+    """Read both results, draw, write the page, print its path."""
     from mnist_lstm.files import write_atomically
     from mnist_lstm.pipeline import stage
     from mnist_lstm.pipeline.result_files import read_rows
@@ -99,7 +99,7 @@ def _workspace(history: "History") -> Side:
 
 
 def _committed(history: "History") -> Side | None:
-    """What HEAD has; None where it has no results."""
+    """The results of HEAD; None where it has none."""
     from mnist_lstm.pipeline.result_files import read_json, read_rows
 
     contents = {name: history.committed(name) for name in (METRICS, CURVE)}
@@ -135,7 +135,7 @@ def _minute(time: str) -> str:
 
 
 def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
-    """What came of it, what it was made with, and what is different in HEAD."""
+    """The table of metrics, and of the parameters that differ from HEAD."""
     from mnist_lstm.pipeline.params import flatten
     from mnist_lstm.runs.comparison import differing
     from mnist_lstm.runs.listing import format_value
@@ -207,7 +207,7 @@ def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "
 
 
 def _evaluation(folder: Path) -> list["Section"]:
-    """What evaluate found: drawn from its tables, but for the mistakes, which need the images."""
+    """The pictures of evaluate, drawn from its tables; that of the mistakes is its own file."""
     import numpy as np
 
     from mnist_lstm.pipeline.result_files import read_rows

@@ -34,7 +34,7 @@ validation and on test images each differ by no more than the tolerance; 3 when 
 more, the data is another, or the pipeline failed; 2 when the run is not known or cannot be
 restored; 130 when it was stopped."""
 
-# what stages and dvc advise to do next, which does not hold for a worktree that is to go
+# advice of stages and dvc that does not hold in a worktree that will be removed
 ADVICE = re.compile(
     r"To track the changes|\tgit add|To enable auto staging|\tdvc config core.autostage|"
     r"Use `dvc push`|look at it there: |compare: `dvc |(Generat|Updat)ing lock file"
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _reproduce(
     then: "RunResults", place: "Scratch", tolerance: float, report: Callable[[str], object]
 ) -> tuple["RunResults | None", "ReproductionOutcome"]:
-    """Make the run again; what came out, if anything, and how it compares."""
+    """Make the run again; returns its results, None where it failed, and the outcome."""
     from mnist_lstm.pipeline.result_files import read_json, read_run
     from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults, compare
 
@@ -111,7 +111,7 @@ def _reproduce(
 
 
 def _failure(lines: Sequence[str]) -> str:
-    """What a stage said why it failed, else dvc's last word."""
+    """The line with which a stage failed, else dvc's last one."""
     said = [line for line in lines if re.match(r"(fetch|preprocess|train|evaluate|ERROR): ", line)]
     stages = [line for line in said if not line.startswith("ERROR")]
     return (stages or said or lines or ["dvc said nothing"])[-1]
@@ -183,7 +183,7 @@ def _fraction(text: str) -> float:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP stop the work as Ctrl-C does; what is ignored, say after nohup, stays."""
+    """Let SIGTERM and SIGHUP stop the work as Ctrl-C does; ignored signals stay ignored (nohup)."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():

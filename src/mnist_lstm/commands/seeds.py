@@ -57,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, one after the other, and print."""
+    """Train the seeds one after the other, and print their statistics."""
     from mnist_lstm.pipeline import params, stage
     from mnist_lstm.runs import seeds
 
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def changes(settings: Sequence[str]) -> dict[str, object]:
-    """The values of `KEY=VALUE`, by key. Raises UserError where one is no such text."""
+    """The values of texts `KEY=VALUE`, by key. Raises UserError for another text."""
     from mnist_lstm.pipeline import strict_yaml
 
     values = {}

@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Project every result, and tell what that changed."""
+    """Project every result, and print what changed."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking.projection import project

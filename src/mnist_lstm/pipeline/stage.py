@@ -1,4 +1,4 @@
-"""What every stage does around its work: its own code only, unchanged inputs, errors in one line.
+"""What every stage does around its work: check code and inputs, report errors in one line.
 
 A stage is a file of src/ with one function of the same name, which takes the parameters and the
 paths that dvc.yaml gives it, and ends with `run(that_function)`.
@@ -29,7 +29,7 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def root() -> Path:
-    """The folder of the project: the main repository also for an experiment in a temporary copy.
+    """The project's folder; for an experiment in a temporary copy, that of the main repository.
 
     Raises UserError where no folder from here upwards has a dvc.yaml.
     """
@@ -53,7 +53,7 @@ def run(work: Callable[..., None]) -> None:
     """
     name = work.__name__
     paths = _paths(work)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe would get nothing before 8 KiB are there
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe gets nothing before 8 KiB
         sys.stdout.reconfigure(line_buffering=True)
     try:
         with signals.immediate():
@@ -72,7 +72,7 @@ def run(work: Callable[..., None]) -> None:
 
 
 def inputs(name: str) -> dict[str, object]:
-    """What a stage of dvc.yaml is made from: digests of its deps, values of its params."""
+    """The inputs of a stage of dvc.yaml: digests of its deps, values of its params."""
     stage = _section(name)
     found: dict[str, object] = {dep: _digest(Path(dep)) for dep in stage["deps"]}
     values = values_of(Path("params.yaml"), stage["params"])
@@ -85,10 +85,10 @@ def code(name: str) -> list[Path]:
 
 
 def restore_outputs(name: str) -> None:
-    """Put back the outputs that dvc.lock has for a stage, from DVC's cache or from git.
+    """Restore the outputs that dvc.lock has for a stage, from DVC's cache or from git.
 
-    DVC deletes a stage's outputs before it starts the command, so a stage that refuses would
-    otherwise cost its user the earlier results. What neither holds stays away.
+    DVC deletes a stage's outputs before it starts the command, so a stage that refuses to run would
+    otherwise cost its user the earlier results. An output that neither has is not restored.
     """
     recorded = dvc_cache.outs(dvc_cache.workspace_stages(Path()).get(name, {}))
     if not recorded:
@@ -110,7 +110,7 @@ def _digest(path: Path) -> object:
 
 
 def _restored(name: str) -> str:
-    """Nothing, or that the earlier results could not be put back and how to do it."""
+    """Empty, or a hint that the earlier results are not restored, and how to do it."""
     if signals.orphaned():  # the next dvc may be at work on the outputs already
         return " (earlier ones come back by `dvc checkout` and `git checkout results`)"
     try:
