@@ -18,6 +18,7 @@ from benchmarks import environment, growth, machine, pipeline, table
 from benchmarks.contender import Work
 from benchmarks.process import PROJECT, measured
 from benchmarks.results import summary
+from mnist_lstm import git
 
 PAGE = PROJECT / "docs" / "benchmark.md"
 LATEST = PROJECT / ".bench"
@@ -99,7 +100,10 @@ def measure(*, quick: bool, device: str, alone: bool, rounds: int | None) -> dic
             asked = replace(work, precision=entry.precision, implementation=entry.implementation)
             answer = measured(entry.contender, asked, pythons[entry.library])
             before.append(answer)
-            say(f"round {number} of {rounds}: {entry.name}, {entry.precision}: {told(answer)}")
+            say(
+                f"round {number} of {rounds}: {entry.name}, {entry.precision}: "
+                f"{format_answer(answer)}"
+            )
     contenders = [
         {
             "name": entry.name,
@@ -155,7 +159,7 @@ def not_here(entry: Entry, device: str, missing: str) -> str:
     return ""
 
 
-def told(answer: Mapping[str, Any]) -> str:
+def format_answer(answer: Mapping[str, Any]) -> str:
     """An answer in one line."""
     found = summary([answer])
     if "skipped" in found:
@@ -165,9 +169,10 @@ def told(answer: Mapping[str, Any]) -> str:
 
 def commit() -> str:
     """The project's, and whether something differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    if not git.is_repository(PROJECT):
+        return "unknown"
+    described = git.git(PROJECT, "describe", "--always", "--dirty", "--exclude=*")
+    return described.decode().strip()
 
 
 def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:

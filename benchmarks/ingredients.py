@@ -50,13 +50,13 @@ def measured(without: str, values: Mapping[str, object]) -> Iterable[dict[str, o
     settings = (f"{key}={json.dumps(value)}" for key, value in {**SHORTER, **values}.items())
     changes = [part for setting in settings for part in ("-S", setting)]
     command = [str(Path(sys.executable).parent / "mnist-lstm"), "seeds", str(SEEDS)]
-    told = subprocess.run(
+    printed = subprocess.run(
         [*command, "recipes/best.yaml", *changes, "--json"],
         cwd=HERE.parent,
         check=True,
         stdout=subprocess.PIPE,
     )
-    for record in json.loads(told.stdout)["records"]:
+    for record in json.loads(printed.stdout)["records"]:
         metrics = record["metrics"]
         yield {
             "without": without,
@@ -78,14 +78,16 @@ def table() -> str:
     lines = ["| without | validation images | test images |", "|---|---|---|"]
     for name in dict.fromkeys(row["without"] for row in rows):
         of = [row for row in rows if row["without"] == name]
-        lines.append(f"| {name} | {told(of, 'validation_')} | {told(of, 'test_')} |")
+        lines.append(
+            f"| {name} | {format_accuracy(of, 'validation_')} | {format_accuracy(of, 'test_')} |"
+        )
         if name == "nothing":
-            shifted = [told(of, f"{split}_shifted_") for split in ("validation", "test")]
+            shifted = [format_accuracy(of, f"{split}_shifted_") for split in ("validation", "test")]
             lines.append(f"| nothing, and with moved images | {' | '.join(shifted)} |")
     return "\n".join(lines)
 
 
-def told(rows: Iterable[Mapping[str, str]], of: str) -> str:
+def format_accuracy(rows: Iterable[Mapping[str, str]], of: str) -> str:
     """Mean and standard deviation, in points, over the seeds."""
     figures = [float(row[f"{of}accuracy"]) for row in rows]
     return f"{mean(figures):.2%} ± {100 * stdev(figures):.2f}"

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.results import EVALUATIONS, STEPS, fastest_here, floors, unsteady, versions
+from mnist_lstm.views import text_table
 
 BEGIN = {
     "cpu": "<!-- make bench WRITE=1 writes from here -->",
@@ -163,18 +164,5 @@ def _table(rows: Sequence[Mapping[str, str]], words: Collection[str]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     names.sort(key=lambda name: name == "not measured")  # last
     cells = [names, *([row.get(name, "") for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        aligned = [
-            cell.ljust(width) if name in words else cell.rjust(width)
-            for name, cell, width in zip(names, row, widths, strict=True)
-        ]
-        return f"| {' | '.join(aligned)} |"
-
-    rule = [
-        "-" * width if name in words else "-" * (width - 1) + ":"
-        for name, width in zip(names, widths, strict=True)
-    ]
-    head, *rest = map(line, cells)
-    return "\n".join([head, line(rule), *rest])
+    right = "".join(" " if name in words else "r" for name in names)
+    return text_table.markdown(cells, right)

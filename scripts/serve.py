@@ -14,7 +14,6 @@ def main(port: str) -> None:
     except (OSError, OverflowError, ValueError):
         sys.exit(f"make serve: cannot use port {port}; take another: make serve PORT=5002")
 
-    from mnist_lstm.runs.promotion import shown
     from mnist_lstm.tracking.registry import champion
     from mnist_lstm.tracking.store import TrackingError, open_store
 
@@ -29,7 +28,8 @@ def main(port: str) -> None:
         )
     print(
         f"make serve: {found.entrant.name}, version {found.number} of row-lstm, which reads "
-        f"{shown(found.entrant)} of the validation images right: http://{HOST}:{port}/invocations; "
+        f"{found.entrant.summary} of the validation images right: "
+        f"http://{HOST}:{port}/invocations; "
         "Ctrl-C ends it",
         flush=True,
     )

@@ -11,9 +11,9 @@ HOST = "127.0.0.1"
 def main(port: str) -> None:
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
     if given.startswith(("http://", "https://")):
-        from mnist_lstm.tracking.store import shown
+        from mnist_lstm.tracking.store import printable
 
-        print(f"make ui: MLFLOW_TRACKING_URI is set, so the runs are at {shown(given)}")
+        print(f"make ui: MLFLOW_TRACKING_URI is set, so the runs are at {printable(given)}")
         return
     try:
         socket.create_server((HOST, int(port))).close()
@@ -29,7 +29,9 @@ def main(port: str) -> None:
     except TrackingError as error:
         sys.exit(f"make ui: {error}")
     if not store.client.search_runs([store.experiment_id], max_results=1):
-        print("make ui: there is no run yet: `make repro` makes one, shown here while it trains")
+        print(
+            "make ui: there is no run yet: `make repro` makes one, printable here while it trains"
+        )
     # the charts of all runs, in the half of MLflow that is not about language models
     view = "runs?workflowType=machine_learning&compareRunsMode=CHART"
     print(f"make ui: http://{HOST}:{port}/#/experiments/{store.experiment_id}/{view}", flush=True)

@@ -10,14 +10,14 @@ if __name__ == "__main__":
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.data.sequences import SPLITS, Sequences
 from mnist_lstm.learning import device, precision
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.checkpoint import Checkpoint
@@ -32,14 +32,22 @@ from mnist_lstm.learning.evaluation import (
 from mnist_lstm.learning.model import RowLSTM, accuracy, infer
 from mnist_lstm.pipeline import stage
 from mnist_lstm.pipeline.params import Params
-from mnist_lstm.pipeline.result_files import Row, Training, read_rows, write_json, write_rows
+from mnist_lstm.pipeline.result_files import (
+    EvaluationRecord,
+    FinishedTraining,
+    Row,
+    RunRecord,
+    read_rows,
+    write_json,
+    write_rows,
+)
 from mnist_lstm.pipeline.timing import now
 from mnist_lstm.tracking.projection import project
-from mnist_lstm.tracking.store import TrackingError, open_store, shown
+from mnist_lstm.tracking.store import TrackingError, open_store, printable
 from mnist_lstm.tracking.view import View
 from mnist_lstm.views import figures
 
-SPLITS = ("validation", "test")
+EVALUATED = SPLITS[1:]  # validation and test
 WITHOUT_ORDER = 1000  # images that a model is asked about as often as they have rows
 
 
@@ -57,26 +65,26 @@ def evaluate(
     to compare with where the data set is mnist.
     """
     started = now()
-    record = Training.read(training)
+    record = FinishedTraining.read(training)
     # dvc.lock has the training by now: its checkpoint has served
-    Checkpoint(stage.root() / ".checkpoints", record.about["fingerprint"]).remove()
+    Checkpoint(stage.root() / ".checkpoints", record.about.fingerprint).remove()
 
-    data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in SPLITS}
-    weights, trained_in = training / "model.safetensors", record.about["precision"]
+    data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in EVALUATED}
+    weights, trained_in = training / "model.safetensors", record.about.precision
     answers = _answers(params, weights, trained_in, data)
-    judged = {split: (answers[split].last, data[split].labels) for split in SPLITS}
-    metrics = {split: overall(*judged[split]) for split in SPLITS}
+    judged = {split: (answers[split].last, data[split].labels) for split in EVALUATED}
+    metrics = {split: overall(*judged[split]) for split in EVALUATED}
     for split, found in answers.items():
         if found.shifted is not None:
             metrics[split]["shifted_accuracy"] = accuracy(found.shifted, data[split].labels)
-    predictions = [row for split in SPLITS for row in _predictions(split, *judged[split])]
+    predictions = [row for split in EVALUATED for row in _predictions(split, *judged[split])]
     reading = _reading(answers, data)
     test = data["test"]
     wrong = sum(row["split"] == "test" and row["actual"] != row["predicted"] for row in predictions)
-    told = metrics["test"]
-    print(f"test accuracy {told['accuracy']:.2%}: {wrong:,} of {len(test):,} images read wrong")
-    if "shifted_accuracy" in told:
-        print(f"the mean of its answers to moved images: {told['shifted_accuracy']:.2%}")
+    on_test = metrics["test"]
+    print(f"test accuracy {on_test['accuracy']:.2%}: {wrong:,} of {len(test):,} images read wrong")
+    if "shifted_accuracy" in on_test:
+        print(f"the mean of its answers to moved images: {on_test['shifted_accuracy']:.2%}")
     known = read_rows(published) if test.dataset == "mnist" else []
     if known:
         print(f"the published script: {known[-1]['test_accuracy']:.2%}")
@@ -92,10 +100,10 @@ def evaluate(
     for name, figure in pictures.items():
         figures.save(figure, results / f"{name}.png")
     settings = {f"evaluate.{key}": value for key, value in params.evaluate.model_dump().items()}
-    moment = {"training_id": record.about["training_id"], "started": started, "ended": now()}
-    write_json(results / "run.json", moment | {"params": settings})
+    moment = EvaluationRecord(record.about.training_id, started, now(), settings)
+    write_json(results / "run.json", vars(moment))
 
-    _show(record.about["name"], training, results)
+    _show(record.about.name, training, results)
     print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
 
 
@@ -144,7 +152,7 @@ def _show(name: str, training: Path, results: Path) -> None:
     try:
         store = open_store(stage.root())
         project(store, View.read(training, [results]))
-        print(f"look at it there: `make ui` ({shown(store.uri)})")
+        print(f"look at it there: `make ui` ({printable(store.uri)})")
     except TrackingError as error:
         print(f"{error}; the results are whole, and `mnist-lstm sync` shows them there later")
 
@@ -164,7 +172,7 @@ def _predictions(split: str, logits: Tensor, labels: Tensor) -> Iterator[Row]:
 
 def _reading(answers: Mapping[str, _Answers], data: Mapping[str, Sequences]) -> list[Row]:
     columns = {}
-    for split in SPLITS:
+    for split in EVALUATED:
         reading = answers[split].reading
         labels = data[split].labels[: len(reading)]
         columns[f"{split}_accuracy"] = accuracy_by_rows(reading, labels)
@@ -195,11 +203,11 @@ def _pictures(
     }
 
 
-def _batch(train: Sequences, about: Mapping[str, Any]) -> Figure:
+def _batch(train: Sequences, about: RunRecord) -> Figure:
     """Some images as the model was trained on them."""
     images = train.pixels[: figures.BATCH]
-    augment = Augmentation(**about["params"]["augment"])
-    torch.manual_seed(about["params"]["seed"])
+    augment = Augmentation(**about.params["augment"])
+    torch.manual_seed(about.params["seed"])
     return figures.batch(images.numpy(), augment(images).numpy() if augment else None)
 
 

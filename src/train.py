@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.learning.optimizer import averaged
 from mnist_lstm.pipeline import provenance, stage
 from mnist_lstm.pipeline.params import Params
-from mnist_lstm.pipeline.result_files import Training, row
+from mnist_lstm.pipeline.result_files import RunRecord, SplitRecord, Training, row
 from mnist_lstm.pipeline.signals import Interrupted
 from mnist_lstm.pipeline.timing import Clock, now
 from mnist_lstm.tracking.follower import Follower
@@ -58,25 +59,27 @@ def train(params: Params, sequences: Path, results: Path) -> None:
                 f"in {facts['precision']}"
             )
             about = _about(params, files, data, facts, saved.fingerprint)
-            state = {"step": 0, "seconds": 0.0, "record": vars(Training(about))}
+            state = {"step": 0, "seconds": 0.0, "record": Training(about).as_state()}
             # before the store knows it, so that a kill cannot leave a run that nothing goes on with
             saved.save(*learner.parts, state)
-        record, clock = Training(**state["record"]), Clock(where, state["seconds"])
+        record = Training.from_state(state["record"], str(saved.path))
+        clock = Clock(where, state["seconds"])
 
         run = Follower(stage.root(), record.about, tqdm.write)
         try:
             _learn(params, data, learner, saved, state["step"], record, clock, run)
         except BaseException as error:
             status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
-            run.finish(status, record.about | {"ended": now()})
+            run.finish(status, record.about, now())
             raise
 
         with averaged(learner.optimizer):
             learner.model.save(results / "model.safetensors")
-        record.about["ended"] = record.timings[-1]["time"]
-        record.about["model_sha256"] = sha256(results / "model.safetensors")
-        record.write(results)
-        run.finish("FINISHED", record.about)
+        about = record.about.finished(
+            ended=record.timings[-1]["time"], model_sha256=sha256(results / "model.safetensors")
+        )
+        replace(record, about=about).write(results)
+        run.finish("FINISHED", about, about.ended)
 
 
 def _learn(
@@ -102,7 +105,7 @@ def _learn(
         shown = rows
 
     def save(*, wait: bool) -> None:
-        state = {"step": step, "seconds": clock.seconds, "record": vars(record)}
+        state = {"step": step, "seconds": clock.seconds, "record": record.as_state()}
         saved.save(*learner.parts, state, partial(show, len(record.rows)), wait=wait)
 
     show(len(record.rows))
@@ -208,7 +211,7 @@ def _about(
     data: dict[str, Sequences],
     facts: dict[str, Any],
     fingerprint: str,
-) -> dict[str, Any]:
+) -> RunRecord:
     found, train = provenance.observe(Path.cwd()), data["train"]
     training_id = uuid.uuid4().hex
     sections = {
@@ -219,32 +222,28 @@ def _about(
         "augment": params.augment.model_dump(),
         "train": params.train.model_dump(),
     }
-    return {
-        "training_id": training_id,
-        "name": found.dvc_experiment or f"{train.dataset}-seed-{params.seed}-{training_id[:6]}",
-        "started": now(),
-        "fingerprint": fingerprint,
-        "dataset": train.dataset,
-        "image": list(train.pixels.shape[1:]),
-        "data": {
-            split: {
-                "file": str(files[split]),
-                "images": len(data[split]),
-                "sha256": facts["data"][split],
-            }
+    return RunRecord(
+        training_id=training_id,
+        name=found.dvc_experiment or f"{train.dataset}-seed-{params.seed}-{training_id[:6]}",
+        started=now(),
+        fingerprint=fingerprint,
+        dataset=train.dataset,
+        image=(train.pixels.shape[1], train.pixels.shape[2]),
+        data={
+            split: SplitRecord(str(files[split]), len(data[split]), facts["data"][split])
             for split in SPLITS
         },
-        "device": facts["device"],
-        "precision": facts["precision"],
-        "threads": facts["threads"],
-        "commit": found.commit,
-        "dirty": bool(found.patch),
-        "dvc_experiment": found.dvc_experiment,
-        "dvc_baseline": found.dvc_baseline,
-        "versions": provenance.versions("torch", "numpy", "safetensors", "mlflow", "dvc"),
-        "params": sections,
-        "patch": found.patch,
-    }
+        device=facts["device"],
+        precision=facts["precision"],
+        threads=facts["threads"],
+        commit=found.commit,
+        dirty=bool(found.patch),
+        dvc_experiment=found.dvc_experiment,
+        dvc_baseline=found.dvc_baseline,
+        versions=provenance.versions("torch", "numpy", "safetensors", "mlflow", "dvc"),
+        params=sections,
+        patch=found.patch.decode(errors="surrogateescape"),
+    )
 
 
 def _reference_line(measured: Evaluation) -> str:

@@ -8,8 +8,38 @@ import torch
 
 from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.pipeline.result_files import RunRecord, SplitRecord
 
 PROJECT = Path(__file__).parent.parent
+
+BEGUN = RunRecord(
+    training_id="a" * 32,
+    name="drawn",
+    started="2026-01-02T03:04:00+00:00",
+    fingerprint="f",
+    dataset="drawn",
+    image=(8, 8),
+    data={
+        split: SplitRecord(f"data/{split}", 10, letter * 64)
+        for split, letter in (("train", "d"), ("test", "e"))
+    },
+    device="cpu",
+    threads=2,
+    precision="float32",
+    commit="c" * 40,
+    dirty=True,
+    dvc_experiment=None,
+    dvc_baseline=None,
+    versions={"torch": "1"},
+    params={
+        "seed": 0,
+        "model": {"num_layers": 2, "hidden_size": 16, "dropout": 0.5},
+        "augment": {},
+        "train": {"steps": 1000, "batch_size": 128, "learning_rate": 0.01},
+    },
+    patch="diff",
+)
+FINISHED = BEGUN.finished("2026-01-02T03:05:40+00:00", "a" * 64)
 
 
 def drawn(images: int, seed: int, rows: int = 8, pixels: int = 8) -> Sequences:

@@ -10,12 +10,11 @@ import yaml
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import Params, load
-from mnist_lstm.runs.listing import settings
+from mnist_lstm.pipeline.params import Params, flatten, load
 from mnist_lstm.runs.seeds import summary
 
 GENERATED = runpy.run_path(str(PROJECT / "scripts" / "docs.py"))["generated"]()
-REFERENCE = settings(load(PROJECT / "params.yaml").model_dump())
+REFERENCE = flatten(load(PROJECT / "params.yaml").model_dump())
 README = (PROJECT / "README.md").read_text()
 RECIPES = [PROJECT / "params.yaml", *sorted((PROJECT / "recipes").glob("*.yaml"))]
 
@@ -101,7 +100,7 @@ def test_each_accepted_vulnerability_has_its_reason_and_is_still_there() -> None
 @pytest.mark.parametrize("folder", sorted((PROJECT / "recipes" / "results").glob("*")), ids=str)
 def test_the_accuracy_page_has_what_was_recorded(folder: Path) -> None:
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("seed-*.json"))]
-    recipe = settings(load(folder.parents[1] / f"{folder.name}.yaml").model_dump())
+    recipe = flatten(load(folder.parents[1] / f"{folder.name}.yaml").model_dump())
     for number, record in enumerate(records):
         # a key that came later is off in all of them
         assert {**REFERENCE, **record["params"]} == {**recipe, "seed": number}

@@ -29,7 +29,7 @@ import torch
 import yaml
 from dvc.repo import Repo
 from PIL import Image
-from samples import PROJECT, catalogue, drawn, is_the_line, small_model
+from samples import FINISHED, PROJECT, catalogue, drawn, is_the_line, small_model
 from test_idx import MALFORMED
 from test_photo import claim
 from tracked import ROWS, TIMINGS, about, leave_results
@@ -38,14 +38,21 @@ from tracked import evaluated as leave_evaluated
 from mnist_lstm import UserError, cli
 from mnist_lstm.data import datasets, idx, mirrors, photo
 from mnist_lstm.pipeline import stage
-from mnist_lstm.pipeline.result_files import Training, read_json, write_json, write_rows
+from mnist_lstm.pipeline.result_files import (
+    SplitRecord,
+    Training,
+    read_json,
+    read_run,
+    write_json,
+    write_rows,
+)
 from mnist_lstm.pipeline.timing import now
-from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.promotion import Entrant
+from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.resolve import find
 from mnist_lstm.tracking import registry
+from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.follower import Follower
-from mnist_lstm.tracking.projection import Run
+from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.projection import project as show
 from mnist_lstm.tracking.store import TrackingError, open_store
 from mnist_lstm.tracking.view import View
@@ -118,8 +125,8 @@ class Project:
 
     def training(self) -> Path:
         folder = self.folder / "results" / "train"
-        told = about() | {"fingerprint": "none", "ended": TIMINGS[-1]["time"]}
-        Training(told, ROWS, TIMINGS).write(folder)
+        record = replace(FINISHED, fingerprint="none", ended=TIMINGS[-1]["time"])
+        Training(record, ROWS, TIMINGS).write(folder)
         small_model().save(folder / "model.safetensors")
         return folder
 
@@ -134,7 +141,7 @@ class Project:
         if content:
             (self.folder / "mlflow.db").write_bytes(content)
         with pytest.raises(TrackingError) as error:
-            Run(open_store(Path()), about())
+            TrackedRun(open_store(Path()), about())
         return str(error.value)
 
 
@@ -360,7 +367,7 @@ def file_for_a_folder(project: Project) -> str:
 def followed(project: Project) -> str:
     said: list[str] = []
     project.monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    Follower(project.folder, about(), said.append).finish("FAILED", about() | {"ended": now()})
+    Follower(project.folder, about(), said.append).finish("FAILED", about(), now())
     (line,) = said
     return line
 
@@ -420,10 +427,10 @@ def no_run_is_meant(
         history = History(project.folder)
         (result,) = history.results
         if committed:
-            partial = Result({"name": "e22c829", "params": {}}, {}, commits=["e22c829"])
+            partial = Partial("e22c829", None, {}, {}, commits=["e22c829"])
             history.results, history.partial = [], [partial]
         history.results += [
-            replace(result, about=result.about | {"training_id": f"{number:032}"})
+            replace(result, record=replace(result.record, training_id=f"{number:032}"))
             for number in range(others)
         ]
         if uri:
@@ -438,7 +445,7 @@ def no_run_is_meant(
 def run_that_is_in_mlflow_alone(project: Project) -> str:
     project.with_history(results=True)
     shutil.copy(project.fresh_store, project.folder)
-    run = Run(open_store(project.folder), about("f" * 32))
+    run = TrackedRun(open_store(project.folder), about("f" * 32))
     with pytest.raises(UserError) as error:
         find(History(project.folder), run.id)
     return str(error.value)
@@ -470,7 +477,7 @@ def made_again_from_the_store(text: str, *runs: str) -> Callable[[Project], str]
         project.with_history(results=False)
         shutil.copy(project.fresh_store, project.folder)
         for training_id in runs:
-            Run(open_store(project.folder), about(training_id))
+            TrackedRun(open_store(project.folder), about(training_id))
         assert cli.main(["reproduce", text]) == 2
         return project.capsys.readouterr().err.rstrip("\n")
 
@@ -526,9 +533,9 @@ def with_champion(project: Project, accuracy: float = 0.9) -> Entrant:
     shutil.copy(project.fresh_store, project.folder)
     store, results = open_store(project.folder), leave_results(project.folder / "results")
     show(store, View.read(results / "train"))
-    told = read_json(results / "train" / "run.json")
-    identity = ("name", "training_id", "model_sha256", "dataset")
-    entrant = Entrant(*(told[key] for key in identity), "d" * 64, 10, accuracy)
+    record = read_run(results / "train" / "run.json")
+    identity = (record.name, record.training_id, record.model_sha256, record.dataset)
+    entrant = Entrant(*identity, "d" * 64, 10, accuracy)
     registry.promote(store, registry.register(store, entrant), None, {})
     shutil.rmtree(results)
     return entrant
@@ -544,10 +551,10 @@ def worse_than_the_champion(*more: str) -> Callable[[Project], str]:
     def provoke(project: Project) -> str:
         with_champion(project)
         torch.manual_seed(1)
-        same = {"file": "data/drawn", "images": 10, "sha256": "d" * 64}
+        same = SplitRecord("data/drawn", 10, "d" * 64)
         data = dict.fromkeys(("train", "validation", "test"), same)
-        told = about("e" * 32) | {"name": "other", "data": data}
-        results = leave_results(project.folder / "results", **told)
+        record = about("e" * 32, name="other", data=data)
+        results = leave_results(project.folder / "results", record)
         write_json(results / "evaluate" / "metrics.json", {"validation": {"accuracy": 0.8}})
         leave_evaluated(results / "evaluate", "2026-01-02T04:00:00+00:00", 10, "e" * 32)
         assert cli.main(["promote", "other", *more]) == 1
@@ -811,6 +818,11 @@ MET = {
     "evaluate: <file>: not a model as train writes it (<reason>); "
     "`dvc repro --force train` makes it anew": training_without("model.safetensors", b"other"),
     "evaluate: <file>: not readable as JSON: <reason>": training_without("run.json", b"{"),
+    "evaluate: <file>: <field> is missing; it is damaged, or of another version of this project": (
+        training_without("run.json", b"{}")
+    ),
+    "evaluate: <file>: <field> must be <type>, is <value>; it is damaged, or of another version of "
+    "this project": training_without("run.json", b"[]"),
     f"{OWN}no such file; it has the name of each class in a line, in the order of the labels: "
     f"{SEE}": own_without("classes.txt"),
     f"{OWN}not UTF-8 text (<reason> at byte <number>)": own(CLASSES=b"\xff\xfe"),

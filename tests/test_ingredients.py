@@ -5,12 +5,11 @@ import runpy
 
 from samples import PROJECT
 
-from mnist_lstm.pipeline.params import load
-from mnist_lstm.runs.listing import settings
+from mnist_lstm.pipeline.params import flatten, load
 
 BENCHMARK = runpy.run_path(str(PROJECT / "benchmarks" / "ingredients.py"))
 BEST, REFERENCE = (
-    settings(load(PROJECT / name).model_dump()) for name in ("recipes/best.yaml", "params.yaml")
+    flatten(load(PROJECT / name).model_dump()) for name in ("recipes/best.yaml", "params.yaml")
 )
 # how long, and how often it is looked at: no ingredients
 SCHEDULE = {"train.steps", "train.eval_every", "train.checkpoint_every", "evaluate.shifts"}

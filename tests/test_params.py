@@ -14,7 +14,7 @@ from mutations import fuzz
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import load, values_of
+from mnist_lstm.pipeline.params import flatten, load, short_name, value_at, values_of, with_values
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
@@ -294,3 +294,26 @@ def test_a_number_is_the_one_that_dvc_records(tmp_path: Path) -> None:
     for key, (text, ours) in numbers.items():
         assert repr(ours) == repr(theirs[key]), text
     assert len(numbers) > 300
+
+
+def test_a_tree_as_one_level() -> None:
+    assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
+    assert flatten({"b": {"d": {"e": 3}}}, "/") == {"b/d/e": 3}
+
+
+def test_values_at_dotted_keys() -> None:
+    tree = {"a": 1, "b": {"c": 2}}
+    assert [value_at(tree, key) for key in ("a", "b.c", "b.d", "a.b", "d")] == [
+        1,
+        2,
+        None,
+        None,
+        None,
+    ]
+    assert with_values(tree, {"b.c": 3, "b.d.e": 4, "a.f": 5, "g": 6}) == {
+        "a": {"f": 5},
+        "b": {"c": 3, "d": {"e": 4}},
+        "g": 6,
+    }
+    assert tree == {"a": 1, "b": {"c": 2}}
+    assert [short_name(key) for key in ("seed", "train.steps")] == ["seed", "steps"]

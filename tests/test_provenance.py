@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mnist_lstm import UserError
 from mnist_lstm.pipeline.provenance import observe, versions
 
 
@@ -26,7 +27,7 @@ def test_params_and_results_do_not_make_code_dirty(repository: Path) -> None:
     for name in ("params.yaml", "dvc.lock", "results/curve.csv"):
         (repository / name).write_text("second\n")
     found = observe(repository)
-    assert found.patch == ""
+    assert found.patch == b""
     assert found.commit == git(repository, "rev-parse", "HEAD").strip()
 
 
@@ -37,10 +38,18 @@ def test_the_patch_makes_the_code_that_ran(repository: Path) -> None:
     patch = observe(repository).patch
     (repository / "src" / "new.py").unlink()
     git(repository, "reset", "-q", "--hard")
-    (repository / "code.patch").write_text(patch)
+    (repository / "code.patch").write_bytes(patch)
     git(repository, "apply", "code.patch")
     assert (repository / "src" / "code.py").read_text() == "second\n"
     assert (repository / "src" / "new.py").read_text() == "new\n"
+
+
+def test_a_commit_that_git_refuses_to_read_is_not_taken_for_none(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for its tests
+    with pytest.raises(UserError, match="dubious ownership"):
+        observe(repository)
 
 
 def test_outside_of_git_and_before_a_commit_there_is_none(tmp_path: Path) -> None:

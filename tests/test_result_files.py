@@ -1,11 +1,21 @@
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from samples import BEGUN, FINISHED
 
 from mnist_lstm import UserError
 from mnist_lstm.learning.fit import Evaluation
 from mnist_lstm.pipeline.result_files import (
+    EvaluationRecord,
+    FinishedRecord,
+    FinishedTraining,
+    RunRecord,
     Training,
+    parse_evaluation,
+    parse_run,
     read_json,
     read_rows,
     row,
@@ -19,9 +29,9 @@ TIMING = Timing(50, "2026-01-02T03:04:05.678+00:00", 1.5, 200.0, 99.9, None, Non
 
 
 def test_a_training_comes_back_to_the_last_digit(tmp_path: Path) -> None:
-    training = Training({"training_id": "a", "dirty": False}, [row(MEASURED)], [row(TIMING)])
+    training = FinishedTraining(FINISHED, [row(MEASURED)], [row(TIMING)])
     training.write(tmp_path)
-    assert Training.read(tmp_path) == training
+    assert FinishedTraining.read(tmp_path) == training
     assert training.step == 50
 
 
@@ -34,7 +44,7 @@ def test_the_curve_has_the_columns_it_is_known_for(tmp_path: Path) -> None:
 
 
 def test_a_training_that_has_not_measured_stands_at_nothing() -> None:
-    assert Training({}).step == 0
+    assert Training(BEGUN).step == 0
 
 
 def test_files_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
@@ -45,3 +55,84 @@ def test_files_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
     (tmp_path / "torn").write_text((tmp_path / "torn").read_text()[:-4])
     with pytest.raises(UserError, match="torn: not readable as JSON"):
         read_json(tmp_path / "torn")
+
+
+def test_a_training_comes_back_from_a_checkpoint() -> None:
+    training = Training(BEGUN, [row(MEASURED)], [row(TIMING)])
+    state = json.loads(json.dumps(training.as_state()))
+    assert Training.from_state(state, "a checkpoint") == training
+    with pytest.raises(UserError, match="a checkpoint: training_id is missing"):
+        Training.from_state(state | {"about": {}}, "a checkpoint")
+
+
+def test_keys_of_run_json_are_in_the_order_of_the_fields() -> None:
+    keys = list(FINISHED.as_json())
+    assert keys[:3] == ["training_id", "name", "started"]
+    assert keys[-3:] == ["patch", "ended", "model_sha256"]
+    assert FINISHED.as_json()["image"] == [8, 8]
+    assert FINISHED.as_json()["data"]["test"] == {
+        "file": "data/test",
+        "images": 10,
+        "sha256": "e" * 64,
+    }
+
+
+@pytest.mark.parametrize("patch", [b"plain", b"caf\xe9 \xf0\x9f\x98\x80\r\n", bytes(range(256))])
+def test_a_patch_keeps_its_bytes(tmp_path: Path, patch: bytes) -> None:
+    record = replace(FINISHED, patch=patch.decode(errors="surrogateescape"))
+    FinishedTraining(record, [row(MEASURED)], [row(TIMING)]).write(tmp_path)
+    assert FinishedTraining.read(tmp_path).about.patch_bytes == patch
+    (tmp_path / "run.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("name", None, "name must be text, is null"),
+        ("threads", "2", 'threads must be a whole number, is "2"'),
+        ("threads", True, "threads must be a whole number, is true"),
+        ("threads", 2.0, "threads must be a whole number, is 2.0"),
+        ("dirty", 1, "dirty must be true or false, is 1"),
+        ("commit", 7, "commit must be text, is 7"),
+        ("image", [8], r"image must be a list of 2, is \[8\]"),
+        ("image", ["8", 8], 'image must be a whole number, is "8"'),
+        ("data", [], r"data must be an object, is \[\]"),
+        ("data", {"test": {"file": "f", "images": 1}}, "data.test.sha256 is missing"),
+        ("versions", {"torch": 2}, "versions.torch must be text, is 2"),
+        ("model_sha256", None, "model_sha256 must be text, is null"),
+    ],
+)
+def test_a_field_of_another_type_is_named(key: str, value: Any, reason: str) -> None:
+    content = json.dumps(FINISHED.as_json() | {key: value}).encode()
+    with pytest.raises(UserError, match=f"^run.json: {reason}; it is damaged, or of another"):
+        parse_run(content, "run.json")
+
+
+@pytest.mark.parametrize("key", FINISHED.as_json())
+def test_a_field_that_is_missing_is_named(key: str) -> None:
+    fields = {name: value for name, value in FINISHED.as_json().items() if name != key}
+    with pytest.raises(UserError, match=f"run.json: {key} is missing"):
+        parse_run(json.dumps(fields).encode(), "run.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"[1", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_refused(content: bytes) -> None:
+    with pytest.raises(UserError, match=r"run.json: not readable as JSON"):
+        parse_run(content, "run.json")
+
+
+def test_other_keys_are_passed_over_and_the_optional_ones_may_be_null() -> None:
+    fields = FINISHED.as_json() | {"commit": None, "later": 1}
+    assert parse_run(json.dumps(fields).encode(), "run.json") == replace(FINISHED, commit=None)
+
+
+def test_the_record_of_an_evaluation() -> None:
+    record = EvaluationRecord("a", "then", "now", {"evaluate.batch_size": 1})
+    assert parse_evaluation(json.dumps(vars(record)).encode(), "run.json") == record
+    with pytest.raises(UserError, match=r"run.json: ended is missing"):
+        parse_evaluation(b'{"training_id": "a", "started": "then"}', "run.json")
+
+
+def test_a_finished_record_is_that_of_its_start() -> None:
+    assert FinishedRecord.from_json(FINISHED.as_json(), "") == FINISHED
+    assert RunRecord.from_json(FINISHED.as_json(), "") == BEGUN

@@ -138,7 +138,7 @@ def test_neither_torch_nor_mlflow_is_imported(
     sweep: Workspace, command: list[str], tmp_path: Path
 ) -> None:
     if command == ["compare"]:
-        command = ["compare", *(result.about["name"] for result in History(sweep.folder).results)]
+        command = ["compare", *(result.name for result in History(sweep.folder).results)]
     if command != ["runs"]:
         command = [*command, "--out", str(tmp_path / "out")]
     code = (

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from tracked import ROWS, TIMINGS, about, leave_results
 
-from mnist_lstm.pipeline.result_files import read_json
+from mnist_lstm.pipeline.result_files import read_run
 from mnist_lstm.runs.audit import Disagreement, disagreements
 from mnist_lstm.runs.history import Files, History, Result
 from mnist_lstm.tracking.follower import trainer
-from mnist_lstm.tracking.projection import Run, runs
+from mnist_lstm.tracking.projection import TrackedRun, runs
 from mnist_lstm.tracking.store import Store
 
 
@@ -19,7 +19,7 @@ class OneResult(History):
 
     def __init__(self, results: Path) -> None:
         made = [{str(path): "" for path in (results / s).iterdir()} for s in ("train", "evaluate")]
-        self.results = [Result(read_json(results / "train" / "run.json"), made[0], [made[1]])]
+        self.results = [Result(read_run(results / "train" / "run.json"), made[0], [made[1]])]
 
     def lay_out(self, files: Files, folder: Path) -> Path:
         folder.mkdir()
@@ -58,7 +58,7 @@ def test_a_run_that_is_there_twice(store: Store, history: History, root: Path) -
 
 def test_a_run_whose_model_no_result_has(store: Store, history: History, root: Path) -> None:
     found(store, history, root)[0].mend()  # type: ignore[misc]
-    Run(store, about("b" * 32)).finish("FINISHED", about("b" * 32) | {"ended": TIMINGS[0]["time"]})
+    TrackedRun(store, about("b" * 32)).finish("FINISHED", about("b" * 32), TIMINGS[0]["time"])
     (one,) = found(store, history, root)
     assert (one.training_id, one.lines) == ("b" * 32, ["no result here has its model"])
     assert one.mend is None
@@ -68,7 +68,7 @@ def test_a_run_marked_as_running_that_nothing_trains(
     store: Store, history: History, root: Path
 ) -> None:
     found(store, history, root)[0].mend()  # type: ignore[misc]
-    run = Run(store, about("b" * 32))
+    run = TrackedRun(store, about("b" * 32))
     lock = root / ".checkpoints" / "f" / "lock"
     lock.parent.mkdir(parents=True)
     run.log_rows(ROWS, TIMINGS)
@@ -84,7 +84,7 @@ def test_a_run_marked_as_running_that_nothing_trains(
     assert (killed.info.status, killed.info.end_time) == ("KILLED", 1767323140000)
     assert found(store, history, root) == []
 
-    run = Run(store, about("c" * 32))
+    run = TrackedRun(store, about("c" * 32))
     run.log_trainer("another-machine:/its/lock")
     assert found(store, history, root) == []
 
@@ -93,6 +93,6 @@ def test_a_run_that_failed_needs_no_result(store: Store, tmp_path: Path, root: P
     history = OneResult(leave_results(tmp_path / "others"))
     found(store, history, root)[0].mend()  # type: ignore[misc]
     for letter, status in (("b", "KILLED"), ("c", "FAILED")):
-        told = about(letter * 32)
-        Run(store, told).finish(status, told | {"ended": TIMINGS[0]["time"]})
+        record = about(letter * 32)
+        TrackedRun(store, record).finish(status, record, TIMINGS[0]["time"])
     assert found(store, history, root) == []

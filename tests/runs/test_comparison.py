@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import FINISHED
 from scipy.stats import binomtest
 
-from mnist_lstm.pipeline.result_files import Row
+from mnist_lstm.dvc_cache import Files
+from mnist_lstm.pipeline.result_files import Row, SplitRecord
 from mnist_lstm.runs.comparison import Paired, differing, mcnemar, pair, paired
-from mnist_lstm.runs.history import Files, History, Result
+from mnist_lstm.runs.history import History, Partial, Result
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -57,16 +61,23 @@ class Answered(History):
         ]
 
 
-def answered(answers: str, labels: str = "3 5", sha256: str = "e", **told: object) -> Result:
-    about = {"name": answers, "dataset": "digits", "data": {"test": {"sha256": sha256}}} | told
-    return Result(about, {}, [{"labels": labels, "answers": answers}])
+def answered(
+    answers: str, labels: str = "3 5", sha256: str = "e", dataset: str = "digits"
+) -> Result:
+    data = {"test": SplitRecord("file", 2, sha256)}
+    record = replace(FINISHED, name=answers, dataset=dataset, data=data)
+    return Result(record, {}, [{"labels": labels, "answers": answers}])
+
+
+def committed(answers: str, labels: str = "3 5") -> Partial:
+    """A run of which git has the tables."""
+    return Partial("b", "digits", {}, {}, [{"labels": labels, "answers": answers}])
 
 
 def test_answers_to_the_same_test_images_are_paired() -> None:
     first = answered("3 5")
     assert pair(Answered(), first, answered("3 4")) == Paired(2, 1, 0, 1.0)
-    committed = answered("1 1", data={})  # of which git has the tables, and its labels tell
-    assert pair(Answered(), first, committed) == Paired(2, 2, 0, 0.5)
+    assert pair(Answered(), first, committed("1 1")) == Paired(2, 2, 0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +86,14 @@ def test_answers_to_the_same_test_images_are_paired() -> None:
         (answered("3 4", dataset="mnist"), "its test images are those of mnist, not of digits"),
         (answered("3 4", sha256="f"), "its test images are others, though both are called digits"),
         (answered("3 4", "5 3"), "its test images are others, though both are called digits"),
-        (answered("3 4 1", "3 5 1", data={}), "its test images are others, though both are"),
-        (Result({"name": "b", "dataset": "digits"}, {}), "the answers of b are not in its results"),
+        (committed("3 4 1", "3 5 1"), "its test images are others, though both are"),
+        (Partial("b", "digits", {}, {}), "the answers of b are not in its results"),
     ],
 )
-def test_answers_to_other_images_are_not(other: Result, said: str) -> None:
-    told = pair(Answered(), answered("3 5"), other)
-    assert isinstance(told, str)
-    assert told.startswith(said)
+def test_answers_to_other_images_are_not(other: Result | Partial, said: str) -> None:
+    reason = pair(Answered(), answered("3 5"), other)
+    assert isinstance(reason, str)
+    assert reason.startswith(said)
 
 
 def test_parameters_that_differ_or_are_missing() -> None:

@@ -5,14 +5,21 @@ Real experiments and DVC's cache are met in tests/pipeline.
 
 import hashlib
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from dvc.repo import Repo
+from samples import BEGUN, FINISHED, small_model
 
-from mnist_lstm.pipeline.result_files import write_json, write_rows
-from mnist_lstm.runs.history import History
+from mnist_lstm import UserError
+from mnist_lstm.commands import read_history
+from mnist_lstm.data.sequences import Batches
+from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.pipeline.result_files import EvaluationRecord, Training, write_json, write_rows
+from mnist_lstm.runs.history import History, Partial, unfinished
 
 BELOW = "refs/exps/" + "ab/" + "c" * 38  # as DVC names those of a baseline
 
@@ -43,12 +50,18 @@ class Project:
     def train(self, letter: str) -> None:
         """Leave the results of a training in the workspace, and dvc.lock with them."""
         train, evaluate = self.root / "results" / "train", self.root / "results" / "evaluate"
-        told = {"training_id": letter * 32, "name": letter, "started": f"at {ord(letter)}"}
-        write_json(train / "run.json", told | {"ended": "at", "params": {"seed": ord(letter)}})
+        record = replace(
+            FINISHED,
+            training_id=letter * 32,
+            name=letter,
+            started=f"at {ord(letter)}",
+            params={"seed": ord(letter)},
+        )
+        write_json(train / "run.json", record.as_json())
         for name in ("curve.csv", "timing.csv", "model.safetensors"):
             write_rows(train / name, [{"step": 1, "kind": f"{name} {letter}"}])
         write_json(evaluate / "metrics.json", {"test": {"accuracy": ord(letter) / 1000}})
-        write_json(evaluate / "run.json", {"training_id": letter * 32, "ended": letter})
+        write_json(evaluate / "run.json", vars(EvaluationRecord(letter * 32, "at", letter, {})))
         self.lock(letter)
 
     def lock(self, letter: str) -> None:
@@ -99,7 +112,7 @@ def test_each_result_knows_its_commits_and_experiments(project: Project) -> None
     a, b = history.results
     assert sorted(a.experiments) == ["one", "team/two"]
     assert set(a.commits) == {first, project.git("rev-parse", "HEAD")}
-    assert (b.about["name"], b.commits, b.experiments) == ("b", [], [])
+    assert (b.name, b.commits, b.experiments) == ("b", [], [])
     assert history.head is a
     assert history.workspace is b
     assert history.metrics(b) == {"test": {"accuracy": 0.098}}
@@ -113,7 +126,7 @@ def test_the_latest_evaluation_is_the_last(project: Project) -> None:
     project.commit("a")
     evaluate = project.root / "results" / "evaluate"
     write_json(evaluate / "metrics.json", {"test": {"accuracy": 1}})
-    write_json(evaluate / "run.json", {"training_id": "a" * 32, "ended": "b, later"})
+    write_json(evaluate / "run.json", vars(EvaluationRecord("a" * 32, "at", "b, later", {})))
     (result,) = (history := History(project.root)).results
     assert len(result.evaluations) == 2
     assert history.metrics(result) == {"test": {"accuracy": 1}}
@@ -129,11 +142,8 @@ def test_a_clone_has_the_small_tables_of_a_result(project: Project, tmp_path: Pa
     assert history.elsewhere == 2
     assert result is history.head is history.workspace
     assert result.commits == [commit]
-    assert result.about == {
-        "name": commit[:7],
-        "params": {"fetch": {"dataset": "drawn"}, "seed": ord("a")},
-        "dataset": "drawn",
-    }
+    assert (result.name, result.dataset, result.record) == (commit[:7], "drawn", None)
+    assert result.params == {"fetch": {"dataset": "drawn"}, "seed": ord("a")}
     assert history.metrics(result) == {"test": {"accuracy": 0.097}}
     assert history.rows(result.training, "curve.csv") == [{"step": 1, "kind": "curve.csv a"}]
     assert history.rows(result.training, "timing.csv") == []
@@ -149,4 +159,59 @@ def test_results_in_the_workspace_alone(project: Project) -> None:
     assert history.results == []
     (result,) = history.partial
     assert result is history.workspace
-    assert result.about["name"] == "a"
+    assert result.name == "a"
+
+
+def test_a_repository_that_git_refuses_to_read_is_no_empty_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for its tests
+    with pytest.raises(UserError, match="dubious ownership"):
+        History(project.root)
+
+
+def test_a_record_that_cannot_be_read_is_named_and_left_out(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.train("a")
+    project.cache()
+    project.commit("a")
+    project.train("b")
+    path = project.root / "results" / "train" / "run.json"
+    path.write_text("{}")
+    history = read_history(project.root, "runs")
+    printed = capsys.readouterr().err
+    assert printed == f"mnist-lstm runs: left out: {history.unreadable[0]}\n"
+    assert [result.name for result in history.results] == ["a"]
+    (line,) = history.unreadable
+    assert line.startswith("results/train/run.json: training_id is missing")
+    assert isinstance(history.workspace, Partial)
+    assert history.head is history.results[0]
+
+
+def saved(folder: Path, step: int) -> Checkpoint:
+    model, checkpoint = small_model(), Checkpoint(folder, f"print-{step}")
+    adam = torch.optim.Adam(model.parameters())
+    training = Training(replace(BEGUN, started=f"at {step}"), [{"step": step}])
+    state = {"step": step, "seconds": step / 10, "record": training.as_state()}
+    checkpoint.save(model, adam, Batches(10, 5, torch.Generator()), state)
+    return checkpoint
+
+
+def test_checkpoints_tell_how_far_a_training_is_and_whether_it_goes_on(tmp_path: Path) -> None:
+    saved(tmp_path, 5)
+    with saved(tmp_path, 70).held(lambda _: None):
+        stopped, training = unfinished(tmp_path)
+    assert (stopped.step, stopped.seconds, stopped.at_work) == (5, 0.5, False)
+    assert (training.step, training.at_work) == (70, True)
+    assert training.record.name == "drawn"
+    assert training.rows == [{"step": 70}]
+    assert not unfinished(tmp_path)[1].at_work
+
+
+def test_what_is_no_checkpoint_is_left_out(tmp_path: Path) -> None:
+    path = saved(tmp_path, 5).path
+    for content in (b"", b"short", path.read_bytes()[:100], (8 * b"\xff") + b"{}"):
+        path.write_bytes(content)
+        assert unfinished(tmp_path) == []
+    assert unfinished(tmp_path / "none") == []

@@ -8,7 +8,8 @@ import yaml
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.runs.listing import SECTIONS, Run, assignments, best, ordered, settings, where
+from mnist_lstm.pipeline.params import flatten, short_name
+from mnist_lstm.runs.listing import SECTIONS, Run, assignments, best, matching, ordered
 
 PARAMS = {"seed": 0, "train.learning_rate": 0.001, "train.device": "auto", "train.steps": 100}
 ONE = Run(
@@ -63,11 +64,11 @@ def test_the_best_are_so_on_validation_images_then_by_loss_and_only_when_evaluat
     ],
 )
 def test_runs_are_filtered_by_a_parameter(condition: str, expected: list[str]) -> None:
-    assert names(where(RUNS, [condition])) == expected
+    assert names(matching(RUNS, [condition])) == expected
 
 
 def test_all_conditions_must_hold() -> None:
-    assert where(RUNS, ["learning_rate=0.002", "seed=1"]) == []
+    assert matching(RUNS, ["learning_rate=0.002", "seed=1"]) == []
 
 
 @pytest.mark.parametrize(
@@ -86,9 +87,9 @@ def test_runs_are_sorted(order: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: where(RUNS, ["seed"]), "--where takes KEY=VALUE, such as"),
-        (lambda: where(RUNS, ["rate=1"]), "--where: no run has the parameter 'rate'; there are"),
-        (lambda: where(RUNS, ["train.lernrate=1"]), "did you mean train.learning_rate?"),
+        (lambda: matching(RUNS, ["seed"]), "--where takes KEY=VALUE, such as"),
+        (lambda: matching(RUNS, ["rate=1"]), "--where: no run has the parameter 'rate'; there are"),
+        (lambda: matching(RUNS, ["train.lernrate=1"]), "did you mean train.learning_rate?"),
         (lambda: ordered(RUNS, "tests"), "--sort: no run has the parameter 'tests'"),
         (lambda: ordered(RUNS, "second"), "did you mean seconds?"),
         (lambda: ordered(RUNS, "test"), "would choose by the test images"),
@@ -104,10 +105,10 @@ def test_differences_are_as_a_filter_takes_them() -> None:
     said = assignments(values)
     assert said == ["learning_rate=0.002", "split_seed=null", "device=cpu"]
     run = replace(ONE, params=PARAMS | values)
-    assert where([run], said) == [run]
+    assert matching([run], said) == [run]
 
 
 def test_no_two_parameters_need_their_sections() -> None:
     reference = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    keys = [key.rpartition(".")[2] for key in settings({k: reference[k] for k in SECTIONS})]
+    keys = [short_name(key) for key in flatten({k: reference[k] for k in SECTIONS})]
     assert len(set(keys)) == len(keys) > 10

@@ -4,10 +4,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from samples import FINISHED
 
 from mnist_lstm import UserError
+from mnist_lstm.pipeline.result_files import SplitRecord
 from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.promotion import Entrant, judge, shown
+from mnist_lstm.runs.promotion import decide, entrant_of
+from mnist_lstm.tracking.entrant import Entrant
 
 CHAMPION = Entrant("old", "a" * 32, "1" * 64, "digits", "d" * 64, 200, 0.94)
 
@@ -31,15 +34,15 @@ def challenger(accuracy: float, **other: Any) -> Entrant:
 def test_it_must_be_better_by_more_than_the_margin(
     accuracy: float, margin: float, promotes: bool
 ) -> None:
-    verdict = judge(challenger(accuracy), CHAMPION, margin)
-    assert verdict.promotes == promotes
-    assert shown(challenger(accuracy)) in verdict.why
-    assert "94.00% (188 of 200)" in verdict.why
-    assert f"promote.margin ({margin:g})" in verdict.why
+    decision = decide(challenger(accuracy), CHAMPION, margin)
+    assert decision.promotes == promotes
+    assert challenger(accuracy).summary in decision.why
+    assert "94.00% (188 of 200)" in decision.why
+    assert f"promote.margin ({margin:g})" in decision.why
 
 
 def test_without_a_champion_any_is_good() -> None:
-    assert judge(challenger(0.1), None, 0.5).promotes
+    assert decide(challenger(0.1), None, 0.5).promotes
 
 
 @pytest.mark.parametrize(
@@ -50,14 +53,14 @@ def test_without_a_champion_any_is_good() -> None:
     ],
 )
 def test_other_validation_images_do_not_compare(other: dict[str, str], words: str) -> None:
-    verdict = judge(challenger(1.0, validation_sha256="e" * 64, **other), CHAMPION, 0)
-    assert not verdict.promotes
-    assert words in verdict.why
-    assert "94.00%" in verdict.why
-    assert "100.00%" in verdict.why
+    decision = decide(challenger(1.0, validation_sha256="e" * 64, **other), CHAMPION, 0)
+    assert not decision.promotes
+    assert words in decision.why
+    assert "94.00%" in decision.why
+    assert "100.00%" in decision.why
 
 
-class Told(History):
+class Measured(History):
     """A history with these metrics."""
 
     def __init__(self, metrics: dict[str, Any]) -> None:
@@ -68,20 +71,23 @@ class Told(History):
 
 
 RESULT = Result(
-    {
-        "name": "new",
-        "training_id": "b" * 32,
-        "model_sha256": "2" * 64,
-        "dataset": "digits",
-        "data": {"validation": {"sha256": "d" * 64, "images": 200}},
-    },
+    replace(
+        FINISHED,
+        name="new",
+        training_id="b" * 32,
+        model_sha256="2" * 64,
+        dataset="digits",
+        data={"validation": SplitRecord("file", 200, "d" * 64)},
+    ),
     {},
 )
 
 
 def test_the_accuracy_on_test_images_plays_no_part() -> None:
     of = [
-        Entrant.of(Told({"validation": {"accuracy": 0.96}, "test": {"accuracy": accuracy}}), RESULT)
+        entrant_of(
+            Measured({"validation": {"accuracy": 0.96}, "test": {"accuracy": accuracy}}), RESULT
+        )
         for accuracy in (0.0, 1.0)
     ]
     assert of[0] == of[1] == challenger(0.96)
@@ -90,4 +96,4 @@ def test_the_accuracy_on_test_images_plays_no_part() -> None:
 
 def test_one_that_was_not_evaluated_is_refused() -> None:
     with pytest.raises(UserError, match="new has not been evaluated; `dvc repro`"):
-        Entrant.of(Told({}), RESULT)
+        entrant_of(Measured({}), RESULT)

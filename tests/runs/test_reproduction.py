@@ -1,22 +1,24 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tracked import about
+from samples import FINISHED
 
-from mnist_lstm.runs.reproduction import Made, judge, rows
+from mnist_lstm.pipeline.result_files import SplitRecord
+from mnist_lstm.runs.reproduction import RunResults, compare, rows
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "numpy": "2.4.6", "safetensors": "0.8.0"}
 
 
-def made(accuracy: float = 0.98, **told: Any) -> Made:
-    facts = about() | {"model_sha256": "a" * 64, "versions": VERSIONS} | told
+def made(accuracy: float = 0.98, **other: Any) -> RunResults:
+    record = replace(FINISHED, **{"versions": VERSIONS} | other)
     splits = {"validation": 0.97, "test": accuracy}
-    return Made(facts, {split: {"accuracy": a, "loss": 0.1} for split, a in splits.items()})
+    return RunResults(record, {split: {"accuracy": a, "loss": 0.1} for split, a in splits.items()})
 
 
 def test_the_same_weights_are_identical() -> None:
-    verdict = judge(made(), made(training_id="b" * 32, name="another"), 0.0)
-    assert (verdict.outcome, verdict.reasons) == ("identical", [])
+    outcome = compare(made(), made(training_id="b" * 32, name="another"), 0.0)
+    assert (outcome.outcome, outcome.reasons) == ("identical", [])
 
 
 @pytest.mark.parametrize(
@@ -32,36 +34,36 @@ def test_other_weights_are_close_within_the_tolerance_and_say_why(
     told: dict[str, Any], reason: str
 ) -> None:
     now = made(0.976, model_sha256="b" * 64, **told)
-    verdict = judge(made(), now, 0.005)
-    assert (verdict.outcome, verdict.reasons) == ("close", [reason])
-    verdict = judge(made(), now, 0.003)
-    assert verdict.outcome == "different"
-    assert verdict.reasons == [
+    outcome = compare(made(), now, 0.005)
+    assert (outcome.outcome, outcome.reasons) == ("close", [reason])
+    outcome = compare(made(), now, 0.003)
+    assert outcome.outcome == "different"
+    assert outcome.reasons == [
         reason,
         "test accuracy differs by 0.40%, more than the tolerance of 0.30%",
     ]
 
 
 def test_other_data_is_never_close() -> None:
-    data = about()["data"] | {"train": {"sha256": "0" * 64}}  # type: ignore[operator]
-    verdict = judge(made(), made(model_sha256="b" * 64, data=data), 0.5)
-    assert verdict.outcome == "different"
-    assert verdict.reasons == ["the data is another: the SHA-256 of train is not its own"]
+    data = {**FINISHED.data, "train": SplitRecord("data/train", 10, "0" * 64)}
+    outcome = compare(made(), made(model_sha256="b" * 64, data=data), 0.5)
+    assert outcome.outcome == "different"
+    assert outcome.reasons == ["the data is another: the SHA-256 of train is not its own"]
 
 
 def test_where_nothing_explains_it_the_fingerprint_tells_of_the_code() -> None:
-    (reason,) = judge(made(), made(model_sha256="b" * 64, fingerprint="g"), 0.5).reasons
+    (reason,) = compare(made(), made(model_sha256="b" * 64, fingerprint="g"), 0.5).reasons
     assert reason.startswith("the code is not what ran then, though commit and patch are its own")
-    (reason,) = judge(made(), made(model_sha256="b" * 64), 0.5).reasons
+    (reason,) = compare(made(), made(model_sha256="b" * 64), 0.5).reasons
     assert reason.startswith("nothing that was recorded differs")
 
 
 def test_without_an_evaluation_only_the_weights_count() -> None:
-    then = Made(made().about)
-    assert judge(then, made(), 0.0).outcome == "identical"
-    verdict = judge(then, made(model_sha256="b" * 64, threads=3), 1.0)
-    assert verdict.outcome == "different"
-    assert verdict.reasons[-1] == "there is no evaluation of it to compare with"
+    then = RunResults(made().record)
+    assert compare(then, made(), 0.0).outcome == "identical"
+    outcome = compare(then, made(model_sha256="b" * 64, threads=3), 1.0)
+    assert outcome.outcome == "different"
+    assert outcome.reasons[-1] == "there is no evaluation of it to compare with"
 
 
 def test_the_table_has_both() -> None:

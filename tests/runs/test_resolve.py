@@ -2,33 +2,39 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from samples import FINISHED
 from tracked import about
 
 from mnist_lstm import UserError
-from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.resolve import NoSuchRun, find, label
-from mnist_lstm.tracking.projection import Run
+from mnist_lstm.runs.history import History, Partial, Result
+from mnist_lstm.runs.resolve import NoSuchRun, find, find_recorded, label
+from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.store import open_store
 
 
 class Recorded(History):
     """A history of these results."""
 
-    def __init__(self, root: Path, *results: Result, partial: tuple[Result, ...] = ()) -> None:
+    def __init__(self, root: Path, *results: Result, partial: tuple[Partial, ...] = ()) -> None:
         self.root, self.results, self.partial = root, list(results), list(partial)
 
 
 def result(name: str, training_id: str, *experiments: str) -> Result:
-    return Result(about(training_id * 16) | {"name": name}, {}, experiments=list(experiments))
+    return Result(
+        replace(FINISHED, training_id=training_id * 16, name=name),
+        {},
+        experiments=list(experiments),
+    )
 
 
 FIRST = result("digits-seed-0-1b1b1b", "1b")
 SHARED = result("wide", "2c", "wide", "wide-again")
 OTHER = result("wider", "2d", "wider")
-BASELINE = Result({"name": "e22c829", "params": {}}, {}, commits=["e22c829" + "0" * 33])
+BASELINE = Partial("e22c829", None, {}, {}, commits=["e22c829" + "0" * 33])
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def test_two_of_the_same_name_are_told_apart_by_their_ids(tmp_path: Path) -> Non
     twice = Recorded(tmp_path, result("same", "3e"), result("same", "3f"))
     with pytest.raises(UserError, match=r"same \(id 3e3e3e3e\), same \(id 3f3f3f3f\)"):
         find(twice, "same")
-    assert find(twice, "3f").about["training_id"] == "3f" * 16
+    assert find(twice, "3f").record.training_id == "3f" * 16
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_results_that_are_elsewhere_are_no_run_to_work_with(history: History) ->
     for text in ("e22c829", BASELINE.commits[0], "e2"):
         with pytest.raises(NoSuchRun, match="e22c829 is recorded, but its results are not here"):
             find(history, text)
-        assert find(history, text, partial=True) is BASELINE
+        assert find_recorded(history, text) is BASELINE
 
 
 def test_a_project_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
@@ -110,11 +116,11 @@ def test_mlflow_is_asked_for_its_ids_and_for_names_given_there(
 ) -> None:
     shutil.copy(fresh_store, history.root)
     store = open_store(history.root)
-    run = Run(store, OTHER.about)
+    run = TrackedRun(store, OTHER.record)
     store.client.update_run(run.id, name="the good one")
-    gone = Run(store, about("4a" * 16))
+    gone = TrackedRun(store, about("4a" * 16))
     assert find(history, run.id) is find(history, run.id[:12]) is OTHER
-    assert find(history, "the good one") is OTHER
+    assert find(history, "the good one") is find(history, "the go") is OTHER
     with pytest.raises(NoSuchRun, match=r"a run in MLflow \(drawn\), but has no results here"):
         find(history, gone.id)
     with pytest.raises(NoSuchRun, match="no run is called 'the bad one'"):

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from mnist_lstm import UserError
-from mnist_lstm.commands.seeds import _told, changes
+from mnist_lstm.commands.seeds import changes, format_summary
 from mnist_lstm.runs.seeds import summary
 
 
@@ -22,11 +22,11 @@ def test_the_interval_is_students() -> None:
 def test_one_seed_has_no_spread() -> None:
     found = summary([0.98])
     assert (found.mean, found.deviation, found.low, found.high) == (0.98, None, None, None)
-    assert _told(found) == "98.00%; a spread takes two seeds"
+    assert format_summary(found) == "98.00%; a spread takes two seeds"
 
 
 def test_equal_figures_have_an_interval_of_no_width() -> None:
-    assert _told(summary([0.98, 0.98])) == (
+    assert format_summary(summary([0.98, 0.98])) == (
         "mean 98.00%, standard deviation 0.00 points, 95 % interval of the mean 98.00% to 98.00%"
     )
 

@@ -8,17 +8,17 @@ from tracked import ROWS, TIMINGS, about
 
 from mnist_lstm.tracking import follower
 from mnist_lstm.tracking.follower import Follower
-from mnist_lstm.tracking.projection import Run, runs
+from mnist_lstm.tracking.projection import TrackedRun, runs
 from mnist_lstm.tracking.store import Store, TrackingError
 
-ENDED = about() | {"ended": TIMINGS[-1]["time"]}
+ENDED = TIMINGS[-1]["time"]
 
 
 def test_the_store_has_it_all_at_the_end(root: Path, store: Store) -> None:
     followed = Follower(root, about(), report=pytest.fail)
     for row, timing in zip(ROWS, TIMINGS, strict=True):
         followed.log_rows([row], [timing])
-    followed.finish("KILLED", ENDED)
+    followed.finish("KILLED", about(), ENDED)
     (run,) = runs(store)
     assert run.info.status == "KILLED"
     assert "trainer" not in run.data.tags
@@ -33,7 +33,7 @@ def test_it_can_be_seen_while_it_trains(root: Path, store: Store) -> None:
         pass
     assert found[0].info.status == "RUNNING"
     assert found[0].data.tags["trainer"] == follower.trainer(root, "f")
-    followed.finish("FINISHED", ENDED)
+    followed.finish("FINISHED", about(), ENDED)
 
 
 def test_a_store_that_fails_is_said_once_and_tried_again(
@@ -41,22 +41,22 @@ def test_a_store_that_fails_is_said_once_and_tried_again(
 ) -> None:
     """It fails twice, with rows lost on the way, and comes back."""
     monkeypatch.setattr(follower, "PAUSES", (0.01, 0.01))
-    failures, log_rows = [1, 2], Run.log_rows
+    failures, log_rows = [1, 2], TrackedRun.log_rows
     back = threading.Event()
 
-    def fail_twice(self: Run, *arguments: object) -> None:
+    def fail_twice(self: TrackedRun, *arguments: object) -> None:
         if failures:
             raise TrackingError(f"away: {failures.pop(0)}")
         log_rows(self, *arguments)  # type: ignore[arg-type]
         back.set()
 
-    monkeypatch.setattr(Run, "log_rows", fail_twice)
+    monkeypatch.setattr(TrackedRun, "log_rows", fail_twice)
     said: list[str] = []
     followed = Follower(root, about(), said.append)
     followed.log_rows(ROWS[:1], TIMINGS[:1])
     assert back.wait(60)
     followed.log_rows(ROWS[1:], TIMINGS[1:])
-    followed.finish("FINISHED", ENDED)
+    followed.finish("FINISHED", about(), ENDED)
     assert said == ["away: 1; training goes on, and evaluate will try again"]
     (run,) = runs(store)
     assert run.info.status == "FINISHED"

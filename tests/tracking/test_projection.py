@@ -13,7 +13,7 @@ from tracked import ROWS, TIMINGS, about, contents, evaluated
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import Classifier, RowLSTM
 from mnist_lstm.pipeline.result_files import write_json
-from mnist_lstm.tracking.projection import Run, differences, project, runs
+from mnist_lstm.tracking.projection import TrackedRun, differences, project, runs
 from mnist_lstm.tracking.store import Store
 from mnist_lstm.tracking.view import View
 
@@ -87,7 +87,7 @@ def test_a_lost_run_is_made_anew_from_its_files(
 
 
 def test_a_half_logged_run_is_completed(store: Store, results: Path) -> None:
-    begun = Run(store, about())
+    begun = TrackedRun(store, about())
     begun.log_trainer("here")
     begun.log_rows(ROWS[:1], TIMINGS[:1])
     (run,) = runs(store)
@@ -169,9 +169,9 @@ def test_a_new_evaluation_is_added_behind_the_earlier(
 
 
 def test_two_trainings_of_one_fingerprint_are_two_runs(store: Store) -> None:
-    one, two = Run(store, about("1" * 32)), Run(store, about("2" * 32))
+    one, two = TrackedRun(store, about("1" * 32)), TrackedRun(store, about("2" * 32))
     assert one.id != two.id
-    assert Run(store, about("1" * 32)).id == one.id
+    assert TrackedRun(store, about("1" * 32)).id == one.id
 
 
 def test_a_training_without_an_evaluation_is_shown(store: Store, results: Path) -> None:

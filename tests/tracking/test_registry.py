@@ -15,9 +15,9 @@ from tracked import about, evaluated, leave_results
 
 from mnist_lstm.cli import main
 from mnist_lstm.learning.model import Classifier, RowLSTM
-from mnist_lstm.pipeline.result_files import read_json, write_json
-from mnist_lstm.runs.promotion import Entrant
+from mnist_lstm.pipeline.result_files import SplitRecord, read_run, write_json
 from mnist_lstm.tracking import registry
+from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import Store, TrackingError, open_store
 from mnist_lstm.tracking.view import View
@@ -30,7 +30,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Path:
     shutil.copy(fresh_store, folder)
     for number, letter in enumerate("abc"):
         torch.manual_seed(number)
-        results = leave_results(folder / letter, **about(letter * 32))
+        results = leave_results(folder / letter, about(letter * 32))
         project(open_store(folder), View.read(results / "train"))
     return folder
 
@@ -46,7 +46,7 @@ def entrants(root: Path) -> list[Entrant]:
     """The three models."""
     made = []
     for number, letter in enumerate("abc"):
-        digest = read_json(root / letter / "train" / "run.json")["model_sha256"]
+        digest = read_run(root / letter / "train" / "run.json").model_sha256
         made.append(Entrant(letter, letter * 32, digest, "drawn", "d" * 64, 10, number / 10))
     return made
 
@@ -181,8 +181,8 @@ def test_a_champion_whose_results_are_gone_is_judged_by_its_tags(
     for letter in "abc":
         shutil.rmtree(root / letter)
     torch.manual_seed(3)
-    data = {"validation": {"sha256": "d" * 64, "images": 10}}
-    results = leave_results(root / "results", **about("e" * 32) | {"data": data})
+    data = {**about().data, "validation": SplitRecord("file", 10, "d" * 64)}
+    results = leave_results(root / "results", about("e" * 32, data=data))
     evaluated(results / "evaluate", "2026-01-02T04:00:00+00:00", 10, training_id="e" * 32)
     write_json(results / "evaluate" / "metrics.json", {"validation": {"accuracy": accuracy}})
     for name in ("dvc.yaml", "params.yaml"):

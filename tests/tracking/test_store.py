@@ -15,7 +15,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from tracked import leave_results
 
 from mnist_lstm.tracking.projection import differences, project, runs
-from mnist_lstm.tracking.store import EXPERIMENT, TrackingError, open_store, shown, uri_of
+from mnist_lstm.tracking.store import EXPERIMENT, TrackingError, open_store, printable, uri_of
 from mnist_lstm.tracking.view import View
 
 
@@ -113,7 +113,7 @@ def test_one_that_does_not_open_is_a_line(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(TrackingError, match=r"^MLflow store http://…@127\.0\.0\.1:9: ") as error:
         open_store(tmp_path)
     assert "\n" not in str(error.value)
-    assert shown("http://127.0.0.1:9") == "http://127.0.0.1:9"
+    assert printable("http://127.0.0.1:9") == "http://127.0.0.1:9"
 
 
 def test_no_usage_reports_are_sent() -> None:

@@ -2,15 +2,24 @@
 
 import hashlib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import mlflow
-from samples import small_model
+from samples import BEGUN, small_model
 
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.fit import Evaluation
-from mnist_lstm.pipeline.result_files import Training, row, write_json, write_rows
+from mnist_lstm.pipeline.result_files import (
+    EvaluationRecord,
+    RunRecord,
+    Training,
+    row,
+    write_json,
+    write_rows,
+)
 from mnist_lstm.pipeline.timing import Timing
 from mnist_lstm.tracking.store import Store
 
@@ -32,42 +41,18 @@ TIMINGS = [
 ]
 
 
-def about(training_id: str = "a" * 32) -> dict[str, object]:
-    return {
-        "training_id": training_id,
-        "name": "drawn",
-        "started": "2026-01-02T03:04:00+00:00",
-        "fingerprint": "f",
-        "dataset": "drawn",
-        "image": [8, 8],
-        "data": {
-            split: {"file": f"data/{split}", "images": 10, "sha256": letter * 64}
-            for split, letter in (("train", "d"), ("test", "e"))
-        },
-        "device": "cpu",
-        "threads": 2,
-        "precision": "float32",
-        "commit": "c" * 40,
-        "dirty": True,
-        "dvc_experiment": None,
-        "versions": {"torch": "1"},
-        "params": {
-            "seed": 0,
-            "model": {"num_layers": 2, "hidden_size": 16, "dropout": 0.5},
-            "augment": {},
-            "train": {"steps": 1000, "batch_size": 128, "learning_rate": 0.01},
-        },
-        "patch": "diff",
-    }
+def about(training_id: str = "a" * 32, **other: Any) -> RunRecord:
+    """The record of a training that has begun."""
+    return replace(BEGUN, training_id=training_id, **other)
 
 
-def leave_results(folder: Path, **told: object) -> Path:
+def leave_results(folder: Path, record: RunRecord | None = None) -> Path:
     """What train and evaluate leave in a folder."""
-    model = small_model()
-    model.save(folder / "train" / "model.safetensors")
-    ended = {"ended": TIMINGS[-1]["time"]}
-    digest = {"model_sha256": sha256(folder / "train" / "model.safetensors")}
-    Training(about() | told | ended | digest, ROWS, TIMINGS).write(folder / "train")
+    small_model().save(folder / "train" / "model.safetensors")
+    finished = (record or about()).finished(
+        TIMINGS[-1]["time"], sha256(folder / "train" / "model.safetensors")
+    )
+    Training(finished, ROWS, TIMINGS).write(folder / "train")
     write_json(folder / "evaluate" / "metrics.json", {"test": {"accuracy": 0.1, "loss": 0.2}})
     write_rows(folder / "evaluate" / "predictions.csv", [{"actual": 1, "predicted": 1}])
     evaluated(folder / "evaluate", "2026-01-02T04:00:00+00:00", batch_size=10)
@@ -76,8 +61,8 @@ def leave_results(folder: Path, **told: object) -> Path:
 
 def evaluated(folder: Path, ended: str, batch_size: int, training_id: str = "a" * 32) -> Path:
     """The run.json of an evaluation."""
-    settings = {"params": {"evaluate.batch_size": batch_size}, "ended": ended}
-    write_json(folder / "run.json", {"training_id": training_id} | settings)
+    settings = {"evaluate.batch_size": batch_size}
+    write_json(folder / "run.json", vars(EvaluationRecord(training_id, ended, ended, settings)))
     return folder
 
 

@@ -1,4 +1,4 @@
-from mnist_lstm.views.text_table import fits, table, width
+from mnist_lstm.views.text_table import fits, markdown, table, width
 
 ROWS = [("run", "steps", "what is different"), ("one-two", "5", "a=1 b=2"), ("three", "2,000", "")]
 
@@ -30,3 +30,12 @@ def test_words_break_at_hyphens_alone() -> None:
 
 def test_a_pipe_has_no_width() -> None:
     assert width() is None
+
+
+def test_markdown_is_aligned_in_plain_text_too() -> None:
+    assert markdown(ROWS, right=" r").splitlines() == [
+        "| run     | steps | what is different |",
+        "| ------- | ----: | ----------------- |",
+        "| one-two |     5 | a=1 b=2           |",
+        "| three   | 2,000 |                   |",
+    ]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN
+from mnist_lstm.commands import RUN, read_history
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.comparison import Paired
-    from mnist_lstm.runs.history import History, Result
+    from mnist_lstm.runs.history import History, Partial, Result
     from mnist_lstm.runs.listing import Run
 
 HELP = f"""\
@@ -30,8 +30,8 @@ one's, 2 when a run is not known or known by several."""
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("first", metavar="RUN", help="the one that the others are held against")
-    parser.add_argument("others", metavar="RUN", nargs="+", help="another, as many as you like")
+    parser.add_argument("first", metavar="RUN", help="the run that the others are compared with")
+    parser.add_argument("others", metavar="RUN", nargs="+", help="another run; may be repeated")
     parser.add_argument(
         "--out",
         metavar="FILE",
@@ -46,11 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import listing
     from mnist_lstm.runs.comparison import differing, pair
-    from mnist_lstm.runs.history import History
     from mnist_lstm.views import figures
 
     root = stage.root()
-    history = History(root)
+    history = read_history(root, "compare")
     results = _find(history, [arguments.first, *arguments.others])
     runs = [listing.of_result(history, result) for result in results]
     names = _names(runs)
@@ -67,26 +66,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     keys = differing([run.params for run in runs])
     if arguments.json:
-        told = {
+        answer = {
             "runs": [vars(run) for run in runs],
             "differing": keys,
-            "against_first": [_told(name, one) for name, one in pairs.items()],
+            "against_first": [_as_json(name, paired) for name, paired in pairs.items()],
             "picture": str(picture),
         }
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         _print(names, runs, keys, pairs)
         print(f"\ncurves: {picture}")
-    return 1 if any(isinstance(one, str) for one in pairs.values()) else 0
+    return 1 if any(isinstance(found, str) for found in pairs.values()) else 0
 
 
-def _find(history: "History", texts: Sequence[str]) -> list["Result"]:
+def _find(history: "History", texts: Sequence[str]) -> list["Result | Partial"]:
     """The runs of these names, none of them twice."""
-    from mnist_lstm.runs.resolve import find, label
+    from mnist_lstm.runs.resolve import find_recorded, label
 
-    found: list[Result] = []
+    found: list[Result | Partial] = []
     for text in texts:
-        result = find(history, text, partial=True)
+        result = find_recorded(history, text)
         for other, before in zip(texts, found, strict=False):
             if result is before:
                 raise UserError(f"{other!r} and {text!r} are one run, {label(result)}")
@@ -103,7 +102,7 @@ def _names(runs: Sequence["Run"]) -> list[str]:
     ]
 
 
-def _told(name: str, pair: "Paired | str") -> dict[str, Any]:
+def _as_json(name: str, pair: "Paired | str") -> dict[str, Any]:
     if isinstance(pair, str):
         return {"name": name, "not_paired": pair}
     return {"name": name, **vars(pair), "more_than_chance": pair.more_than_chance}
@@ -121,10 +120,10 @@ def _print(
     for split in ("validation", "test"):
         for figure, form in (("accuracy", ".2%"), ("loss", ".5f")):
             values = [getattr(run, f"{split}_{figure}") for run in runs]
-            rows.append([f"{split} {figure}", *(_shown(value, form) for value in values)])
+            rows.append([f"{split} {figure}", *(_format(value, form) for value in values)])
     rows += [
-        ["steps", *(_shown(run.steps, ",") for run in runs)],
-        ["seconds", *(_shown(run.seconds, ",.1f") for run in runs)],
+        ["steps", *(_format(run.steps, ",") for run in runs)],
+        ["seconds", *(_format(run.seconds, ",.1f") for run in runs)],
         ["device", *(run.device or "–" for run in runs)],
         ["state", *(run.state for run in runs)],
     ]
@@ -135,12 +134,12 @@ def _print(
 
 
 def _values(runs: Sequence["Run"], key: str) -> list[str]:
-    from mnist_lstm.runs.listing import shown
+    from mnist_lstm.runs.listing import format_value
 
-    return [shown(run.params[key]) if key in run.params else "–" for run in runs]
+    return [format_value(run.params[key]) if key in run.params else "–" for run in runs]
 
 
-def _shown(value: float | None, form: str) -> str:
+def _format(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 

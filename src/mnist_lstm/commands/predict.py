@@ -14,7 +14,7 @@ from mnist_lstm.commands import RUN
 if TYPE_CHECKING:
     import numpy as np
 
-    from mnist_lstm.runs.predictor import Chosen
+    from mnist_lstm.runs.predictor import Predictor
 
 HELP = f"""\
 What PNG or JPEG pictures show, with the probability that the model gives to it. A picture may be of
@@ -71,14 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     if arguments.named is not None:
-        one = predictor.of_run(root, arguments.named)
+        chosen = predictor.of_run(root, arguments.named)
     elif arguments.model is not None:
-        one = predictor.of_file(root, arguments.model)
+        chosen = predictor.of_file(root, arguments.model)
     else:
-        one = predictor.of_project(root)
-    print(f"mnist-lstm predict: model: {one.source}", file=sys.stderr)
+        chosen = predictor.of_project(root)
+    print(f"mnist-lstm predict: model: {chosen.source}", file=sys.stderr)
 
-    form = photo.form_of(one.dataset, *one.image)
+    form = photo.form_of(chosen.dataset, *chosen.image)
     files, images, errors = [], [], []
     for path in arguments.images:
         try:
@@ -93,24 +93,24 @@ def run(arguments: argparse.Namespace) -> int:
             except UserError as error:
                 errors.append(_refused(file, error))
     seen = photo.together(images, form)
-    beliefs = _beliefs(one, seen, after_each_row=arguments.explain)
+    beliefs = _beliefs(chosen, seen, after_each_row=arguments.explain)
     names = _names(files)
     if arguments.show:
         for name, image in zip(names, seen, strict=True):
             factor = max(1, 280 // max(image.shape))
             _write(arguments.show / f"{name}.seen.png", photo.enlarged(image, factor))
     if arguments.json:
-        told = [
-            _told(file, belief, one.classes, rows=arguments.explain)
+        answers = [
+            _as_json(file, belief, chosen.classes, rows=arguments.explain)
             for file, belief in zip(files, beliefs, strict=True)
         ]
-        print(json.dumps([*told, *errors], indent=2, ensure_ascii=False))
+        print(json.dumps([*answers, *errors], indent=2, ensure_ascii=False))
     else:
-        _print(files, seen, beliefs, one.classes, explain=arguments.explain)
+        _print(files, seen, beliefs, chosen.classes, explain=arguments.explain)
     if arguments.explain:
         folder = arguments.show or FOLDER
         for name, file, image, belief in zip(names, files, seen, beliefs, strict=True):
-            _draw(folder / f"{name}.belief.png", file.name, image, belief, one.classes)
+            _draw(folder / f"{name}.belief.png", file.name, image, belief, chosen.classes)
         if files:
             print(f"mnist-lstm predict: pictures: {folder}", file=sys.stderr)
     return 1 if errors else 0
@@ -121,7 +121,7 @@ def _refused(path: Path, error: UserError) -> dict[str, str]:
     return {"file": str(path), "error": str(error)}
 
 
-def _beliefs(one: "Chosen", images: "np.ndarray", *, after_each_row: bool) -> "np.ndarray":
+def _beliefs(chosen: "Predictor", images: "np.ndarray", *, after_each_row: bool) -> "np.ndarray":
     """Probabilities after each row, or after the last alone: (N, T, D) -> (N, T or 1, C)."""
     import torch
 
@@ -133,15 +133,15 @@ def _beliefs(one: "Chosen", images: "np.ndarray", *, after_each_row: bool) -> "n
     if after_each_row:
         from mnist_lstm.learning.evaluation import read_row_by_row  # a second, with scikit-learn
 
-        logits = read_row_by_row(one.model, pixels.split(1000))
+        logits = read_row_by_row(chosen.model, pixels.split(1000))
     else:
-        logits = infer(one.model, pixels, 1000)[:, None]
+        logits = infer(chosen.model, pixels, 1000)[:, None]
     beliefs: np.ndarray = logits.double().softmax(dim=2).numpy()
     return beliefs
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """A name each for what is written of it, none of them twice."""
+    """A name for the pictures of each file, none of them twice."""
     names: list[str] = []
     for file in files:
         name, number = file.stem, 1
@@ -161,19 +161,19 @@ def _write(path: Path, picture: Any) -> None:
         raise UserError(f"{path}: {error.strerror}; name another folder with --show") from None
 
 
-def _told(
+def _as_json(
     file: Path, belief: "np.ndarray", classes: Sequence[str], *, rows: bool
 ) -> dict[str, Any]:
     last = belief[-1]
-    told = {
+    answer: dict[str, Any] = {
         "file": str(file),
         "class": classes[last.argmax()],
         "probability": float(last.max()),
         "probabilities": dict(zip(classes, last.tolist(), strict=True)),
     }
     if rows:
-        told["rows"] = [dict(zip(classes, row.tolist(), strict=True)) for row in belief]
-    return told
+        answer["rows"] = [dict(zip(classes, row.tolist(), strict=True)) for row in belief]
+    return answer
 
 
 def _print(
@@ -200,12 +200,12 @@ def _print(
 
 
 def _percent(share: float) -> str:
-    """Never 100 %, of which no model is."""
+    """A probability as a percentage, never 100 %."""
     return ">99.99%" if share > 0.99995 else f"{share:.2%}"
 
 
 def _bars(image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]) -> list[str]:
-    """A line a row: the row's pixels, and the two classes that the model believes in most."""
+    """A line for each row: its pixels, and the two most probable classes."""
     wide = max(map(len, classes))
     lines = []
     for number, (pixels, row) in enumerate(zip(image, belief, strict=True), start=1):

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN
+from mnist_lstm.commands import RUN, read_history
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
-    from mnist_lstm.runs.promotion import Entrant
+    from mnist_lstm.tracking.entrant import Entrant
     from mnist_lstm.tracking.registry import Version
 
 HELP = f"""\
@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Hold the run's model against the champion, and register and promote it; or go back."""
+    """Compare the run's model with the champion, register and promote it; or go back."""
     _check(arguments)
     return _roll_back(arguments) if arguments.rollback else _promote(arguments)
 
@@ -63,15 +63,14 @@ def _check(arguments: argparse.Namespace) -> None:
 def _promote(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.pipeline.params import load
-    from mnist_lstm.runs.history import History
-    from mnist_lstm.runs.promotion import Entrant, judge
+    from mnist_lstm.runs.promotion import decide, entrant_of
     from mnist_lstm.runs.resolve import find
 
     root = stage.root()
     margin = load(root / "params.yaml").promote.margin
-    history = History(root)
+    history = read_history(root, "promote")
     result = find(history, arguments.run_name)
-    entrant = Entrant.of(history, result)
+    entrant = entrant_of(history, result)
 
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking import registry  # seconds, so only for a run that can be promoted
@@ -81,50 +80,50 @@ def _promote(arguments: argparse.Namespace) -> int:
     store = open_store(root)
     champion = registry.champion(store)
     if champion and champion.model_sha256 == entrant.model_sha256:
-        print(f"{entrant.name} is the champion already, {_called(champion)}")
+        print(f"{entrant.name} is the champion already, {_name_of(champion)}")
         return 0
     defender = _now(history, champion) if champion else None
-    verdict = judge(entrant, defender, margin)
-    promotes = verdict.promotes or arguments.force
+    decision = decide(entrant, defender, margin)
+    promotes = decision.promotes or arguments.force
     version = None
     if not arguments.dry_run:
         project(store, view(history, result))
         version = registry.register(store, entrant)
         if promotes:
-            told = _told(arguments, why=verdict.why, margin=margin)
-            told["validation_accuracy"] = entrant.validation_accuracy
+            notes = _notes(arguments, why=decision.why, margin=margin)
+            notes["validation_accuracy"] = entrant.validation_accuracy
             if champion and defender:
-                told["instead_of"] = champion.number
-                told["its_validation_accuracy"] = defender.validation_accuracy
-            registry.promote(store, version, champion, told)
-    _say(entrant, version, promotes, verdict.why, arguments)
+                notes["instead_of"] = champion.number
+                notes["its_validation_accuracy"] = defender.validation_accuracy
+            registry.promote(store, version, champion, notes)
+    _report(entrant, version, promotes, decision.why, arguments)
     return 0 if promotes else 1
 
 
 def _now(history: "History", champion: "Version") -> "Entrant":
-    """The champion as its results have it; where they are gone, as its version's tags do."""
-    from mnist_lstm.runs.promotion import Entrant
+    """The champion, from its results or, where they are gone, from the tags of its version."""
+    from mnist_lstm.runs.promotion import entrant_of
 
     for result in history.results:
-        if result.about["training_id"] == champion.training_id and result.evaluations:
-            return Entrant.of(history, result)
+        if result.record.training_id == champion.training_id and result.evaluations:
+            return entrant_of(history, result)
     return champion.entrant
 
 
-def _say(
+def _report(
     entrant: "Entrant",
     version: "Version | None",
     promotes: bool,
     why: str,
     arguments: argparse.Namespace,
 ) -> None:
-    """What was done, or would be, and the figures."""
+    """Print what was done, or would be, and the figures."""
     if promotes:
-        what = f"is the champion now, {_called(version)}" if version else "would be the champion"
+        what = f"is the champion now, {_name_of(version)}" if version else "would be the champion"
         forced = f"; by --force, because: {arguments.because.strip()}" if arguments.force else ""
         print(f"{entrant.name} {what}: {why}{forced}")
         return
-    what = f"is not the champion, but {_called(version)}" if version else "would not be promoted"
+    what = f"is not the champion, but {_name_of(version)}" if version else "would not be promoted"
     hint = 'to promote it all the same: --force --because "…"'
     print(f"mnist-lstm promote: {entrant.name} {what}: {why}; {hint}", file=sys.stderr)
 
@@ -139,23 +138,23 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         back = registry.former(store)
     else:
-        back = registry.roll_back(store, _told(arguments))
-    since = f" before {left.entrant.name}, {_called(left)}" if left else ""
+        back = registry.roll_back(store, _notes(arguments))
+    since = f" before {left.entrant.name}, {_name_of(left)}" if left else ""
     if back is None:
         before = since and f"{since},"
         print(f"mnist-lstm promote: there is no champion{before} to go back to", file=sys.stderr)
         return 1
     what = "would be the champion" if arguments.dry_run else "is the champion"
-    print(f"{back.entrant.name} {what} again, {_called(back)}, as{since or ' it was'}")
+    print(f"{back.entrant.name} {what} again, {_name_of(back)}, as{since or ' it was'}")
     return 0
 
 
-def _told(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
-    """What is recorded of a promotion or of a return."""
+def _notes(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """The note that records a promotion or a return."""
     reason = {"because": arguments.because.strip()} if arguments.because else {}
     forced = {"forced": True} if arguments.force else {}
     return {"at": datetime.now(UTC).isoformat(timespec="seconds")} | reason | forced | more
 
 
-def _called(version: "Version") -> str:
+def _name_of(version: "Version") -> str:
     return f"version {version.number} of row-lstm"

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
+from mnist_lstm.commands import read_history
 
 if TYPE_CHECKING:
     from mnist_lstm.pipeline.result_files import Row
-    from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.history import History, Partial, Result
     from mnist_lstm.views.html_page import Picture, Section
 
 HELP = """\
@@ -38,9 +39,19 @@ FIGURES = (
 class Side:
     """The results of the workspace, or the committed ones."""
 
-    about: Mapping[str, Any]
+    recorded: "Result | Partial | None"
     metrics: Mapping[str, Any]
     curve: Sequence["Row"]
+
+    @property
+    def dataset(self) -> str | None:
+        """The data set, where it is known."""
+        return self.recorded.dataset if self.recorded else None
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The parameters, where they are known."""
+        return self.recorded.params if self.recorded else {}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,18 +65,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read both results, draw, write the page, tell where it is."""
+    """Read both results, draw, write the page, print its path."""
     from mnist_lstm.files import write_atomically
     from mnist_lstm.pipeline import stage
     from mnist_lstm.pipeline.result_files import read_rows
-    from mnist_lstm.runs.history import History
     from mnist_lstm.views.html_page import page
 
     root = stage.root()
-    history = History(root)
+    history = read_history(root, "report")
     here, committed = _workspace(history), _committed(history)
-    dataset = here.about.get("dataset")
-    published = read_rows(root / "data" / "published_curve.csv") if dataset == "mnist" else []
+    published = read_rows(root / "data" / "published_curve.csv") if here.dataset == "mnist" else []
     sections = [
         _metrics(here, committed, published),
         _curves(here, committed, published),
@@ -84,12 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _workspace(history: "History") -> Side:
     from mnist_lstm.pipeline.result_files import read_json, read_rows
 
-    about = history.workspace.about if history.workspace else {}
-    return Side(about, read_json(history.root / METRICS), read_rows(history.root / CURVE))
+    return Side(
+        history.workspace, read_json(history.root / METRICS), read_rows(history.root / CURVE)
+    )
 
 
 def _committed(history: "History") -> Side | None:
-    """What HEAD has; None where it has no results."""
+    """The results of HEAD; None where it has none."""
     from mnist_lstm.pipeline.result_files import read_json, read_rows
 
     contents = {name: history.committed(name) for name in (METRICS, CURVE)}
@@ -100,23 +110,23 @@ def _committed(history: "History") -> Side | None:
             (Path(scratch) / Path(name).name).write_bytes(content)
         metrics = read_json(Path(scratch) / "metrics.json")
         curve = read_rows(Path(scratch) / "curve.csv")
-    return Side(history.head.about if history.head else {}, metrics, curve)
+    return Side(history.head, metrics, curve)
 
 
 def _name(side: Side, otherwise: str) -> str:
-    return str(side.about.get("name", otherwise))
+    return side.recorded.name if side.recorded else otherwise
 
 
 def _introduction(here: Side) -> str:
-    about = here.about
-    if "training_id" not in about:
+    record = here.recorded.record if here.recorded else None
+    if record is None:
         return "It was made on another machine: of it, the small tables that are in git are here."
-    changed = ", with changes" if about["dirty"] else ""
-    commit = f"commit {about['commit'][:10]}{changed}" if about["commit"] else "no commit"
+    changed = ", with changes" if record.dirty else ""
+    commit = f"commit {record.commit[:10]}{changed}" if record.commit else "no commit"
     return (
-        f"A dropout LSTM that reads {about['dataset']} a pixel row at a time, trained on "
-        f"{about['device']} by the code of {commit}, until {_minute(about['ended'])}. Its "
-        f"training_id is {about['training_id']}."
+        f"A dropout LSTM that reads {record.dataset} a pixel row at a time, trained on "
+        f"{record.device} by the code of {commit}, until {_minute(record.ended)}. Its "
+        f"training_id is {record.training_id}."
     )
 
 
@@ -125,22 +135,23 @@ def _minute(time: str) -> str:
 
 
 def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
-    """What came of it, what it was made with, and what is different in HEAD."""
+    """The table of metrics, and of the parameters that differ from HEAD."""
+    from mnist_lstm.pipeline.params import flatten
     from mnist_lstm.runs.comparison import differing
-    from mnist_lstm.runs.listing import settings, shown
+    from mnist_lstm.runs.listing import format_value
     from mnist_lstm.views.html_page import Section, Table
 
     titles = ["", "workspace", *(["committed (HEAD)", "difference"] if committed else [])]
     rows = [titles + ["published script"] * bool(published)]
     for title, split, key in FIGURES:
         row, now = [title], here.metrics[split][key]
-        row.append(_shown(now, key))
+        row.append(_format(now, key))
         if committed:
             before = committed.metrics[split][key]
-            row += [_shown(before, key), _difference(now - before, key)]
+            row += [_format(before, key), _difference(now - before, key)]
         if published:
             final = published[-1]["test_accuracy"]
-            row.append(_shown(final, key) if (split, key) == ("test", "accuracy") else "")
+            row.append(_format(final, key) if (split, key) == ("test", "accuracy") else "")
         rows.append(row)
     steps = ["steps", f"{here.curve[-1]['step']:,}"]
     if committed:
@@ -155,16 +166,19 @@ def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> 
         parts.append("HEAD has no results to compare these with: commit some that you like.")
     elif here.metrics == committed.metrics and here.curve == committed.curve:
         parts.append("The results in the workspace are those that are committed.")
-    both = [settings(side.about.get("params", {})) for side in (here, committed) if side]
+    both = [flatten(side.params) for side in (here, committed) if side]
     if committed and all(both) and (keys := differing(both)):
-        cells = [[key, *(shown(one[key]) if key in one else "–" for one in both)] for key in keys]
+        cells = [
+            [key, *(format_value(each[key]) if key in each else "–" for each in both)]
+            for key in keys
+        ]
         parts.append(Table("Parameters that differ", [titles[:3], *cells]))
-    if committed and here.about.get("dataset") != committed.about.get("dataset"):
+    if committed and here.dataset != committed.dataset:
         parts.append("The two are of different data sets, whose figures do not compare.")
     return Section("Metrics", parts)
 
 
-def _shown(value: float, key: str) -> str:
+def _format(value: float, key: str) -> str:
     return f"{value:.2%}" if key == "accuracy" else f"{value:.5f}"
 
 
@@ -193,7 +207,7 @@ def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "
 
 
 def _evaluation(folder: Path) -> list["Section"]:
-    """What evaluate found: drawn from its tables, but for the mistakes, which need the images."""
+    """The pictures of evaluate, drawn from its tables; that of the mistakes is its own file."""
     import numpy as np
 
     from mnist_lstm.pipeline.result_files import read_rows

@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,7 @@ from mnist_lstm.commands import RUN
 from mnist_lstm.runs.reproduction import TOLERANCE
 
 if TYPE_CHECKING:
-    from mnist_lstm.runs.history import History, Result
-    from mnist_lstm.runs.reproduction import Made, Verdict
+    from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults
     from mnist_lstm.runs.worktree import Scratch
 
 HELP = f"""\
@@ -36,7 +34,7 @@ validation and on test images each differ by no more than the tolerance; 3 when 
 more, the data is another, or the pipeline failed; 2 when the run is not known or cannot be
 restored; 130 when it was stopped."""
 
-# what stages and dvc advise to do next, which does not hold for a worktree that is to go
+# advice of stages and dvc that does not hold in a worktree that will be removed
 ADVICE = re.compile(
     r"To track the changes|\tgit add|To enable auto staging|\tdvc config core.autostage|"
     r"Use `dvc push`|look at it there: |compare: `dvc |(Generat|Updat)ing lock file"
@@ -64,93 +62,56 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Restore, run, compare, tell."""
+    """Restore, run, compare, report."""
     from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs.resolve import find_results
     from mnist_lstm.runs.worktree import scratch
 
     root = stage.root()
-    then = _find(root, arguments.which)
+    then = find_results(root, arguments.which)
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         if line and not arguments.json and not ADVICE.match(line):
             print(line, flush=True)
 
     try:
         with _signals(), scratch(root, keep=arguments.keep) as place:
-            now, verdict = _reproduce(then, place, arguments.tolerance, tell)
-            _print(arguments, then, now, verdict, place.project if arguments.keep else None)
+            now, outcome = _reproduce(then, place, arguments.tolerance, report)
+            _print(arguments, then, now, outcome, place.project if arguments.keep else None)
     except KeyboardInterrupt:
         left = "is kept" if arguments.keep else "is gone, and nothing here has changed"
         print(f"mnist-lstm reproduce: stopped; the scratch worktree {left}", file=sys.stderr)
         return 130
-    return CODES[verdict.outcome]
-
-
-def _find(root: Path, text: str) -> "Made":
-    """The run of that name, as its results have it, else as MLflow has it."""
-    from mnist_lstm.runs.history import History
-    from mnist_lstm.runs.resolve import NoSuchRun, find
-
-    history = History(root)
-    try:
-        return _recorded(history, find(history, text))
-    except NoSuchRun as error:
-        unknown = error
-    names = [text]
-    try:
-        result = find(history, text, partial=True)
-        if "model_sha256" in result.about:  # it is only the large files that are not here
-            return _recorded(history, result)
-        names += result.experiments  # MLflow knows the one that trained, others share its result
-    except NoSuchRun:
-        pass
-    from mnist_lstm.runs import archive  # seconds, with MLflow and torch
-
-    for name in names:
-        if made := archive.find(root, name):
-            return made
-    raise unknown
-
-
-def _recorded(history: "History", result: "Result") -> "Made":
-    from mnist_lstm.pipeline.result_files import read_json
-    from mnist_lstm.runs.reproduction import Made
-
-    files = result.evaluations[-1] if result.evaluations else {}
-    metrics = history.metrics(result)
-    record = {path: md5 for path, md5 in files.items() if path.endswith("/run.json")}
-    if not (metrics and record):
-        return Made(result.about, metrics)
-    with tempfile.TemporaryDirectory() as folder:
-        evaluated = read_json(history.lay_out(record, Path(folder)) / "run.json")
-    return Made(result.about, metrics, evaluated["params"])
+    return CODES[outcome.outcome]
 
 
 def _reproduce(
-    then: "Made", place: "Scratch", tolerance: float, tell: Callable[[str], object]
-) -> tuple["Made | None", "Verdict"]:
-    """Make the run again; what came out, if anything, and how it compares."""
-    from mnist_lstm.pipeline.result_files import read_json
-    from mnist_lstm.runs.reproduction import Made, Verdict, judge
+    then: "RunResults", place: "Scratch", tolerance: float, report: Callable[[str], object]
+) -> tuple["RunResults | None", "ReproductionOutcome"]:
+    """Make the run again; returns its results, None where it failed, and the outcome."""
+    from mnist_lstm.pipeline.result_files import read_json, read_run
+    from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults, compare
 
-    about = then.about
-    place.restore_code(about)
-    place.restore_params(about, then.evaluated)
-    has_data = place.restore_data(about)
-    patched = ", with its patch" if about["patch"] else ""
-    tell(f"{about['name']}: commit {about['commit'][:10]}{patched}, in {place.project}")
-    code, lines = place.run(about["threads"], tell, has_data=has_data)
+    record = then.record
+    place.restore_code(record)
+    place.restore_params(record, then.evaluation_params)
+    has_data = place.restore_data(record)
+    patched = ", with its patch" if record.patch else ""
+    report(f"{record.name}: commit {(record.commit or '')[:10]}{patched}, in {place.project}")
+    code, lines = place.run(record.threads, report, has_data=has_data)
     if code:
-        return None, Verdict("different", [f"the pipeline failed there: {_failure(lines)}"])
+        return None, ReproductionOutcome(
+            "different", [f"the pipeline failed there: {_failure(lines)}"]
+        )
     results = place.project / "results"
-    now = Made(
-        read_json(results / "train" / "run.json"), read_json(results / "evaluate" / "metrics.json")
+    now = RunResults(
+        read_run(results / "train" / "run.json"), read_json(results / "evaluate" / "metrics.json")
     )
-    return now, judge(then, now, tolerance)
+    return now, compare(then, now, tolerance)
 
 
 def _failure(lines: Sequence[str]) -> str:
-    """What a stage said why it failed, else dvc's last word."""
+    """The line with which a stage failed, else dvc's last one."""
     said = [line for line in lines if re.match(r"(fetch|preprocess|train|evaluate|ERROR): ", line)]
     stages = [line for line in said if not line.startswith("ERROR")]
     return (stages or said or lines or ["dvc said nothing"])[-1]
@@ -158,46 +119,47 @@ def _failure(lines: Sequence[str]) -> str:
 
 def _print(
     arguments: argparse.Namespace,
-    then: "Made",
-    now: "Made | None",
-    verdict: "Verdict",
+    then: "RunResults",
+    now: "RunResults | None",
+    outcome: "ReproductionOutcome",
     kept: Path | None,
 ) -> None:
     from mnist_lstm.runs.reproduction import rows
     from mnist_lstm.views.text_table import table, width
 
-    about = then.about
+    record = then.record
     if arguments.json:
-        told = {
-            "name": about["name"],
-            "training_id": about["training_id"],
-            "commit": about["commit"],
-            "dirty": bool(about["patch"]),
-            "outcome": verdict.outcome,
+        answer = {
+            "name": record.name,
+            "training_id": record.training_id,
+            "commit": record.commit,
+            "dirty": bool(record.patch),
+            "outcome": outcome.outcome,
             "tolerance": arguments.tolerance,
-            "reasons": verdict.reasons,
-            "then": _told(then),
-            "now": _told(now) if now else None,
+            "reasons": outcome.reasons,
+            "then": _as_json(then),
+            "now": _as_json(now) if now else None,
             "kept": str(kept) if kept else None,
         }
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
         return
     if now:
         print("", *table(rows(then, now), width()), sep="\n")
-    print(f"\n{about['name']}: {_sentence(verdict, arguments.tolerance)}")
-    for reason in verdict.reasons:
+    print(f"\n{record.name}: {_sentence(outcome, arguments.tolerance)}")
+    for reason in outcome.reasons:
         print(f"  {reason}")
     if kept:
         print(f"kept: {kept} (`git worktree remove --force` and that path removes it)")
 
 
-def _told(made: "Made") -> dict[str, Any]:
+def _as_json(results: "RunResults") -> dict[str, Any]:
     keys = ("model_sha256", "data", "device", "precision", "threads", "versions")
-    return {key: made.about[key] for key in keys} | {"metrics": made.metrics}
+    record = results.record.as_json()
+    return {key: record[key] for key in keys} | {"metrics": results.metrics}
 
 
-def _sentence(verdict: "Verdict", tolerance: float) -> str:
-    match verdict.outcome:
+def _sentence(outcome: "ReproductionOutcome", tolerance: float) -> str:
+    match outcome.outcome:
         case "identical":
             return "reproduced: the weights are the same, bit for bit"
         case "close":
@@ -221,7 +183,7 @@ def _fraction(text: str) -> float:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP stop the work as Ctrl-C does; what is ignored, say after nohup, stays."""
+    """Let SIGTERM and SIGHUP stop the work as Ctrl-C does; ignored signals stay ignored (nohup)."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mnist_lstm.commands import count
+from mnist_lstm.commands import count, read_history
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.listing import Run
@@ -61,13 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, filter, sort, print."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import listing
-    from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.history import unfinished
     from mnist_lstm.runs.resolve import NO_RUN_YET
-    from mnist_lstm.runs.unfinished import unfinished
 
     root = stage.root()
-    every = listing.runs(History(root), unfinished(root / ".checkpoints"))
-    matching = found = listing.where(every, arguments.where) if every else []
+    every = listing.runs(read_history(root, "runs"), unfinished(root / ".checkpoints"))
+    chosen = found = listing.matching(every, arguments.where) if every else []
     if arguments.best:
         found = listing.best(found, arguments.best)
     if arguments.sort and found:
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([vars(run) for run in found], indent=2, ensure_ascii=False))
     elif found:
         if arguments.best:
-            print(f"The best {len(found)} of {len(matching)}, by accuracy on validation images:\n")
+            print(f"The best {len(found)} of {len(chosen)}, by accuracy on validation images:\n")
         _print(found)
     elif every:
         what = " and ".join(arguments.where) or "a final accuracy"

@@ -57,20 +57,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, one after the other, and print."""
+    """Train the seeds one after the other, and print their statistics."""
     from mnist_lstm.pipeline import params, stage
-    from mnist_lstm.runs import listing, seeds
+    from mnist_lstm.runs import seeds
 
     root = stage.root()
     recipe, here = (
-        listing.settings(found.model_dump())
+        params.flatten(found.model_dump())
         for found in (
             params.load(arguments.recipe, changes(arguments.set_param)),
             params.load(root / "params.yaml"),
         )
     )
+    name = arguments.recipe.stem
     records = [
-        seeds.trained(root, {**recipe, "seed": seed}, here, arguments.recipe.stem, arguments.record)
+        seeds.seed_record(root, recipe | {"seed": seed}, here, name, arguments.record)
         for seed in range(arguments.seeds)
     ]
     summaries = {
@@ -78,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         for names in FIGURES
     }
     if arguments.json:
-        told = {"records": records, **{name: vars(one) for name, one in summaries.items()}}
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        answer = {"records": records} | {name: vars(each) for name, each in summaries.items()}
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         what = " -S ".join([str(arguments.recipe), *arguments.set_param])
         _print(what, records, summaries)
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def changes(settings: Sequence[str]) -> dict[str, object]:
-    """The values of `KEY=VALUE`, by key. Raises UserError where one is no such text."""
+    """The values of texts `KEY=VALUE`, by key. Raises UserError for another text."""
     from mnist_lstm.pipeline import strict_yaml
 
     values = {}
@@ -125,15 +126,16 @@ def _print(
     print(*table([titles, *rows], width(), right="rrrrr"), sep="\n")
     print(f"\n{what}, {len(records)} seed{'s' if len(records) > 1 else ''}:")
     for split in ("validation", "test"):
-        print(f"{split:>10}  {_told(summaries[f'{split} accuracy'])}")
+        print(f"{split:>10}  {format_summary(summaries[f'{split} accuracy'])}")
     if len({record["device"] for record in records}) > 1:
         print("mnist-lstm seeds: not all on the same kind of device", file=sys.stderr)
 
 
-def _told(one: "Summary") -> str:
-    if one.deviation is None:
-        return f"{one.mean:.2%}; a spread takes two seeds"
+def format_summary(summary: "Summary") -> str:
+    """Mean, standard deviation and interval of accuracies, in a line."""
+    if summary.deviation is None:
+        return f"{summary.mean:.2%}; a spread takes two seeds"
     return (
-        f"mean {one.mean:.2%}, standard deviation {100 * one.deviation:.2f} points, "
-        f"95 % interval of the mean {one.low:.2%} to {one.high:.2%}"
+        f"mean {summary.mean:.2%}, standard deviation {100 * summary.deviation:.2f} points, "
+        f"95 % interval of the mean {summary.low:.2%} to {summary.high:.2%}"
     )

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mnist_lstm.commands import read_history
+
 HELP = """\
 Every result of this project is compared with its run in MLflow, and what the run lacks is added,
 with the times it had: results in the workspace, in commits, of DVC experiments and in DVC's cache.
@@ -16,15 +18,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Project every result, and tell what that changed."""
+    """Project every result, and print what changed."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import view
-    from mnist_lstm.runs.history import History
     from mnist_lstm.tracking.projection import project
-    from mnist_lstm.tracking.store import open_store, shown
+    from mnist_lstm.tracking.store import open_store, printable
 
     root = stage.root()
-    store, history = open_store(root), History(root)
+    store, history = open_store(root), read_history(root, "sync")
     if store.moved_from:
         print(f"the project was moved: its artifacts are no longer in {store.moved_from}")
     changed = 0
@@ -32,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
         lines = project(store, view(history, result))
         changed += bool(lines)
         for line in lines:
-            print(f"{result.about['name']}: {line}: mended", flush=True)
+            print(f"{result.name}: {line}: mended", flush=True)
     same = len(history.results) - changed
-    print(f"{shown(store.uri)}: runs brought into line: {changed}, in line before: {same}")
+    print(f"{printable(store.uri)}: runs brought into line: {changed}, in line before: {same}")
     if history.elsewhere:
         print(
             f"recorded results that are not in DVC's cache here: {history.elsewhere}; where a DVC "

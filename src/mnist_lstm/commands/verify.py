@@ -3,6 +3,8 @@
 import argparse
 import json
 
+from mnist_lstm.commands import read_history
+
 HELP = """\
 Every result of this project is compared with its run in MLflow, and every run with the results:
 results without a run, curves, parameters or tags that differ, artifacts and models that are not
@@ -23,29 +25,33 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, print and, if asked to, mend."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import disagreements
-    from mnist_lstm.runs.history import History
-    from mnist_lstm.tracking.store import open_store, shown
+    from mnist_lstm.tracking.store import open_store, printable
 
     root = stage.root()
-    store, history = open_store(root), History(root)
+    store, history = open_store(root), read_history(root, "verify")
     found = []
-    for one in disagreements(store, history, root):
-        mended = arguments.fix and one.mend is not None
-        if mended and one.mend:
-            one.mend()
+    for disagreement in disagreements(store, history, root):
+        mended = arguments.fix and disagreement.mend is not None
+        if mended and disagreement.mend:
+            disagreement.mend()
         found += [
-            {"name": one.name, "training_id": one.training_id, "what": line, "mended": mended}
-            for line in one.lines
+            {
+                "name": disagreement.name,
+                "training_id": disagreement.training_id,
+                "what": line,
+                "mended": mended,
+            }
+            for line in disagreement.lines
         ]
         if not arguments.json:
-            for line in one.lines:
-                print(f"{one.name}: {line}{': mended' if mended else ''}", flush=True)
+            for line in disagreement.lines:
+                print(f"{disagreement.name}: {line}{': mended' if mended else ''}", flush=True)
     left = sum(not entry["mended"] for entry in found)
     if arguments.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     elif left:
         hint = "" if arguments.fix else "; `mnist-lstm verify --fix` mends what can be mended"
-        print(f"{shown(store.uri)}: disagreements: {left}{hint}")
+        print(f"{printable(store.uri)}: disagreements: {left}{hint}")
     else:
-        print(f"{shown(store.uri)}: agrees with all results, {len(history.results)} of them")
+        print(f"{printable(store.uri)}: agrees with all results, {len(history.results)} of them")
     return 1 if left else 0

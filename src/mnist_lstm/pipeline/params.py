@@ -219,8 +219,7 @@ def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
     """
     tree: Any = strict_yaml.read(path)
     if isinstance(tree, dict):
-        for key, value in (changes or {}).items():
-            _set(tree, key, value)
+        tree = with_values(tree, changes or {})
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
@@ -232,25 +231,48 @@ def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
         raise UserError(f"{path}: {_explain(first)}{more}") from None
 
 
-def _set(tree: dict[str, Any], key: str, value: object) -> None:
-    """Write a value at a dotted key; whether there is one of that name, the types say."""
-    *sections, name = key.split(".")
-    for section in sections:
-        if not isinstance(tree.get(section), dict):
-            tree[section] = {}
-        tree = tree[section]
-    tree[name] = value
+def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """A tree as one level, the keys on the way joined: `model.hidden_size`, `test/recall/7`."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            below = flatten(value, separator)
+            leaves |= {f"{key}{separator}{name}": leaf for name, leaf in below.items()}
+        else:
+            leaves[key] = value
+    return leaves
+
+
+def with_values(tree: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:
+    """A copy of a tree with other values at dotted keys; sections are added where missing."""
+    changed = dict(tree)
+    for key, value in values.items():
+        section, _, rest = key.partition(".")
+        below = changed.get(section)
+        changed[section] = (
+            with_values(below if isinstance(below, Mapping) else {}, {rest: value})
+            if rest
+            else value
+        )
+    return changed
+
+
+def value_at(tree: object, key: str) -> Any:
+    """The value at a dotted key of a tree; None where it has none."""
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def short_name(key: str) -> str:
+    """A dotted key without its section, which no two parameters need."""
+    return key.rpartition(".")[2]
 
 
 def values_of(path: Path, keys: list[str]) -> dict[str, object]:
     """The values that a params.yaml has at dotted keys, unchecked; None where there is none."""
-    found = {}
-    for key in keys:
-        value: Any = strict_yaml.read(path)
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        found[key] = value
-    return found
+    tree = strict_yaml.read(path)
+    return {key: value_at(tree, key) for key in keys}
 
 
 def _explain(error: ErrorDetails) -> str:
@@ -266,7 +288,7 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key} is not a known key; {_nearest('.'.join(section), name)}"
         case "model_type":
             what = f"{key} must be a section (keys and values)" if key else "must have sections"
-            return f"{what}, is {_shown(value)}"
+            return f"{what}, is {_described(value)}"
         case "greater_than_equal":
             return f"{key} must be at least {context['ge']:g}, is {value}"
         case "greater_than":
@@ -279,20 +301,20 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key} must be finite, is {value}"
         case "int_type" | "float_type":
             number = "a whole number" if error["type"] == "int_type" else "a number"
-            return f"{key} must be {number}, is {_shown(value)}{_yaml_hint(value)}"
+            return f"{key} must be {number}, is {_described(value)}{_yaml_hint(value)}"
         case "string_type":
-            return f"{key} must be text, is {_shown(value)}"
+            return f"{key} must be text, is {_described(value)}"
         case "string_unicode":  # half a character, such as "\\ud800"
-            return f"{key or 'a key'} must be Unicode text, is {_shown(value)}"
+            return f"{key or 'a key'} must be Unicode text, is {_described(value)}"
         case "literal_error":
-            return f"{key} must be {context['expected']}, is {_shown(value)}"
+            return f"{key} must be {context['expected']}, is {_described(value)}"
         case "string_pattern_mismatch":
-            return f"{key} must be auto, cpu, cuda, cuda:N or mps, is {_shown(value)}"
+            return f"{key} must be auto, cpu, cuda, cuda:N or mps, is {_described(value)}"
         case _:
-            return f"{key}: {error['msg']}, is {_shown(value)}"
+            return f"{key}: {error['msg']}, is {_described(value)}"
 
 
-def _shown(value: object) -> str:
+def _described(value: object) -> str:
     match value:
         case None:
             return "nothing"

@@ -1,50 +1,170 @@
-"""The files of results/: how they are written, and a training's read back."""
+"""The files of results/: a run's typed record and its tables, how they are written and read."""
 
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from mnist_lstm import UserError
 from mnist_lstm.files import write_atomically
 
 Row = dict[str, Any]
 
+_Kind = TypeVar("_Kind")
+
+KINDS = {str: "text", int: "a whole number", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """The file of row sequences of one split, its number of images and its SHA-256."""
+
+    file: str
+    images: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What results/train/run.json has from the start of a training.
+
+    `image` is (rows, pixels); `data` is by split; `params` are sections of params.yaml; `patch` is
+    the difference of the code from `commit`. `commit` is None outside of git.
+    """
+
+    training_id: str
+    name: str
+    started: str
+    fingerprint: str
+    dataset: str
+    image: tuple[int, int]
+    data: Mapping[str, SplitRecord]
+    device: str
+    precision: str
+    threads: int
+    commit: str | None
+    dirty: bool
+    dvc_experiment: str | None
+    dvc_baseline: str | None
+    versions: Mapping[str, str]
+    params: Mapping[str, Any]
+    patch: str
+
+    def finished(self, ended: str, model_sha256: str) -> "FinishedRecord":
+        """The record of the same training at its end."""
+        start = {entry.name: getattr(self, entry.name) for entry in fields(RunRecord)}
+        return FinishedRecord(**start, ended=ended, model_sha256=model_sha256)
+
+    @property
+    def patch_bytes(self) -> bytes:
+        """The patch as git wrote it: its text may hold bytes that are not UTF-8."""
+        return self.patch.encode(errors="surrogateescape")
+
+    def as_json(self) -> dict[str, Any]:
+        """The record in JSON's types, its keys in the order of the fields."""
+        return asdict(self) | {"image": list(self.image)}
+
+    @classmethod
+    def from_json(cls, value: object, name: str) -> Self:
+        """The record that parsed JSON holds; other keys are passed over.
+
+        Raises UserError with `name`, the first field that is missing or of another type, and what
+        it must be.
+        """
+        return _record(cls, value, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRecord(RunRecord):
+    """The whole of results/train/run.json: of a training that has come to its end."""
+
+    ended: str
+    model_sha256: str
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What results/evaluate/run.json has; `params` are by dotted key, `evaluate.batch_size` say."""
+
+    training_id: str
+    started: str
+    ended: str
+    params: Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Training:
     """What a training leaves beside its weights.
 
-    `about` is run.json, what only the moment knew; `rows` are curve.csv, an Evaluation each, and
-    `timings` timing.csv, a Timing each: one of both an evaluation.
+    `about` is run.json. `rows` are curve.csv, an Evaluation each, and `timings` timing.csv, a
+    Timing each: both have a row for each evaluation.
     """
 
-    about: dict[str, Any]
+    about: RunRecord
     rows: list[Row] = field(default_factory=list)
     timings: list[Row] = field(default_factory=list)
 
     @property
     def step(self) -> int:
-        """Updates up to the last evaluation."""
+        """The step of the last evaluation; 0 before the first."""
         return int(self.rows[-1]["step"]) if self.rows else 0
+
+    def as_state(self) -> dict[str, Any]:
+        """The training in JSON's types, for a checkpoint."""
+        return {"about": self.about.as_json(), "rows": self.rows, "timings": self.timings}
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any], name: str) -> "Training":
+        """The training that `as_state` gave. Raises UserError with `name` where it is another."""
+        about = RunRecord.from_json(state.get("about"), name)
+        return Training(about, state["rows"], state["timings"])
 
     def write(self, folder: Path) -> None:
         """Write run.json, curve.csv and timing.csv, each whole or not at all."""
-        write_json(folder / "run.json", self.about)
+        write_json(folder / "run.json", self.about.as_json())
         write_rows(folder / "curve.csv", self.rows)
         write_rows(folder / "timing.csv", self.timings)
 
+
+@dataclass(frozen=True)
+class FinishedTraining(Training):
+    """A training that has come to its end."""
+
+    about: FinishedRecord
+
     @staticmethod
-    def read(folder: Path) -> "Training":
-        """Read what `write` wrote. Raises UserError where a file is not there or is damaged."""
-        return Training(
-            read_json(folder / "run.json"),
+    def read(folder: Path) -> "FinishedTraining":
+        """Read what `write` wrote. Raises UserError where a file is missing or damaged."""
+        return FinishedTraining(
+            read_run(folder / "run.json"),
             read_rows(folder / "curve.csv"),
             read_rows(folder / "timing.csv"),
         )
+
+
+def read_run(path: Path) -> FinishedRecord:
+    """Read a run.json of train. Raises UserError where it is missing or damaged."""
+    return FinishedRecord.from_json(_json(path), str(path))
+
+
+def parse_run(content: bytes, name: str) -> FinishedRecord:
+    """The record in the content of a run.json of train. Raises UserError with that name."""
+    return FinishedRecord.from_json(_parse(content, name), name)
+
+
+def read_evaluation(path: Path) -> EvaluationRecord:
+    """Read a run.json of evaluate. Raises UserError as `read_run` does."""
+    return _record(EvaluationRecord, _json(path), str(path))
+
+
+def parse_evaluation(content: bytes, name: str) -> EvaluationRecord:
+    """The record in the content of a run.json of evaluate. Raises UserError with that name."""
+    return _record(EvaluationRecord, _parse(content, name), name)
 
 
 def row(measured: Any) -> Row:
@@ -53,19 +173,26 @@ def row(measured: Any) -> Row:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON that people can read: indented, keys as they come."""
+    """Write JSON that people can read: indented, keys in their order."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
+    # bytes of a patch that are not UTF-8, as JSON's escapes: nothing else cannot be encoded
+    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
     write_atomically(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file. Raises UserError where it is not there or is damaged."""
+    """Read a JSON object. Raises UserError where the file is missing or damaged."""
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise _missing(path) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from None
+
+
+def parse_json(content: bytes, name: str) -> dict[str, Any]:
+    """The JSON object in a file's content. Raises UserError with that name."""
+    value = _parse(content, name)
+    if not isinstance(value, dict):
+        raise UserError(f"{name}: must be a JSON object, is {_described(value)}")
     return value
 
 
@@ -79,18 +206,17 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a table: whole numbers as int, others as float, nothing as None, the rest as text.
-
-    Raises UserError where it is not there.
-    """
+    """Read a table as `parse_rows` does. Raises UserError where the file is missing."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: _value(text) for name, text in entry.items()}
-                for entry in csv.DictReader(file)
-            ]
+        return parse_rows(path.read_bytes())
     except FileNotFoundError:
         raise _missing(path) from None
+
+
+def parse_rows(content: bytes) -> list[Row]:
+    """The rows of a CSV file: whole numbers as int, others as float, nothing as None, else text."""
+    file = io.StringIO(content.decode(), newline="")
+    return [{name: _value(text) for name, text in entry.items()} for entry in csv.DictReader(file)]
 
 
 def _value(text: str) -> int | float | str | None:
@@ -100,6 +226,68 @@ def _value(text: str) -> int | float | str | None:
         except ValueError:
             pass
     return text or None
+
+
+def _json(path: Path) -> object:
+    try:
+        return _parse(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise _missing(path) from None
+
+
+def _parse(content: bytes, name: str) -> object:
+    try:
+        value: object = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not readable as JSON: {error}") from None
+    return value
+
+
+def _record(kind: type[_Kind], value: object, name: str) -> _Kind:
+    try:
+        found: _Kind = _checked(value, kind, "")
+    except _WrongField as error:
+        raise UserError(
+            f"{name}: {error}; it is damaged, or of another version of this project"
+        ) from None
+    return found
+
+
+class _WrongField(Exception):
+    """A field is missing or of another type; the message says which."""
+
+
+def _checked(value: object, kind: Any, key: str) -> Any:
+    """A value of parsed JSON as a field's type has it. Raises _WrongField."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin is UnionType:  # of a type and None
+        return None if value is None else _checked(value, arguments[0], key)
+    if is_dataclass(kind) or origin is Mapping:
+        if not isinstance(value, dict):
+            raise _WrongField(f"{key or 'it'} must be an object, is {_described(value)}")
+        below = f"{key}." if key else ""
+        if origin is Mapping:
+            return {
+                name: _checked(each, arguments[1], below + name) for name, each in value.items()
+            }
+        types = get_type_hints(kind)
+        if missing := [name for name in types if name not in value]:
+            raise _WrongField(f"{below}{missing[0]} is missing")
+        return kind(**{name: _checked(value[name], types[name], below + name) for name in types})
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) != len(arguments):
+            raise _WrongField(f"{key} must be a list of {len(arguments)}, is {_described(value)}")
+        return tuple(map(_checked, value, arguments, [key] * len(value)))
+    if type(value) is not kind:
+        raise _WrongField(f"{key} must be {KINDS[kind]}, is {_described(value)}")
+    return value
+
+
+def _described(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _missing(path: Path) -> UserError:

@@ -1,9 +1,9 @@
 """Ctrl-C, SIGTERM and SIGHUP end a stage at a moment that suits it, with a line and no traceback.
 
-A stage's script calls `watch` before its other imports, of which torch and mlflow take seconds,
-which is said on a terminal.
-From then on a signal is noted; it raises Interrupted inside of `immediate` and at its start, and
-inside of that, not within `deferred`, but at its end.
+A stage's script calls `watch` before its other imports: torch and mlflow take seconds, and a line
+on a terminal says so. From then on a signal is noted. Inside `immediate` it raises Interrupted at
+once, and an earlier signal raises it at the start of the block. A `deferred` block inside that one
+puts it off until the block's end.
 """
 
 import os
@@ -18,12 +18,12 @@ from types import FrameType
 import psutil
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
-PARENT_CHECKED = 0.5  # seconds between two looks
-SILENT = 2.0  # seconds of imports, then they are told of
+PARENT_CHECKED = 0.5  # seconds between two checks
+SILENT = 2.0  # seconds of imports before a line says so
 
 
 class Interrupted(BaseException):
-    """A signal came. The text says by what the work was stopped and what is kept of it."""
+    """A signal stopped the work. The message says which one, and what is kept."""
 
     def __init__(self, number: int, kept: str) -> None:
         is_orphan = number == signal.SIGTERM and orphaned()
@@ -35,13 +35,13 @@ class Interrupted(BaseException):
 _came: int | None = None  # the first signal that did
 _raises = False
 _ancestors: list[int] = []  # from our parent up to the `dvc` that started us
-_imports: threading.Timer | None = None  # tells of them
+_imports: threading.Timer | None = None  # prints that imports are under way
 
 
 def watch() -> None:
-    """Note signals from here on, and take the end of the `dvc` that started us for one.
+    """Note signals from here on; the end of the `dvc` that started us counts as one.
 
-    What is ignored, say after nohup, stays ignored.
+    Signals that are ignored, after nohup say, stay ignored.
     """
     global _ancestors, _imports
     for number in NAMES:
@@ -105,7 +105,7 @@ def _raise_if_due() -> None:
 
 def _note(number: int, _: FrameType | None) -> None:
     global _came
-    if _came is None:  # a second one must not break into the work of the first
+    if _came is None:  # a second signal must not interrupt the handling of the first
         _came = number
         _raise_if_due()
 
@@ -131,6 +131,6 @@ def _up_from_us(generations: int) -> list[int]:
 
 
 def _end_with_dvc() -> None:
-    while not orphaned():  # no way of being told is there on both Linux and macOS
+    while not orphaned():  # Linux and macOS have no common way to be notified
         time.sleep(PARENT_CHECKED)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What every stage does around its work: its own code only, unchanged inputs, errors in one line.
+"""What every stage does around its work: check code and inputs, report errors in one line.
 
 A stage is a file of src/ with one function of the same name, which takes the parameters and the
 paths that dvc.yaml gives it, and ends with `run(that_function)`.
@@ -6,11 +6,9 @@ paths that dvc.yaml gives it, and ends with `run(that_function)`.
 
 import argparse
 import errno
-import hashlib
 import inspect
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any
 import yaml
 
 import mnist_lstm
-from mnist_lstm import UserError
+from mnist_lstm import UserError, dvc_cache, git
+from mnist_lstm.dvc_cache import DvcCache
 from mnist_lstm.files import sha256, write_atomically
 from mnist_lstm.pipeline import signals
 from mnist_lstm.pipeline.params import load, values_of
@@ -30,7 +29,7 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def root() -> Path:
-    """The folder of the project: the main repository also for an experiment in a temporary copy.
+    """The project's folder; for an experiment in a temporary copy, that of the main repository.
 
     Raises UserError where no folder from here upwards has a dvc.yaml.
     """
@@ -54,7 +53,7 @@ def run(work: Callable[..., None]) -> None:
     """
     name = work.__name__
     paths = _paths(work)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe would get nothing before 8 KiB are there
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe gets nothing before 8 KiB
         sys.stdout.reconfigure(line_buffering=True)
     try:
         with signals.immediate():
@@ -73,7 +72,7 @@ def run(work: Callable[..., None]) -> None:
 
 
 def inputs(name: str) -> dict[str, object]:
-    """What a stage of dvc.yaml is made from: digests of its deps, values of its params."""
+    """The inputs of a stage of dvc.yaml: digests of its deps, values of its params."""
     stage = _section(name)
     found: dict[str, object] = {dep: _digest(Path(dep)) for dep in stage["deps"]}
     values = values_of(Path("params.yaml"), stage["params"])
@@ -86,34 +85,21 @@ def code(name: str) -> list[Path]:
 
 
 def restore_outputs(name: str) -> None:
-    """Put back the outputs that dvc.lock has for a stage, from DVC's cache or from git.
+    """Restore the outputs that dvc.lock has for a stage, from DVC's cache or from git.
 
-    DVC deletes a stage's outputs before it starts the command, so a stage that refuses would
-    otherwise cost its user the earlier results. What neither holds stays away.
+    DVC deletes a stage's outputs before it starts the command, so a stage that refuses to run would
+    otherwise cost its user the earlier results. An output that neither has is not restored.
     """
-    lock = Path("dvc.lock")
-    recorded = (yaml.safe_load(lock.read_text()) or {}) if lock.is_file() else {}
-    outs = recorded.get("stages", {}).get(name, {}).get("outs", [])
-    if not outs:
+    recorded = dvc_cache.outs(dvc_cache.workspace_stages(Path()).get(name, {}))
+    if not recorded:
         return
-    from dvc.repo import Repo  # half a second's import, so only here
-
-    with Repo(".") as repo:
-        for out in outs:
-            cached = Path(repo.cache.local.oid_to_path(out["md5"]))
-            content = cached.read_bytes() if cached.is_file() else _committed(out["path"])
-            if hashlib.md5(content).hexdigest() == out["md5"]:
-                write_atomically(Path(out["path"]), content)
-
-
-def _committed(path: str) -> bytes:
-    """What the present commit has at a path; nothing where it has none."""
-    try:
-        return subprocess.run(
-            ["git", "show", f"HEAD:./{path}"], capture_output=True, check=False
-        ).stdout
-    except FileNotFoundError:
-        return b""
+    cache, in_git = DvcCache(Path()), git.is_repository(Path())
+    for path, md5 in recorded.items():
+        content = cache.content(md5)
+        if content is None and in_git:
+            (content,) = git.blobs(Path(), [f"HEAD:./{path}"])
+        if content is not None and dvc_cache.is_of(md5, content):
+            write_atomically(Path(path), content)
 
 
 def _digest(path: Path) -> object:
@@ -124,12 +110,12 @@ def _digest(path: Path) -> object:
 
 
 def _restored(name: str) -> str:
-    """Nothing, or that the earlier results could not be put back and how to do it."""
+    """Empty, or a hint that the earlier results are not restored, and how to do it."""
     if signals.orphaned():  # the next dvc may be at work on the outputs already
         return " (earlier ones come back by `dvc checkout` and `git checkout results`)"
     try:
         restore_outputs(name)
-    except OSError as error:
+    except (OSError, UserError) as error:
         return (
             f" (earlier results are in DVC's cache, but not back: {error}; `dvc checkout` does it)"
         )

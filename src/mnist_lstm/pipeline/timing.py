@@ -33,7 +33,7 @@ def now() -> str:
 
 
 class Clock:
-    """Measures from its making on; `seconds` were spent before."""
+    """Measures from its creation on; `seconds` were spent before."""
 
     def __init__(self, device: torch.device, seconds: float) -> None:
         self.device = device

@@ -1,20 +1,20 @@
-"""Runs side by side: the parameters that differ, and whether one reads more digits than another."""
+"""Runs side by side: which parameters differ, and whether one reads more images right."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_lstm.runs.history import History, Result
+from mnist_lstm.runs.history import History, Partial, Result
 
-LEVEL = 0.05  # a difference that chance alone makes less often than this is called more than chance
+LEVEL = 0.05  # the significance level: a p below it is called more than chance
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same images: how many each alone reads right.
+    """Two models on the same images: how many images each alone reads right.
 
-    `p` is how often chance alone would part them as unevenly, were both equally good.
+    `p` is the probability that two equally good models differ at least as much.
     """
 
     images: int
@@ -24,27 +24,25 @@ class Paired:
 
     @property
     def more_than_chance(self) -> bool:
-        """Whether the difference is to be believed, at the usual level."""
+        """Whether the difference is significant."""
         return self.p < LEVEL
 
 
-def pair(history: History, first: Result, second: Result) -> Paired | str:
-    """The answers of two runs to the test images, compared; why not, where they cannot be."""
-    sets = [result.about.get("dataset") for result in (first, second)]
+def pair(history: History, first: Result | Partial, second: Result | Partial) -> Paired | str:
+    """Compare the answers of two runs to the test images; returns why not, where they cannot be."""
+    sets = [result.dataset for result in (first, second)]
     if sets[0] != sets[1]:
         return f"its test images are those of {sets[1]}, not of {sets[0]}"
-    files = [
-        result.about.get("data", {}).get("test", {}).get("sha256") for result in (first, second)
-    ]
+    files = [_test_sha256(result) for result in (first, second)]
     answers = []
     for result in (first, second):
         evaluation = result.evaluations[-1] if result.evaluations else {}
         rows = history.rows(evaluation, "predictions.csv")
         answers.append([row for row in rows if row["split"] == "test"])
         if not rows:
-            return f"the answers of {result.about['name']} are not in its results"
+            return f"the answers of {result.name} are not in its results"
     actual = [[row["actual"] for row in rows] for rows in answers]
-    # of a run whose large files are elsewhere, the labels tell
+    # where run.json is not here, the labels tell which images they are
     if actual[0] != actual[1] or (all(files) and files[0] != files[1]):
         return f"its test images are others, though both are called {sets[0]}"
     return paired(actual[0], *([row["predicted"] for row in rows] for rows in answers))
@@ -67,20 +65,25 @@ def paired(actual: Sequence[int], first: Sequence[int], second: Sequence[int]) -
 def mcnemar(only_first: int, only_second: int) -> float:
     """The two-sided p of McNemar's exact test.
 
-    Images that both read right, or both wrong, do not tell them apart. Each of the others is a toss
-    of a fair coin if the two are equally good; p is the chance of tosses at least this uneven, the
-    double of the binomial distribution's shorter tail.
+    Images that both models read right, or both wrong, do not count. If the models are equally good,
+    each of the others is a toss of a fair coin, and p is the probability of tosses at least this
+    uneven: twice the shorter tail of the binomial distribution.
     """
     tosses, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**tosses)  # whole numbers, so that it is exact to the last digit
+    return min(1.0, 2 * tail / 2**tosses)  # whole numbers, so the division alone rounds
 
 
 def differing(params: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The parameters that are not the same in all of these, or that some do not have."""
-    keys = dict.fromkeys(key for one in params for key in one)
-    return [key for key in keys if any(not _same(one, params[0], key) for one in params)]
+    """The keys of parameters that are not the same in all of these, or missing in some."""
+    keys = dict.fromkeys(key for each in params for key in each)
+    return [key for key in keys if any(not _same(each, params[0], key) for each in params)]
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
-    return (key in one) == (key in other) and one.get(key) == other.get(key)
+def _same(first: Mapping[str, Any], second: Mapping[str, Any], key: str) -> bool:
+    return (key in first) == (key in second) and first.get(key) == second.get(key)
+
+
+def _test_sha256(result: Result | Partial) -> str | None:
+    file = result.record.data.get("test") if result.record else None
+    return file.sha256 if file else None

@@ -1,4 +1,4 @@
-"""All runs as rows of a table: what each is, how far it came, and which are the best."""
+"""All runs as rows of a table, filtered, sorted, and the best of them."""
 
 import difflib
 import json
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import values_of
-from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.unfinished import Unfinished
+from mnist_lstm.pipeline.params import flatten, short_name, values_of
+from mnist_lstm.pipeline.result_files import RunRecord
+from mnist_lstm.runs.history import History, Partial, Result, Unfinished
 
-# what a training depends on
+# the parts of params.yaml that a training depends on
 SECTIONS = ["seed", "fetch", "preprocess", "model", "augment", "train"]
 FINISHED, AWAY = "finished", "results away"
 ORDERS = ("started", "name", "validation", "steps", "seconds")
@@ -22,10 +22,10 @@ ORDERS = ("started", "name", "validation", "steps", "seconds")
 
 @dataclass(frozen=True)
 class Run:
-    """A training. `differs` are those of its parameters that the reference recipe has otherwise.
+    """A training. `differs` are its parameters that differ from the reference recipe.
 
-    The accuracies and losses are of its latest evaluation; while there is none, the accuracies are
-    the last ones measured as it learnt.
+    Accuracies and losses are of its latest evaluation; before the first one, the accuracies are
+    the last ones measured in training.
     """
 
     name: str
@@ -47,39 +47,39 @@ class Run:
 
     @property
     def evaluated(self) -> bool:
-        """Whether its accuracies are final."""
+        """Whether the accuracies are those of an evaluation."""
         return self.validation_loss is not None
 
 
 def runs(history: History, unfinished: Sequence[Unfinished]) -> list[Run]:
-    """All that are recorded, and those that have not ended, the earliest first."""
+    """All recorded trainings and those that have not ended, the earliest first."""
     reference = _reference(history)
-    done = {result.about["training_id"] for result in history.results}
-    found = [
+    done = {result.record.training_id for result in history.results}
+    every = [
         *(of_result(history, result, reference) for result in history.results),
         *(of_result(history, result, reference) for result in history.partial),
         *(
-            _of_unfinished(one, reference)
-            for one in unfinished
-            if one.about["training_id"] not in done
+            _of_unfinished(training, reference)
+            for training in unfinished
+            if training.record.training_id not in done
         ),
     ]
-    return sorted(found, key=lambda run: run.started or "")
+    return sorted(every, key=lambda run: run.started or "")
 
 
-def of_result(history: History, result: Result, reference: Mapping[str, Any] | None = None) -> Run:
-    """A result as such a row."""
+def of_result(
+    history: History, result: Result | Partial, reference: Mapping[str, Any] | None = None
+) -> Run:
+    """A result as a row; `reference` are the parameters that it is compared with."""
     metrics = history.metrics(result)
     rows = history.rows(result.training, "curve.csv")
     timings = history.rows(result.training, "timing.csv")
     last = rows[-1] if rows else {}
     accuracies = {split: metrics.get(split, {}).get("accuracy") for split in ("validation", "test")}
-    if any(result is one for one in history.partial):
-        state = AWAY
-    else:
-        state = FINISHED if metrics else "not evaluated"
+    state = FINISHED if metrics else "not evaluated"
     return _run(
-        result.about,
+        result,
+        result.record,
         reference or {},
         experiments=result.experiments,
         commits=result.commits,
@@ -89,25 +89,14 @@ def of_result(history: History, result: Result, reference: Mapping[str, Any] | N
         test_loss=metrics.get("test", {}).get("loss"),
         steps=last.get("step"),
         seconds=timings[-1]["seconds"] if timings else None,
-        state=state,
+        state=AWAY if isinstance(result, Partial) else state,
     )
 
 
-def settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by their dotted names, as `dvc exp run --set-param` takes them."""
-    found: dict[str, Any] = {}
-    for section, values in params.items():
-        if isinstance(values, Mapping):
-            found |= {f"{section}.{key}": value for key, value in values.items()}
-        else:
-            found[section] = values
-    return found
+def matching(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
+    """The runs that meet every condition `KEY=VALUE`; the key needs no section where it is unique.
 
-
-def where(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
-    """The runs that every `KEY=VALUE` is true of; a section may be left out where it is clear.
-
-    Raises UserError where one is no condition, or no run has such a parameter.
+    Raises UserError where a text is no condition, or no run has such a parameter.
     """
     found = list(runs)
     for condition in conditions:
@@ -122,9 +111,9 @@ def where(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
 
 
 def ordered(runs: Sequence[Run], by: str) -> list[Run]:
-    """Runs in the order of a column or a parameter; by validation, the most accurate first.
+    """Runs sorted by a column or a parameter; by validation, the most accurate first.
 
-    Raises UserError where there is no such order, and for one by test accuracy.
+    Raises UserError where there is no such column, and for the test accuracy.
     """
     if by in ("test", "test_accuracy"):
         raise UserError(
@@ -140,17 +129,17 @@ def ordered(runs: Sequence[Run], by: str) -> list[Run]:
 
 
 def best(runs: Sequence[Run], number: int) -> list[Run]:
-    """The most accurate on validation images, of those that were evaluated; then the least loss."""
+    """The evaluated runs with the highest validation accuracy; the lower loss decides a tie."""
     return sorted((run for run in runs if run.evaluated), key=_goodness)[:number]
 
 
 def assignments(values: Mapping[str, Any]) -> list[str]:
-    """Parameters as `--where` takes them, without their sections, which no two keys need."""
-    return [f"{key.rpartition('.')[2]}={shown(value)}" for key, value in values.items()]
+    """Parameters as `--where` takes them, without their sections."""
+    return [f"{key.rpartition('.')[2]}={format_value(value)}" for key, value in values.items()]
 
 
-def shown(value: object) -> str:
-    """A parameter's value as params.yaml has it."""
+def format_value(value: object) -> str:
+    """A parameter's value as it is written in params.yaml."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -160,26 +149,27 @@ def _goodness(run: Run) -> tuple[float, float]:
 
 
 def _sortable(value: object) -> tuple[bool, float, str]:
-    """Numbers by size, then words, then nothing."""
+    """A sort key: numbers by size, then texts, then None."""
     if isinstance(value, int | float):
         return False, value, ""
     return value is None, math.inf, str(value)
 
 
 def _reference(history: History) -> dict[str, Any]:
-    """The parameters in params.yaml as HEAD has it; the workspace's where it has none."""
+    """The parameters of HEAD's params.yaml, or of the workspace's where HEAD has none."""
     with tempfile.TemporaryDirectory() as scratch:
         path = history.root / "params.yaml"
         if content := history.committed("params.yaml"):
             path = Path(scratch) / "params.yaml"
             path.write_bytes(content)
-        return settings(values_of(path, SECTIONS))
+        return flatten(values_of(path, SECTIONS))
 
 
-def _of_unfinished(one: Unfinished, reference: Mapping[str, Any]) -> Run:
-    last = one.rows[-1] if one.rows else {}
+def _of_unfinished(training: Unfinished, reference: Mapping[str, Any]) -> Run:
+    last = training.rows[-1] if training.rows else {}
     return _run(
-        one.about,
+        training.record,
+        training.record,
         reference,
         experiments=[],
         commits=[],
@@ -187,22 +177,27 @@ def _of_unfinished(one: Unfinished, reference: Mapping[str, Any]) -> Run:
         validation_loss=None,
         test_accuracy=last.get("test_accuracy"),
         test_loss=None,
-        steps=one.step,
-        seconds=one.seconds,
-        state=f"{'training' if one.at_work else 'stopped'} at step {one.step:,}",
+        steps=training.step,
+        seconds=training.seconds,
+        state=f"{'training' if training.at_work else 'stopped'} at step {training.step:,}",
     )
 
 
-def _run(about: Mapping[str, Any], reference: Mapping[str, Any], **measured: Any) -> Run:
-    params = settings(about["params"])
+def _run(
+    training: Result | Partial | RunRecord,
+    record: RunRecord | None,
+    reference: Mapping[str, Any],
+    **measured: Any,
+) -> Run:
+    params = flatten(training.params)
     return Run(
-        name=about["name"],
-        training_id=about.get("training_id"),
-        dataset=about.get("dataset"),
+        name=training.name,
+        training_id=record.training_id if record else None,
+        dataset=training.dataset,
         params=params,
         differs={k: v for k, v in params.items() if k not in reference or reference[k] != v},
-        device=about.get("device"),
-        started=about.get("started"),
+        device=record.device if record else None,
+        started=record.started if record else None,
         **measured,
     )
 
@@ -212,9 +207,9 @@ def _first(*values: float | None) -> float | None:
 
 
 def _key(runs: Sequence[Run], name: str, option: str, others: Sequence[str] = ()) -> str:
-    """The parameter of that name, with its section or, where it is the only one, without."""
+    """The dotted key that `name` means: a whole one, or one without its section."""
     known = list(dict.fromkeys(key for run in runs for key in run.params))
-    meant = [key for key in known if name in (key, key.rpartition(".")[2])]
+    meant = [key for key in known if name in (key, short_name(key))]
     if name in known or len(meant) == 1:
         return name if name in known else meant[0]
     near = meant or list(_near(name, [*others, *known]))
@@ -228,8 +223,8 @@ def _key(runs: Sequence[Run], name: str, option: str, others: Sequence[str] = ()
 
 def _near(name: str, known: Sequence[str]) -> Iterator[str]:
     for key in known:
-        parts = (key, key.rpartition(".")[2])
-        if difflib.get_close_matches(name.rpartition(".")[2], parts, n=1, cutoff=0.7):
+        parts = (key, short_name(key))
+        if difflib.get_close_matches(short_name(name), parts, n=1, cutoff=0.7):
             yield key
 
 
@@ -239,4 +234,4 @@ def _is(value: object, text: str) -> bool:
             return float(text) == value
         except ValueError:
             return False
-    return text == shown(value)
+    return text == format_value(value)

@@ -1,102 +1,108 @@
-"""Whether a run that was made again came out the same, and if not, what tells them apart."""
+"""Whether a run that was made again came out the same, and if not, what differed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mnist_lstm.pipeline.result_files import FinishedRecord
+
 # a fraction of the images: five seeds of the reference recipe, which are as far apart as rounding
 # in another order leaves two trainings in the end, lie within 0.42 % (README.md)
 TOLERANCE = 0.005
 VERSIONS = ("python", "torch", "numpy", "safetensors")
+CIRCUMSTANCES = ("device", "precision", "threads")
 
 
 @dataclass(frozen=True)
-class Made:
-    """A training and its evaluation: run.json of the one, metrics.json and params of the other."""
+class RunResults:
+    """A training's run.json, with metrics.json and parameters of its latest evaluation."""
 
-    about: Mapping[str, Any]
+    record: FinishedRecord
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    evaluated: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReproductionOutcome:
     """`identical`: the same weights, bit for bit. `close`: accuracies within the tolerance.
 
-    `reasons` say what may have made a difference, and what did.
+    `reasons` say what was different, and what may have caused it.
     """
 
     outcome: Literal["identical", "close", "different"]
     reasons: list[str]
 
 
-def judge(then: Made, now: Made, tolerance: float) -> Verdict:
+def compare(then: RunResults, now: RunResults, tolerance: float) -> ReproductionOutcome:
     """Compare a run with its repetition; `tolerance` is of accuracies, a fraction of the images."""
-    reasons = circumstances(then, now)
-    if then.about["model_sha256"] == now.about["model_sha256"]:
-        return Verdict("identical", reasons)
+    reasons = differences(then, now)
+    if then.record.model_sha256 == now.record.model_sha256:
+        return ReproductionOutcome("identical", reasons)
     other_data = _data(then) != _data(now)
     if not reasons:
-        same = then.about["fingerprint"] == now.about["fingerprint"]
+        same = then.record.fingerprint == now.record.fingerprint
         reasons.append(
             "nothing that was recorded differs: something that has no record changes the results"
             if same
             else "the code is not what ran then, though commit and patch are its own: something "
             "outside of them changed it"
         )
-    apart = _apart(then.metrics, now.metrics)
-    if not apart:
-        return Verdict("different", [*reasons, "there is no evaluation of it to compare with"])
+    distances = _distances(then.metrics, now.metrics)
+    if not distances:
+        no_evaluation = "there is no evaluation of it to compare with"
+        return ReproductionOutcome("different", [*reasons, no_evaluation])
     reasons += [
-        f"{split} accuracy differs by {difference:.2%}, more than the tolerance of {tolerance:.2%}"
-        for split, difference in apart.items()
-        if difference > tolerance
+        f"{split} accuracy differs by {distance:.2%}, more than the tolerance of {tolerance:.2%}"
+        for split, distance in distances.items()
+        if distance > tolerance
     ]
-    within = max(apart.values()) <= tolerance
-    return Verdict("close" if within and not other_data else "different", reasons)
+    within = max(distances.values()) <= tolerance
+    return ReproductionOutcome("close" if within and not other_data else "different", reasons)
 
 
-def circumstances(then: Made, now: Made) -> list[str]:
-    """What was not the same of data, device, precision, threads and versions, a sentence each."""
+def differences(then: RunResults, now: RunResults) -> list[str]:
+    """What differs of data, device, precision, threads and versions, a sentence each."""
     reasons = []
     before, after = _data(then), _data(now)
     others = [split for split in before if before[split] != after.get(split)]
     if others:
         reasons.append(f"the data is another: the SHA-256 of {', '.join(others)} is not its own")
-    for key in ("device", "precision", "threads"):
-        if then.about[key] != now.about[key]:
-            reasons.append(f"{key}: {then.about[key]} then, {now.about[key]} now")
+    for key in CIRCUMSTANCES:
+        value, new_value = getattr(then.record, key), getattr(now.record, key)
+        if value != new_value:
+            reasons.append(f"{key}: {value} then, {new_value} now")
     for package in VERSIONS:
-        was, is_now = then.about["versions"].get(package), now.about["versions"].get(package)
-        if was != is_now:
-            reasons.append(f"version of {package}: {was} then, {is_now} now")
+        version, new_version = (each.record.versions.get(package) for each in (then, now))
+        if version != new_version:
+            reasons.append(f"version of {package}: {version} then, {new_version} now")
     return reasons
 
 
-def rows(then: Made, now: Made) -> list[list[str]]:
-    """What was and what is, as a table."""
-    found = [["", "then", "now"]]
-    found.append(["weights", *(one.about["model_sha256"][:16] for one in (then, now))])
+def rows(then: RunResults, now: RunResults) -> list[list[str]]:
+    """Both runs as a table, with a row for each figure."""
+    both = (then, now)
+    table = [["", "then", "now"]]
+    table.append(["weights", *(each.record.model_sha256[:16] for each in both)])
     for split in _data(then):
-        found.append([f"{split} data", *(_data(one).get(split, "–")[:16] for one in (then, now))])
+        table.append([f"{split} data", *(_data(each).get(split, "–")[:16] for each in both)])
     for split in then.metrics:
         for name, form in (("accuracy", ".2%"), ("loss", ".5f")):
-            values = [one.metrics.get(split, {}).get(name) for one in (then, now)]
-            found.append(
+            values = [each.metrics.get(split, {}).get(name) for each in both]
+            table.append(
                 [f"{split} {name}", *("–" if v is None else f"{v:{form}}" for v in values)]
             )
-    for key in ("device", "precision", "threads"):
-        found.append([key, *(str(one.about[key]) for one in (then, now))])
+    for key in CIRCUMSTANCES:
+        table.append([key, *(str(getattr(each.record, key)) for each in both)])
     for package in VERSIONS:
-        found.append([package, *(one.about["versions"].get(package, "–") for one in (then, now))])
-    return found
+        table.append([package, *(each.record.versions.get(package, "–") for each in both)])
+    return table
 
 
-def _data(made: Made) -> dict[str, str]:
-    return {split: one["sha256"] for split, one in made.about["data"].items()}
+def _data(results: RunResults) -> dict[str, str]:
+    return {split: file.sha256 for split, file in results.record.data.items()}
 
 
-def _apart(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, float]:
+def _distances(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, float]:
     """How far the accuracies are apart, by split."""
     return {
         split: abs(then[split]["accuracy"] - now[split]["accuracy"])

@@ -1,79 +1,135 @@
-"""The run that somebody means: by its name, its id, a DVC experiment, or the start of one."""
+"""The run that a RUN names: by its name, its id, a DVC experiment, or the start of one of these.
+
+One rule holds for the results here and for the runs in MLflow: a whole name comes before the start
+of one. MLflow, whose import takes seconds, is asked where no result here is called so.
+"""
 
 import difflib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from mnist_lstm import UserError
-from mnist_lstm.runs.history import History, Result
+from mnist_lstm.pipeline.result_files import parse_evaluation, parse_json, parse_run
+from mnist_lstm.runs.history import History, Partial, Result
+from mnist_lstm.runs.reproduction import RunResults
+
+if TYPE_CHECKING:
+    from mnist_lstm.tracking.projection import StoredRun
 
 NO_RUN_YET = "no run yet: `dvc repro` makes one"
 FETCH = (
     "`dvc repro` makes those of params.yaml, `dvc fetch --all-commits --run-cache` brings all that "
     "a DVC remote has"
 )
-SHOWN = 10  # names in a message
+LISTED = 10  # names in a message
+
+Candidate = TypeVar("Candidate")
+Some = TypeVar("Some", bound=Result | Partial)
 
 
 class NoSuchRun(UserError):
     """No result here is called so."""
 
 
-def find(history: History, text: str, *, partial: bool = False) -> Result:
-    """The one result that `text` is a name, an id or an experiment of, or the start of one.
-
-    What is called so exactly comes before what only starts so. With `partial`, results of which
-    only the small tables are here are found too. MLflow's store, which takes seconds to open, is
-    asked for its ids and for names that people gave there where nothing else has that name.
+def find(history: History, text: str) -> Result:
+    """The one whole result that `text` names.
 
     Raises NoSuchRun where there is none, and UserError with the candidates where there are several.
     """
-    candidates = [*history.results, *(history.partial if partial else [])]
-    found = _called(candidates, text)
-    if not found and (others := _called(history.partial, text)):
+    candidates = history.results
+    matching = _matching(candidates, text, _names)
+    if not matching and (others := _matching(history.partial, text, _names)):
         raise NoSuchRun(f"{label(others[0])} is recorded, but its results are not here; {FETCH}")
-    if not found and text and candidates:
-        found = _called_in_store(history.root, candidates, text)
-    if not found:
-        raise NoSuchRun(_unknown(history, candidates, text))
-    if len(found) > 1:
-        listed = _listed([label(result) for result in found])
-        raise UserError(f"{text!r} may be any of {len(found)} runs: {listed}; write more of one")
-    return found[0]
+    return _the_one(history, matching, candidates, text)
 
 
-def label(result: Result) -> str:
-    """A result in words that `find` takes, one of them at least: name, id and experiments."""
-    about = result.about
-    notes = [f"id {about['training_id'][:8]}"] if "training_id" in about else []
-    experiments = [name for name in result.experiments if name != about["name"]]
+def find_recorded(history: History, text: str) -> Result | Partial:
+    """As `find`; results of which only the small tables are here are found too."""
+    candidates: list[Result | Partial] = [*history.results, *history.partial]
+    return _the_one(history, _matching(candidates, text, _names), candidates, text)
+
+
+def find_results(root: Path, text: str) -> RunResults:
+    """Record, metrics and evaluation of the run that `text` names, from its results or from MLflow.
+
+    Raises as `find` does.
+    """
+    history = History(root)
+    try:
+        return _results(history, find(history, text))
+    except NoSuchRun as error:
+        unknown = error
+    names = [text]
+    try:
+        recorded = find_recorded(history, text)
+        if recorded.record:  # only the large files are not here
+            return _results(history, recorded)
+        # MLflow knows the experiment that trained; the others share its result
+        names += recorded.experiments
+    except NoSuchRun:
+        pass
+    for name in names:
+        if found := _results_in_store(root, name):
+            return found
+    raise unknown
+
+
+def label(result: Result | Partial) -> str:
+    """Name, id and experiments of a result, each of which `find` takes."""
+    notes = [f"id {result.record.training_id[:8]}"] if result.record else []
+    experiments = [name for name in result.experiments if name != result.name]
     if experiments:
         notes.append(f"experiment {', '.join(experiments)}")
-    return f"{about['name']} ({'; '.join(notes)})" if notes else about["name"]
+    return f"{result.name} ({'; '.join(notes)})" if notes else result.name
 
 
-def _called(candidates: Sequence[Result], text: str) -> list[Result]:
-    exactly = [result for result in candidates if text in _names(result)]
+def has_store(root: Path) -> bool:
+    """Whether the project has an MLflow store that can be asked; opening one would create it."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (root / "mlflow.db").is_file()
+
+
+def _matching(
+    candidates: Iterable[Candidate], text: str, names: Callable[[Candidate], Iterable[str]]
+) -> list[Candidate]:
+    """The candidates that have the name `text`; where there are none, a name that starts so."""
+    named = [(candidate, list(names(candidate))) for candidate in candidates]
+    exactly = [candidate for candidate, of in named if text in of]
     if exactly or not text:
         return exactly
-    return [
-        result for result in candidates if any(name.startswith(text) for name in _names(result))
-    ]
+    return [candidate for candidate, of in named if any(name.startswith(text) for name in of)]
 
 
-def _names(result: Result) -> Iterator[str]:
-    yield result.about["name"]
+def _names(result: Result | Partial) -> Iterator[str]:
+    yield result.name
     yield from result.experiments
-    if "training_id" in result.about:
-        yield result.about["training_id"]
+    if result.record:
+        yield result.record.training_id
     else:
-        yield from result.commits  # the only id that a partial one has
+        yield from result.commits  # the only id that such a one has
 
 
-def _called_in_store(root: Path, candidates: Sequence[Result], text: str) -> list[Result]:
-    """Those whose MLflow run has the name, or an id that starts so."""
-    if not (os.environ.get("MLFLOW_TRACKING_URI") or (root / "mlflow.db").is_file()):
+def _names_in_store(run: "StoredRun") -> list[str]:
+    tags = run.data.tags
+    named = (tags.get("training_id"), tags.get("dvc_experiment"))
+    return [run.info.run_name, run.info.run_id, *(name for name in named if name)]
+
+
+def _the_one(history: History, matching: list[Some], candidates: Sequence[Some], text: str) -> Some:
+    if not matching and text and candidates:
+        matching = _matching_in_store(history.root, candidates, text)
+    if not matching:
+        raise NoSuchRun(_unknown(history, candidates, text))
+    if len(matching) > 1:
+        listed = _listed([label(result) for result in matching])
+        raise UserError(f"{text!r} may be any of {len(matching)} runs: {listed}; write more of one")
+    return matching[0]
+
+
+def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> list[Some]:
+    """The results of the runs in MLflow that `text` names."""
+    if not has_store(root):
         return []
     from mnist_lstm.tracking.projection import runs  # seconds, with MLflow and torch
     from mnist_lstm.tracking.store import TrackingError, open_store
@@ -83,12 +139,13 @@ def _called_in_store(root: Path, candidates: Sequence[Result], text: str) -> lis
         with store.errors():
             named = {
                 run.data.tags.get("training_id"): run.info.run_name
-                for run in runs(store)
-                if text == run.info.run_name or run.info.run_id.startswith(text)
+                for run in _matching(runs(store), text, _names_in_store)
             }
     except TrackingError as error:
         raise NoSuchRun(f"no result here is called {text!r}, and in MLflow: {error}") from None
-    found = [result for result in candidates if result.about.get("training_id") in named]
+    found = [
+        result for result in candidates if result.record and result.record.training_id in named
+    ]
     if named and not found:
         names = ", ".join(map(str, named.values()))
         raise NoSuchRun(
@@ -98,23 +155,71 @@ def _called_in_store(root: Path, candidates: Sequence[Result], text: str) -> lis
     return found
 
 
-def _unknown(history: History, candidates: Sequence[Result], text: str) -> str:
+def _results(history: History, result: Result | Partial) -> RunResults:
+    """A result's record, with metrics and parameters of its latest evaluation."""
+    assert result.record
+    metrics = history.metrics(result)
+    content = history.content(result.evaluations[-1], "run.json") if result.evaluations else None
+    if not metrics or content is None:
+        return RunResults(result.record, metrics)
+    name = f"run.json of the evaluation of {result.name}"
+    return RunResults(result.record, metrics, parse_evaluation(content, name).params)
+
+
+def _results_in_store(root: Path, text: str) -> RunResults | None:
+    """The files of the run in MLflow that `text` names; None where MLflow has no such run.
+
+    Raises NoSuchRun where that run has no files, UserError with the candidates where there are
+    several, TrackingError.
+    """
+    if not (text and has_store(root)):
+        return None
+    from mnist_lstm.tracking.projection import artifact, runs  # seconds, with MLflow and torch
+    from mnist_lstm.tracking.store import open_store
+
+    store = open_store(root)
+    with store.errors():
+        matching = _matching(runs(store), text, _names_in_store)
+        if not matching:
+            return None
+        if len(matching) > 1:
+            listed = ", ".join(
+                f"{each.info.run_name} (id {each.info.run_id[:8]})" for each in matching
+            )
+            raise UserError(
+                f"{text!r} may be any of {len(matching)} runs in MLflow: {listed}; write more of "
+                "one"
+            )
+        (run,) = matching
+        paths = ("train/run.json", "evaluate/metrics.json", "evaluate/run.json")
+        record, metrics, evaluation = (artifact(store, run, path) for path in paths)
+    name = str(run.info.run_name)
+    if record is None:
+        raise NoSuchRun(
+            f"{name} is a run in MLflow, but has no run.json there nor here: it did not finish, or "
+            "was never evaluated"
+        )
+    return RunResults(
+        parse_run(record, f"{name} in MLflow: {paths[0]}"),
+        parse_json(metrics, f"{name} in MLflow: {paths[1]}") if metrics else {},
+        parse_evaluation(evaluation, f"{name} in MLflow: {paths[2]}").params if evaluation else {},
+    )
+
+
+def _unknown(history: History, candidates: Sequence[Result | Partial], text: str) -> str:
     if not candidates and history.partial:
         return f"no run's results are here, and {len(history.partial)} are recorded; {FETCH}"
     if not candidates:
         return NO_RUN_YET
-    names = list(dict.fromkeys(name for result in candidates for name in _shown(result)))
+    names = list(
+        dict.fromkeys(name for each in candidates for name in (each.name, *each.experiments))
+    )
     if near := difflib.get_close_matches(text, names, n=3):
         return f"no run is called {text!r}; did you mean {' or '.join(near)}?"
     return f"no run is called {text!r}, and none starts so; there are {_listed(names)}"
 
 
-def _shown(result: Result) -> Iterator[str]:
-    yield result.about["name"]
-    yield from result.experiments
-
-
 def _listed(names: Collection[str]) -> str:
-    first = ", ".join(list(names)[-SHOWN:])
-    more = len(names) - SHOWN
+    first = ", ".join(list(names)[-LISTED:])
+    more = len(names) - LISTED
     return f"{first} and {more} more" if more > 0 else first

@@ -1,7 +1,7 @@
-"""One recipe with several seeds: a DVC experiment and a record each, and what they have in common.
+"""One recipe with several seeds: a DVC experiment and a record each, and their statistics.
 
-A record says what a seed's training was and came to, in a file that git can keep: with it, the seed
-is not trained again, on any machine.
+A record is a small file for git with the parameters, the metrics and the circumstances of a seed's
+training. A seed that has a record is not trained again, on any machine.
 """
 
 import hashlib
@@ -16,25 +16,29 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256
 from mnist_lstm.pipeline.result_files import read_json, write_json
 from mnist_lstm.runs import history, resolve
-from mnist_lstm.runs.worktree import git
 
-# parts of a run.json that a record has too
+# fields of run.json that a record has too
 ABOUT = (
     *("name", "training_id", "started", "ended", "commit", "dirty"),
     *("device", "precision", "threads", "versions", "model_sha256"),
 )
-CODE = ("src", "dvc.yaml", "data/own", "data/published_curve.csv")  # what a stage is made from
+CODE = (
+    "src",
+    "dvc.yaml",
+    "data/own",
+    "data/published_curve.csv",
+)  # the files that a stage depends on
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of n figures: their mean, standard deviation, and the mean's 95 % confidence interval.
+    """Mean and standard deviation of n figures, and the 95 % confidence interval of the mean.
 
-    The interval is Student's t (n - 1 degrees of freedom). With one figure there is neither.
+    The interval is Student's t (n - 1 degrees of freedom). One figure has neither.
     """
 
     n: int
@@ -45,7 +49,7 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """The summary of at least one figure."""
+    """Summarize one figure or more."""
     n, middle = len(values), mean(values)
     if n == 1:
         return Summary(n, middle, None, None, None)
@@ -56,24 +60,23 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(n, middle, deviation, middle - half, middle + half)
 
 
-def trained(
+def seed_record(
     root: Path,
     settings: Mapping[str, Any],
     here: Mapping[str, Any],
     name: str,
     folder: Path | None,
 ) -> Mapping[str, Any]:
-    """The record of a training, which is made where neither `folder` nor an experiment has it.
+    """The record of a seed: from `folder`, from an experiment, or from a new training.
 
-    `settings` are its parameters by dotted key, the seed among them, `here` those of params.yaml,
-    `name` what the experiments of the recipe are called by. Raises UserError where the training
-    does not come to its end.
+    `settings` are the parameters by dotted key, with the seed; `here` are those of params.yaml. The
+    experiments are named after `name`. Raises UserError where the training does not finish.
     """
     seed = settings["seed"]
     record = folder / f"seed-{seed}.json" if folder else None
     if record and record.is_file():
         about = read_json(record)
-        if _that_stages_read(about.get("params", {})) == _that_stages_read(settings):
+        if _without_promote(about.get("params", {})) == _without_promote(settings):
             return about
     experiment = f"{name}-seed-{seed}-{_digest(root, settings)}"
     if not _is_there(root, experiment):
@@ -98,7 +101,7 @@ def trained(
         "params": dict(settings),
         "metrics": metrics,
         "seconds": timings[-1]["seconds"],
-        **{key: result.about[key] for key in ABOUT},
+        **{key: getattr(result.record, key) for key in ABOUT},
     }
     if record:
         curve = found.lay_out(
@@ -109,14 +112,15 @@ def trained(
     return about
 
 
-def _that_stages_read(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _without_promote(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that stages read: all but the section promote."""
     return {key: value for key, value in settings.items() if not key.startswith("promote.")}
 
 
 def _digest(root: Path, settings: Mapping[str, Any]) -> str:
-    """Six hex digits that are others for other parameters and for other code, committed or not."""
-    every = ("ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate", "-z")
-    names = git(root, *every, "--", *CODE).split("\0")
+    """Six hex digits that depend on the parameters and on the code, committed or not."""
+    every = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+    names = git.file_names(root, *every, paths=CODE)
     sums = {name: sha256(root / name) for name in names if (root / name).is_file()}
     text = json.dumps([settings, sums], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
@@ -124,12 +128,12 @@ def _digest(root: Path, settings: Mapping[str, Any]) -> str:
 
 def _is_there(root: Path, experiment: str) -> bool:
     """Whether the present commit has an experiment of that name."""
-    head = git(root, "rev-parse", "HEAD").strip()
-    return bool(git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"))
+    head = git.head(root) or ""
+    return bool(git.git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"))
 
 
 def _dvc(root: Path, *arguments: str) -> int:
-    """Run dvc, what it prints being no part of our own answer; its exit code."""
+    """Run dvc with its output on stderr, apart from our own; returns its exit code."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
@@ -139,6 +143,6 @@ def _dvc(root: Path, *arguments: str) -> int:
     )
     try:
         return process.wait()
-    except KeyboardInterrupt:  # which dvc got as well, and ends at its own pace
+    except KeyboardInterrupt:  # dvc gets it too, and takes its time to end
         process.wait()
         raise

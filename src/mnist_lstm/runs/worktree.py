@@ -1,11 +1,10 @@
 """A run's code, parameters and data in a scratch worktree, and the pipeline run there.
 
-The folder of one is `mnist-lstm-reproduce-…` in the system's temporary folder: `code` is git's
-worktree, `cache` the DVC cache of its own, and `lock` is held as long as anybody is at work there.
+Its folder is `mnist-lstm-reproduce-…` in the system's temporary folder: `code` is git's worktree,
+`cache` its own DVC cache, and a process holds `lock` as long as it works there.
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import signal
@@ -13,19 +12,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, dvc_cache, git
+from mnist_lstm.dvc_cache import DvcCache, Files
+from mnist_lstm.git import GitError
+from mnist_lstm.pipeline.params import value_at, with_values
+from mnist_lstm.pipeline.result_files import RunRecord
 
 PREFIX = "mnist-lstm-reproduce-"
 CONFIG = (
     "[cache]\n    dir = {0}/cache\n[core]\n    analytics = false\n    site_cache_dir = {0}/site\n"
 )
-# what would lead git, dvc or a stage out of the scratch worktree, or change the number of threads
+# variables that would lead git, dvc or a stage out of the worktree, or change the number of threads
 NOT_PASSED_ON = ("GIT_", "DVC_EXP_", "DVC_STAGE", "MKL_NUM_THREADS", "MLFLOW_RUN_ID")
 
 
@@ -34,55 +37,57 @@ class Scratch:
 
     def __init__(self, root: Path, folder: Path, lock: TextIO) -> None:
         self.root, self.folder, self._lock = root, folder, lock
-        self.project = folder / "code" / git(root, "rev-parse", "--show-prefix").strip()
+        below = os.fsdecode(git.git(root, "rev-parse", "--show-prefix")).rstrip("\n")
+        self.project = folder / "code" / below
 
-    def restore_code(self, about: Mapping[str, Any]) -> None:
-        """Check out the run's commit, with its patch. Raises UserError where that cannot be."""
-        commit = about["commit"]
+    def restore_code(self, record: RunRecord) -> None:
+        """Check out the run's commit and apply its patch. Raises UserError where that fails."""
+        commit = record.commit
         if not commit:
             raise UserError(
-                f"{about['name']} was made outside of git, so that its code is nowhere to be had"
+                f"{record.name} was made outside of git, so that its code is nowhere to be had"
             )
-        if not _is_here(self.root, commit):
+        if not git.has_commit(self.root, commit):
             raise UserError(
-                f"{about['name']} was made from commit {commit}, which is not in this repository; "
+                f"{record.name} was made from commit {commit}, which is not in this repository; "
                 f"`git fetch REMOTE {commit}` brings it from one that has it"
             )
         worktree = self.folder / "code"
-        git(self.root, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
-        if about["patch"]:
+        git.git(self.root, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
+        if record.patch:
             try:
-                git(worktree, "apply", "--whitespace=nowarn", input=about["patch"])
-            except UserError as error:
+                git.git(worktree, "apply", "--whitespace=nowarn", input=record.patch_bytes)
+            except GitError as error:
                 raise UserError(
-                    f"{about['name']} was made from changed code, and its patch does not apply to "
+                    f"{record.name} was made from changed code, and its patch does not apply to "
                     f"commit {commit[:10]}: {error}"
                 ) from None
-        # what is made there is made by its own code: neither looked up nor taken for made
+        # so that dvc neither looks results up nor takes them for made: its own code makes them
         (self.project / "dvc.lock").unlink(missing_ok=True)
         local = self.project / ".dvc" / "config.local"
         local.parent.mkdir(exist_ok=True)
         local.write_text(CONFIG.format(self.folder))
 
-    def restore_params(self, about: Mapping[str, Any], evaluated: Mapping[str, Any]) -> None:
-        """Write params.yaml: the run's values, and the commit's where the run has none."""
+    def restore_params(self, record: RunRecord, evaluation_params: Mapping[str, Any]) -> None:
+        """Write params.yaml with the run's values, and the commit's where the run has none."""
         path = self.project / "params.yaml"
         there = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        sections = params(there, about, evaluated)
+        sections = params(there, record, evaluation_params)
         text = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
 
-    def restore_data(self, about: Mapping[str, Any]) -> bool:
-        """Put the raw files where preprocess reads them; whether they were to be had.
+    def restore_data(self, record: RunRecord) -> bool:
+        """Put the raw files where preprocess reads them; returns whether they were found.
 
-        They come from DVC's cache or data/raw, those of a recorded fetch of the same data set. The
-        user's own images are brought too, for a fetch that has to run.
+        They are the files of a recorded fetch of the same data set, from DVC's cache or data/raw.
+        The user's own images are copied too, for a fetch that has to run.
         """
         own = self.root / "data" / "own"
-        if about["dataset"] == "own" and own.is_dir():
+        if record.dataset == "own" and own.is_dir():
             shutil.copytree(own, self.project / "data" / "own", dirs_exist_ok=True)
-        for files in _raw_files(self.root, about):
-            contents = {path: self._content(path, md5) for path, md5 in files.items()}
+        cache = DvcCache(self.root)
+        for files in _raw_files(self.root, cache, record):
+            contents = {path: self._content(cache, path, md5) for path, md5 in files.items()}
             if contents and all(content is not None for content in contents.values()):
                 for path, content in contents.items():
                     (self.project / path).parent.mkdir(parents=True, exist_ok=True)
@@ -91,12 +96,12 @@ class Scratch:
         return False
 
     def run(
-        self, threads: int, tell: Callable[[str], object], *, has_data: bool
+        self, threads: int, report: Callable[[str], object], *, has_data: bool
     ) -> tuple[int, list[str]]:
-        """Run `dvc repro` there, with so many threads; its exit code, and the lines it printed.
+        """Run `dvc repro` there with so many threads; returns its exit code and its output's lines.
 
-        With `has_data`, fetch is left out. `tell` gets each line as it comes. Whatever happens, no
-        process is left at work.
+        With `has_data`, fetch is left out. `report` is called with each line as it comes. No
+        process is left at work, whatever happens.
         """
         arguments = ["repro", "--force", *(["--downstream", "preprocess"] if has_data else [])]
         process = subprocess.Popen(
@@ -107,34 +112,33 @@ class Scratch:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            start_new_session=True,  # Ctrl-C comes to us, and we pass it on
-            pass_fds=[self._lock.fileno()],  # should we be killed, nobody cleans up under it
+            start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on
+            pass_fds=[self._lock.fileno()],  # if we are killed, nobody removes the folder under it
         )
         lines = []
         try:
             assert process.stdout
             for line in process.stdout:
                 lines.append(line.rstrip())
-                tell(lines[-1])
+                report(lines[-1])
         except BaseException:
             with _undisturbed():
                 _end(process)
             raise
         return process.wait(), lines
 
-    def _content(self, path: str, md5: str) -> bytes | None:
+    def _content(self, cache: DvcCache, path: str, md5: str) -> bytes | None:
         """A file of this MD5, from DVC's cache or the workspace."""
-        for place in (_cached(self.root, md5), self.root / path):
-            if place.is_file():
-                content = place.read_bytes()
-                if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
-                    return content
+        file = self.root / path
+        for content in (cache.content(md5), file.read_bytes() if file.is_file() else None):
+            if dvc_cache.is_of(md5, content):
+                return content
         return None
 
     def _environment(self, threads: int) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(NOT_PASSED_ON)}
         mirror = kept.get("MNIST_MIRROR")
-        if mirror and "://" not in mirror:  # a relative one is in the project's folder
+        if mirror and "://" not in mirror:  # a relative path starts at the project's folder
             kept["MNIST_MIRROR"] = str((self.root / Path(mirror).expanduser()).resolve())
         return kept | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}",
@@ -146,9 +150,9 @@ class Scratch:
 
 @contextmanager
 def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
-    """A folder for a run of the project in `root`; gone after the block, unless `keep`.
+    """A folder for a run of the project in `root`; it is removed after the block, unless `keep`.
 
-    What such a process left that was killed is removed first.
+    Folders that killed processes left are removed first.
     """
     for worktree in _worktrees(root):
         if worktree.parent.name.startswith(PREFIX):
@@ -161,112 +165,70 @@ def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
         finally:
             with _undisturbed():
                 if keep:
-                    (folder / "lock").unlink()  # so that nobody takes it for left behind
+                    (folder / "lock").unlink()  # so that nobody takes the folder for left behind
                 else:
                     _remove(root, folder)
 
 
 def params(
-    there: Mapping[str, Any], about: Mapping[str, Any], evaluated: Mapping[str, Any]
+    there: Mapping[str, Any], record: RunRecord, evaluation_params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What params.yaml has to say for a run: sections of the commit, with the run's own values.
+    """The params.yaml of a run: the sections of its commit, with the run's own values.
 
-    `there` is the commit's params.yaml, `evaluated` run.json's params of the evaluation, by dotted
-    key. A run on the CPU is repeated on the CPU, whatever `auto` would choose here.
+    `there` is the commit's params.yaml; `evaluation_params` are by dotted key. A run on the CPU is
+    repeated on the CPU, whatever `auto` would choose here.
     """
     sections = dict(there)
-    for name, values in about["params"].items():
-        # of fetch, a training knows the data set alone
+    for name, values in record.params.items():
+        # a training records only the data set of the section fetch
         before = sections.get(name) if name == "fetch" else None
         sections[name] = {**(before or {}), **values} if isinstance(values, Mapping) else values
-    for key, value in evaluated.items():
-        section, _, name = key.partition(".")
-        sections[section] = {**sections.get(section, {}), name: value}
-    if about["device"].startswith("cpu") and sections["train"].get("device") == "auto":
-        sections["train"] = sections["train"] | {"device": "cpu"}
-    return sections
+    values = dict(evaluation_params)
+    if record.device.startswith("cpu") and value_at(sections, "train.device") == "auto":
+        values["train.device"] = "cpu"
+    return with_values(sections, values)
 
 
-def git(folder: Path, *arguments: str, input: str | None = None) -> str:
-    """What git prints. Raises UserError with its words where it fails."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env=environment,
-        input=None if input is None else input.encode(),
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split())
-        raise UserError(f"git {arguments[0]}: {said}")
-    return done.stdout.decode(errors="replace")
-
-
-def _is_here(root: Path, commit: str) -> bool:
-    try:
-        git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
-    except UserError:
-        return False
-    return True
-
-
-def _raw_files(root: Path, about: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """MD5 sums by path of what fetch made of the run's data set, the likeliest first."""
-    from dvc.repo import Repo  # half a second's import
-
-    locks = []
-    if (root / "dvc.lock").is_file():
-        locks.append((root / "dvc.lock").read_text(encoding="utf-8"))
-    with suppress(UserError):  # a commit from before the first run has none
-        locks.insert(0, git(root, "show", f"{about['commit']}:./dvc.lock"))
-    entries = [(yaml.safe_load(text) or {}).get("stages", {}).get("fetch", {}) for text in locks]
-    with Repo(str(root)) as repo:
-        runs = Path(repo.stage_cache.cache_dir)
-    recorded = sorted(runs.glob("*/*/*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    entries += [yaml.safe_load(path.read_bytes()) or {} for path in recorded]
-    for entry in entries:
-        values = entry.get("params", {}).get("params.yaml", {}).get("fetch", {})
-        files = {out["path"]: out["md5"] for out in entry.get("outs", []) if "md5" in out}
-        if "src/fetch.py" in entry.get("cmd", "") and values.get("dataset") == about["dataset"]:
-            yield files
-
-
-def _cached(root: Path, md5: str) -> Path:
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
-        return Path(repo.cache.local.oid_to_path(md5))
+def _raw_files(root: Path, cache: DvcCache, record: RunRecord) -> Iterator[Files]:
+    """The files that fetch made of the run's data set, their MD5 by path, the likeliest first."""
+    (lock,) = git.blobs(root, [f"{record.commit}:./dvc.lock"])
+    entries = [
+        stages.get("fetch", {})
+        for stages in (dvc_cache.stages(lock or b""), dvc_cache.workspace_stages(root))
+    ]
+    for entry in (*entries, *cache.recorded_runs()):
+        dataset = dvc_cache.params(entry).get("fetch", {}).get("dataset")
+        if "src/fetch.py" in entry.get("cmd", "") and dataset == record.dataset:
+            yield dvc_cache.outs(entry)
 
 
 def _worktrees(root: Path) -> list[Path]:
-    lines = git(root, "worktree", "list", "--porcelain").splitlines()
+    lines = os.fsdecode(git.git(root, "worktree", "list", "--porcelain")).splitlines()
     return [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]
 
 
 def _remove_if_left(root: Path, folder: Path) -> None:
-    """Remove the folder of a process that was killed, not one in use or kept on purpose."""
+    """Remove the folder of a killed process; one in use or kept on purpose stays."""
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(root, folder)
     except BlockingIOError:
-        return  # somebody is at work there
+        return  # a process is at work there
     except FileNotFoundError:
         if not folder.exists():  # the system emptied its temporary folder
             _remove(root, folder)
 
 
 def _remove(root: Path, folder: Path) -> None:
-    """Remove a folder and what git knows of its worktree; of others, nothing."""
+    """Remove a folder, and git's record of its worktree."""
     if folder / "code" in _worktrees(root):
-        git(root, "worktree", "remove", "--force", "--force", str(folder / "code"))
+        git.git(root, "worktree", "remove", "--force", "--force", str(folder / "code"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """End dvc and its stage as Ctrl-C does, and the hard way where that takes long."""
+    """End dvc and its stage as Ctrl-C does; kill them where that takes long."""
     for number, seconds in ((signal.SIGINT, 20), (signal.SIGKILL, 20)):
         if process.poll() is None:
             try:
@@ -278,7 +240,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let no second Ctrl-C break into the cleaning up after the first."""
+    """Ignore further Ctrl-Cs while the first one's cleaning up is under way."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

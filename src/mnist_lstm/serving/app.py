@@ -6,21 +6,18 @@ that the environment names, as MLflow's own `models serve` hands it to its serve
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
 
 from fastapi import Request, Response
-from mlflow.models import Model
-from mlflow.pyfunc.scoring_server.app import app
 
 from mnist_lstm.serving.request import Unacceptable, check
+from mnist_lstm.tracking.scoring_server import image_size, scoring_app
 
-MODEL_URI = "__pyfunc_model_path__"  # MLflow's name
+app = scoring_app()
+ROWS, PIXELS = image_size()
 
-(_, ROWS, PIXELS) = Model.load(os.environ[MODEL_URI]).get_input_schema().inputs[0].shape
 
-
-@app.middleware("http")  # type: ignore[untyped-decorator]
+@app.middleware("http")
 async def refuse_what_is_no_image(
     request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:

@@ -1,4 +1,4 @@
-"""A training's run, shown while it trains: by a thread of its own, so that no store can hurt it."""
+"""The MLflow run of a training, updated while it trains, by a thread: no store delays training."""
 
 import platform
 import threading
@@ -6,29 +6,31 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_lstm.pipeline.result_files import RunRecord
+
 PAUSES = (1.0, 30.0)  # seconds between two tries of a store that fails: the first, and the longest
-# seconds that a training waits at its end for the store to take the rest: of a server, which may
-# hang; of one that did fail; of a local file, which may still be in the making
+# seconds that a training waits for the store at its end: for a server, which may hang; for a store
+# that failed before; for a local file, whose tables may still be in the making
 PATIENCE = {"server": 5.0, "failed": 2.0, "file": 60.0}
 
 
 class Follower:
-    """Shows a run while it trains, behind it.
+    """Updates the MLflow run of a training from a thread.
 
-    The first failure of the store is reported. From then on it is tried again with growing pauses;
-    the training waits for it at its end alone, with PATIENCE, and what the store then lacks, the
-    next projection of the files adds.
+    The first failure of the store is reported. The thread then tries again, with growing pauses.
+    Only at its end does the training wait for the store, at most PATIENCE. The next projection of
+    the files adds the rows that the store lacks.
     """
 
-    def __init__(self, root: Path, about: Mapping[str, Any], report: Callable[[str], None]) -> None:
-        """Start to show, in the store of the project in `root`, the training that `about` tells of.
+    def __init__(self, root: Path, about: RunRecord, report: Callable[[str], None]) -> None:
+        """Start to show a training in the store of the project in `root`.
 
-        `about` is what `projection.Run` takes. `report` is given one line, if any, by the thread.
+        The thread calls `report` at most once, with one line.
         """
         self._root, self._about, self._report = root, about, report
         self._has_failed = False
         self._rows: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
-        self._end: tuple[str, Mapping[str, Any]] | None = None
+        self._end: tuple[str, RunRecord, str] | None = None
         self._news = threading.Event()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -42,22 +44,22 @@ class Follower:
         self._rows += zip(rows, timings, strict=True)
         self._news.set()
 
-    def finish(self, status: str, about: Mapping[str, Any]) -> None:
-        """Close the run: FINISHED, FAILED or KILLED, as of `about["ended"]`."""
-        from mnist_lstm.tracking.store import is_server, shown, uri_of
+    def finish(self, status: str, about: RunRecord, ended: str) -> None:
+        """Close the run: FINISHED, FAILED or KILLED, at the time `ended`."""
+        from mnist_lstm.tracking.store import is_server, printable, uri_of
 
-        self._end = (status, about)
+        self._end = (status, about, ended)
         self._ends.set()
         self._news.set()
         uri = uri_of(self._root)
         kind = "failed" if self._has_failed else "server" if is_server(uri) else "file"
         self._thread.join(patience := PATIENCE[kind])
         if self._thread.is_alive():
-            self._say(f"MLflow store {shown(uri)}: no answer within {patience:g} s")
+            self._report_failure(f"MLflow store {printable(uri)}: no answer within {patience:g} s")
 
     def _follow(self) -> None:
         # MLflow's import takes seconds, which the training does not wait for
-        from mnist_lstm.tracking.projection import Run
+        from mnist_lstm.tracking.projection import TrackedRun
         from mnist_lstm.tracking.store import TrackingError, open_store
 
         run, pause = None, PAUSES[0]
@@ -66,15 +68,15 @@ class Follower:
             end, rows = self._end, list(self._rows)
             try:
                 if run is None:
-                    run = Run(open_store(self._root), self._about)
-                    run.log_trainer(trainer(self._root, self._about["fingerprint"]))
+                    run = TrackedRun(open_store(self._root), self._about)
+                    run.log_trainer(trainer(self._root, self._about.fingerprint))
                 if rows:
                     run.log_rows(*zip(*rows, strict=True))
                 if end:
                     run.finish(*end)
                 pause = PAUSES[0]
             except TrackingError as error:
-                self._say(str(error))
+                self._report_failure(str(error))
                 run = None
                 self._ends.wait(pause)
                 pause = min(2 * pause, PAUSES[1])
@@ -82,12 +84,12 @@ class Follower:
             if end:
                 return
 
-    def _say(self, what: str) -> None:
+    def _report_failure(self, what: str) -> None:
         if not self._has_failed:  # once is enough
             self._has_failed = True
             self._report(f"{what}; training goes on, and evaluate will try again")
 
 
 def trainer(root: Path, fingerprint: str) -> str:
-    """Where the file is that a training's process has locked while it lives: host and path."""
+    """Host and path of the lock file that a training's process holds while it lives."""
     return f"{platform.node()}:{root.resolve() / '.checkpoints' / fingerprint / 'lock'}"

@@ -23,7 +23,7 @@ def log_model(store: Store, run_id: str, view: View) -> None:
 
     It takes pixels (B, T, D) and answers with probabilities (B, C).
     """
-    client, digest = store.client, view.about["model_sha256"]
+    client, digest = store.client, view.about.model_sha256
     logged = logged_model(store, run_id, digest) or client.create_logged_model(
         store.experiment_id,
         name="model",
@@ -32,12 +32,12 @@ def log_model(store: Store, run_id: str, view: View) -> None:
     )
     model = Classifier(view.model).eval()
     # a batch of one would freeze the size of batches
-    example = torch.zeros((2, *view.about["image"]), dtype=torch.uint8)
+    example = torch.zeros((2, *view.about.image), dtype=torch.uint8)
     signature = ModelSignature(
         inputs=Schema([_any_batch(example)]), outputs=Schema([_any_batch(model(example))])
     )
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # nn.LSTM's own bookkeeping, which the exported program has no use for
+        # bookkeeping of nn.LSTM that the exported program does not need
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights")
         path = Path(folder) / "model"
         mlflow.pytorch.save_model(
@@ -62,7 +62,7 @@ def log_model(store: Store, run_id: str, view: View) -> None:
 
 
 def logged_model(store: Store, run_id: str, model_sha256: str) -> LoggedModel | None:
-    """The logged model of a run, or what an interruption left of it."""
+    """The logged model of a run, which an interruption may have left incomplete."""
     condition = f"source_run_id = '{run_id}' AND tags.model_sha256 = '{model_sha256}'"
     found = store.client.search_logged_models([store.experiment_id], condition, max_results=1)
     return found[0] if found else None
@@ -73,6 +73,7 @@ def _model_ids(run: mlflow.entities.Run) -> set[str]:
 
 
 def has_model(store: Store, run: mlflow.entities.Run, model_sha256: str) -> bool:
+    """Whether a run has a logged model of these weights with all its files."""
     logged = logged_model(store, run.info.run_id, model_sha256)
     if not logged or logged.model_id not in _model_ids(run):
         return False

@@ -1,7 +1,7 @@
-"""A training's run in MLflow, brought into line with the training's files.
+"""The MLflow run of a training, created from the training's files and kept equal to them.
 
-A training is one run, found by its training_id. What is there already is never logged again, so
-that showing the same files twice changes nothing, and a run that was half logged is completed.
+A training is one run, found by its training_id. Points that the run has are not logged again, so
+projecting the same files twice changes nothing, and a run that was half logged is completed.
 """
 
 import json
@@ -25,6 +25,8 @@ from mlflow.entities import (
 )
 from mlflow.types import Schema, TensorSpec
 
+from mnist_lstm.pipeline.params import flatten
+from mnist_lstm.pipeline.result_files import RunRecord
 from mnist_lstm.tracking.logged_model import has_model, log_model
 from mnist_lstm.tracking.store import Store, one_process
 from mnist_lstm.tracking.view import (
@@ -33,10 +35,11 @@ from mnist_lstm.tracking.view import (
     Point,
     View,
     curve,
-    flat,
     milliseconds,
     tags_of,
 )
+
+StoredRun = mlflow.entities.Run  # as MLflow gives it
 
 EDITABLE = ("mlflow.note.content",)  # people write into it
 TRAINER = "trainer"  # a tag, while it trains
@@ -45,7 +48,7 @@ BATCH = 1000  # metrics in one call: the server's limit
 
 @dataclass(frozen=True)
 class Differences:
-    """What of a view a run does not have, and where it has something else that must not be."""
+    """The parts of a view that a run lacks, and those that contradict it."""
 
     tags: Mapping[str, str]
     points: Mapping[Point, float]
@@ -55,7 +58,7 @@ class Differences:
     contradictions: Sequence[str]  # what MLflow cannot change in a run
 
     def lines(self) -> list[str]:
-        """Each in words."""
+        """A line for each difference."""
         lines = list(self.contradictions)
         if self.points:
             keys = ", ".join(sorted({key.partition("/")[0] for key, _, _ in self.points}))
@@ -67,21 +70,17 @@ class Differences:
         return lines
 
 
-class Run:
+class TrackedRun:
     """The MLflow run that shows one training."""
 
-    def __init__(self, store: Store, about: Mapping[str, Any]) -> None:
-        """Find the run of `about["training_id"]`, or make it. Raises TrackingError.
-
-        `about` is what results/train/run.json has; while it trains, without `ended` and
-        `model_sha256`.
-        """
+    def __init__(self, store: Store, about: RunRecord) -> None:
+        """Find the run of a training, or create it. Raises TrackingError."""
         self.store = store
         with store.errors(), one_process(store.lock):
-            found = runs(store, f"tags.training_id = '{about['training_id']}'")
+            found = runs(store, f"tags.training_id = '{about.training_id}'")
             run = found[0] if found else self._create(about)
             self.id: str = run.info.run_id
-            params = flat(about["params"], ".").items()
+            params = flatten(about.params).items()
             missing = [Param(k, str(v)) for k, v in params if k not in run.data.params]
             tags = [RunTag(*tag) for tag in tags_of(about).items()]
             store.client.log_batch(self.id, params=missing, tags=tags)
@@ -98,16 +97,16 @@ class Run:
             self._log(curve(rows, timings))
 
     def log_trainer(self, where: str) -> None:
-        """Say where the process that trains can be found, until `finish`. Raises TrackingError."""
+        """Tag the run with its training process, until `finish`. Raises TrackingError."""
         with self.store.errors():
             self.store.client.set_tag(self.id, TRAINER, where)
 
-    def finish(self, status: str, about: Mapping[str, Any]) -> None:
-        """Close the run as of `about["ended"]`: FINISHED, FAILED, KILLED. Raises TrackingError."""
+    def finish(self, status: str, about: RunRecord, ended: str) -> None:
+        """Close the run at the time `ended`: FINISHED, FAILED, KILLED. Raises TrackingError."""
         with self.store.errors():
             client = self.store.client
             client.log_batch(self.id, tags=[RunTag(*tag) for tag in tags_of(about).items()])
-            close(self.store, client.get_run(self.id), status, milliseconds(about["ended"]))
+            close(self.store, client.get_run(self.id), status, milliseconds(ended))
 
     def complete(self, view: View, lacks: Differences) -> None:
         """Log what the run lacks of a view. Raises TrackingError."""
@@ -126,14 +125,14 @@ class Run:
             self.store.client.log_batch(self.id, tags=tags)
             if lacks.ending:
                 run = self.store.client.get_run(self.id)
-                close(self.store, run, "FINISHED", milliseconds(view.about["ended"]))
+                close(self.store, run, "FINISHED", milliseconds(view.about.ended))
 
-    def _create(self, about: Mapping[str, Any]) -> mlflow.entities.Run:
+    def _create(self, about: RunRecord) -> StoredRun:
         return self.store.client.create_run(
             self.store.experiment_id,
-            start_time=milliseconds(about["started"]),
-            tags={"training_id": about["training_id"]},
-            run_name=about["name"],
+            start_time=milliseconds(about.started),
+            tags={"training_id": about.training_id},
+            run_name=about.name,
         )
 
     def _log(self, points: Mapping[Point, float]) -> None:
@@ -145,13 +144,13 @@ class Run:
 
 
 def project(store: Store, view: View) -> list[str]:
-    """Bring the run of a training into line with its files; returns what was not, a line each.
+    """Make the run of a training equal to its files; returns a line for each difference.
 
-    A run that contradicts them is deleted, as the user interface does it, and made anew. Raises
-    TrackingError.
+    A run that contradicts the files is deleted, as the user interface does it, and created anew.
+    Raises TrackingError.
     """
     with store.errors():
-        found = runs(store, f"tags.training_id = '{view.about['training_id']}'")
+        found = runs(store, f"tags.training_id = '{view.about.training_id}'")
         if not found:
             lines = ["it has no run"]
         else:
@@ -161,13 +160,13 @@ def project(store: Store, view: View) -> list[str]:
                 return []
             if lacks.contradictions:
                 store.client.delete_run(found[0].info.run_id)
-        run = Run(store, view.about)
+        run = TrackedRun(store, view.about)
         run.complete(view, differences(store, store.client.get_run(run.id), view))
         return lines
 
 
-def differences(store: Store, run: mlflow.entities.Run, view: View) -> Differences:
-    """Compare a run with what it is to show. Raises TrackingError."""
+def differences(store: Store, run: StoredRun, view: View) -> Differences:
+    """Compare a run with a view of the files. Raises TrackingError."""
     with store.errors():
         there = metrics(store, run)
         points = {_point(metric) for metric in there}
@@ -195,9 +194,9 @@ def differences(store: Store, run: mlflow.entities.Run, view: View) -> Differenc
             tags,
             {point: value for point, value in view.points.items() if point not in points},
             files,
-            not has_model(store, run, view.about["model_sha256"]),
+            not has_model(store, run, view.about.model_sha256),
             (run.info.status, run.info.end_time)
-            != (RunStatus.to_string(RunStatus.FINISHED), milliseconds(view.about["ended"])),
+            != (RunStatus.to_string(RunStatus.FINISHED), milliseconds(view.about.ended)),
             [
                 *(
                     f"its parameter {key} is {params.get(key)}, not {value}"
@@ -209,9 +208,9 @@ def differences(store: Store, run: mlflow.entities.Run, view: View) -> Differenc
         )
 
 
-def runs(store: Store, condition: str = "") -> list[mlflow.entities.Run]:
-    """The runs in the store's experiment that a filter lets through, the earliest first."""
-    found: list[mlflow.entities.Run] = []
+def runs(store: Store, condition: str = "") -> list[StoredRun]:
+    """The runs of the experiment that meet an MLflow filter, the earliest first."""
+    found: list[StoredRun] = []
     token = None
     while True:
         page = store.client.search_runs(
@@ -227,27 +226,48 @@ def runs(store: Store, condition: str = "") -> list[mlflow.entities.Run]:
             return found
 
 
-def close(store: Store, run: mlflow.entities.Run, status: str, ended: int) -> None:
-    """Set a run's state and its end, in milliseconds: nobody trains it any more."""
+def close(store: Store, run: StoredRun, status: str, ended: int) -> None:
+    """Set a run's state and its end, in milliseconds."""
     if TRAINER in run.data.tags:
         store.client.delete_tag(run.info.run_id, TRAINER)
     store.client.set_terminated(run.info.run_id, status, ended)
+
+
+def mark_killed(store: Store, run: StoredRun) -> None:
+    """Mark a run as killed, at the time of its last metric. Raises TrackingError."""
+    with store.errors():
+        times = [metric.timestamp for metric in metrics(store, run)]
+        close(store, run, "KILLED", max(times, default=run.info.start_time))
+
+
+def delete(store: Store, run: StoredRun) -> None:
+    """Delete a run, as the user interface does it. Raises TrackingError."""
+    with store.errors():
+        store.client.delete_run(run.info.run_id)
+
+
+def artifact(store: Store, run: StoredRun, path: str) -> bytes | None:
+    """The content of an artifact of a run; None where it has none at that path."""
+    run_id = run.info.run_id
+    listed = store.client.list_artifacts(run_id, str(Path(path).parent))
+    if path not in [file.path for file in listed]:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        return Path(store.client.download_artifacts(run_id, path, scratch)).read_bytes()
 
 
 def _point(metric: Metric) -> Point:
     return metric.key, metric.step, metric.timestamp
 
 
-def metrics(store: Store, run: mlflow.entities.Run) -> list[Metric]:
+def metrics(store: Store, run: StoredRun) -> list[Metric]:
     """All points of all metrics of a run."""
     histories = (store.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
     return [metric for history in histories for metric in history]
 
 
-def _other_files(
-    store: Store, run: mlflow.entities.Run, expected: Mapping[str, bytes]
-) -> dict[str, bytes]:
-    """Those of the expected artifacts that a run has not, or has with other bytes."""
+def _other_files(store: Store, run: StoredRun, expected: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The expected artifacts that a run lacks, or has with other bytes."""
     client, run_id = store.client, run.info.run_id
     folders = {str(Path(path).parent) for path in expected}
     sizes = {
@@ -264,21 +284,21 @@ def _other_files(
         }
 
 
-def _inputs(about: Mapping[str, Any]) -> list[DatasetInput]:
+def _inputs(about: RunRecord) -> list[DatasetInput]:
     """The row sequences, as MLflow data sets: a split each, found by its digest."""
-    pixels = TensorSpec(np.dtype("uint8"), (-1, *about["image"]), "pixels")
+    pixels = TensorSpec(np.dtype("uint8"), (-1, *about.image), "pixels")
     schema = {"mlflow_tensorspec": {"features": Schema([pixels]).to_json(), "targets": None}}
     return [
         DatasetInput(
             Dataset(
-                name=f"{about['dataset']} {split}",
-                digest=found["sha256"][:32],  # MLflow keeps 36 characters
+                name=f"{about.dataset} {split}",
+                digest=found.sha256[:32],  # MLflow keeps 36 characters
                 source_type="local",
-                source=json.dumps({"uri": found["file"]}),
+                source=json.dumps({"uri": found.file}),
                 schema=json.dumps(schema),
-                profile=json.dumps({"num_rows": found["images"]}),
+                profile=json.dumps({"num_rows": found.images}),
             ),
             [InputTag("mlflow.data.context", split)],
         )
-        for split, found in about["data"].items()
+        for split, found in about.data.items()
     ]

@@ -1,7 +1,7 @@
-"""The registered model `row-lstm`: a version a model, and which of them is the champion.
+"""The registered model `row-lstm`: a version for each model, one of which is the champion.
 
-A version's tags say what the model is and how it did on validation images, and each promotion and
-each return of it; the registered model's say which were champion before, so that one can go back.
+The tags of a version hold its Entrant, and a note on each promotion and each return of it. A tag of
+the registered model lists the former champions, for going back.
 """
 
 import json
@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from mnist_lstm.runs.promotion import Entrant
+from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.logged_model import logged_model
 from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import Store, TrackingError, one_process
@@ -23,8 +23,8 @@ from mnist_lstm.tracking.store import Store, TrackingError, one_process
 MODEL = "row-lstm"
 ALIAS = "champion"
 URI = "MLFLOW_TRACKING_URI"
-BEFORE = "champions_before"  # a tag of the registered model: numbers of versions, the latest last
-KEPT = 100  # of these; a tag has room for some more
+BEFORE = "champions_before"  # a tag of the registered model: version numbers, the latest last
+KEPT = 100  # version numbers in that tag, which has room for more
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Version:
 
     @property
     def training_id(self) -> str:
-        """Of the training that made it first: the same weights may have been trained again."""
+        """The id of the first training that made these weights; others may have made them again."""
         return self.entrant.training_id
 
     @property
     def uri(self) -> str:
-        """By which MLflow loads it."""
+        """The URI by which MLflow loads the version."""
         return f"models:/{MODEL}/{self.number}"
 
 
@@ -67,14 +67,14 @@ def champion(store: Store) -> Version | None:
 
 
 def registered(store: Store, model_sha256: str) -> Version | None:
-    """The version of a model, by the digest of its weights. Raises TrackingError."""
+    """The version with weights of this digest; None where there is none. Raises TrackingError."""
     with store.errors():
         found = [one for one in _all(store) if one.tags.get("model_sha256") == model_sha256]
     return _version(found[0]) if found else None
 
 
 def register(store: Store, entrant: Entrant) -> Version:
-    """The version of a model, made where there is none yet. Its run must be in the store.
+    """The version of a model, created where there is none yet. Its run must be in the store.
 
     Raises TrackingError.
     """
@@ -98,20 +98,20 @@ def register(store: Store, entrant: Entrant) -> Version:
 
 
 def promote(
-    store: Store, version: Version, instead_of: Version | None, told: Mapping[str, Any]
+    store: Store, version: Version, instead_of: Version | None, note: Mapping[str, Any]
 ) -> None:
-    """Make a version the champion in place of another; what is told of it becomes a tag.
+    """Make a version the champion in place of another; the note becomes a tag.
 
-    Raises TrackingError, also where the champion is no longer the one that it was held against.
+    Raises TrackingError, also where the champion is no longer `instead_of`.
     """
     with store.errors(), one_process(store.lock):
         present = champion(store)
         if (present and present.number) != (instead_of and instead_of.number):
             raise TrackingError("the champion has changed meanwhile; run this again")
         if present and present.number != version.number:
-            # first, so that a kill in between leaves none that cannot be gone back to
+            # before the alias moves: a kill in between must not lose the former champion
             _write_before(store, [*_before(store), present.number])
-        _tell(store, version, "promotion", told)
+        _add_note(store, version, "promotion", note)
         store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
 
 
@@ -123,16 +123,16 @@ def former(store: Store) -> Version | None:
     return None
 
 
-def roll_back(store: Store, told: Mapping[str, Any]) -> Version | None:
-    """Make the champion before the present one champion again; None where there is none.
+def roll_back(store: Store, note: Mapping[str, Any]) -> Version | None:
+    """Make the former champion the champion again; None where there is none.
 
-    Versions that were deleted meanwhile are passed over. Raises TrackingError.
+    Deleted versions are passed over. Raises TrackingError.
     """
     with store.errors(), one_process(store.lock):
         left = champion(store)
         for before, version in _candidates(store):
             if left:
-                _tell(store, left, "return", told)
+                _add_note(store, left, "return", note)
             store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
             _write_before(store, before)
             return version
@@ -150,11 +150,11 @@ def _candidates(store: Store) -> Iterator[tuple[list[str], Version]]:
             yield list(before), _version(there[number])
 
 
-def _tell(store: Store, version: Version, what: str, told: Mapping[str, Any]) -> None:
-    """Write a tag: `promotion.1`, `promotion.2`, … each stays."""
+def _add_note(store: Store, version: Version, what: str, note: Mapping[str, Any]) -> None:
+    """Add a note as the next of the tags `promotion.1`, `promotion.2`, … of a version."""
     tags = store.client.get_model_version(MODEL, version.number).tags
     number = 1 + sum(key.startswith(f"{what}.") for key in tags)
-    text = json.dumps(dict(told), ensure_ascii=False)
+    text = json.dumps(dict(note), ensure_ascii=False)
     store.client.set_model_version_tag(MODEL, version.number, f"{what}.{number}", text)
 
 
@@ -196,7 +196,7 @@ def _version(found: ModelVersion) -> Version:
 
 @contextmanager
 def _store_of_all(store: Store) -> Iterator[None]:
-    """MLflow looks for a version's source in the store that its environment names alone."""
+    """Name the store in the environment: MLflow looks up a version's source only there."""
     before = os.environ.get(URI)
     os.environ[URI] = store.uri
     try:

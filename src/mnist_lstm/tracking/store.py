@@ -1,4 +1,4 @@
-"""Where the runs are: the MLflow store of the project, opened or made, and what can go wrong."""
+"""The project's MLflow store: where it is, how it is opened or created, and its errors."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ ADDRESSES = (
 
 
 class TrackingError(UserError):
-    """The store cannot be reached or does not take what it is given."""
+    """The store cannot be reached or refuses a request."""
 
 
 @dataclass(frozen=True)
@@ -36,38 +36,38 @@ class Store:
     """An MLflow store and the experiment in it that holds this project's runs."""
 
     uri: str
-    lock: Path | None  # of `one_process`, for what two processes must not do at once
+    lock: Path | None  # for `one_process`; None for a server
     client: mlflow.MlflowClient
     experiment_id: str
-    moved_from: str | None = None  # where artifacts were, before the project's folder was moved
+    moved_from: str | None = None  # the artifacts' folder before the project was moved
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Whatever goes wrong with the store in the block is raised as TrackingError."""
+        """Raise every error of the store in the block as TrackingError."""
         with _errors_of(self.uri):
             yield
 
 
 def uri_of(root: Path) -> str:
-    """Where the store of a project is: MLFLOW_TRACKING_URI, else mlflow.db in its folder."""
+    """The address of a project's store: MLFLOW_TRACKING_URI, else mlflow.db in its folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
 
 
 def is_server(uri: str) -> bool:
-    """Whether a store is a tracking server, which chooses where artifacts are and may be away."""
+    """Whether a store is a tracking server: it stores artifacts itself, and may not answer."""
     return uri.split(":")[0] in ("http", "https")
 
 
-def shown(uri: str) -> str:
-    """An address as it may be printed: without user name and password."""
+def printable(uri: str) -> str:
+    """An address without user name and password, for messages."""
     return re.sub(r"//[^/]*@", "//…@", uri)
 
 
 def open_store(root: Path) -> Store:
-    """The store of the project in `root`, with its experiment; both are made where missing.
+    """Open the store of the project in `root`; store and experiment are created where missing.
 
-    Where the project's folder was moved or copied, the artifacts are found in the new one.
-    Raises TrackingError where the store does not open.
+    Where the project's folder was moved or copied, the artifacts' addresses are corrected. Raises
+    TrackingError where the store does not open.
     """
     uri, artifacts = uri_of(root), (root.resolve() / "mlruns").as_uri()
     lock = None if is_server(uri) else root / ".mlflow.lock"
@@ -79,7 +79,7 @@ def open_store(root: Path) -> Store:
         if experiment is None:
             try:
                 number = client.create_experiment(EXPERIMENT, artifacts if lock else None)
-            except MlflowException:  # somebody else was quicker
+            except MlflowException:  # another process has created it meanwhile
                 experiment = client.get_experiment_by_name(EXPERIMENT)
                 if experiment is None:
                     raise
@@ -94,9 +94,10 @@ def open_store(root: Path) -> Store:
 
 @contextmanager
 def one_process(path: Path | None) -> Iterator[None]:
-    """Be the only process in such a block, by a lock on the file `path`; None is for no lock.
+    """Hold a lock on the file `path` in the block, so that no other process is in such a block.
 
-    A server sorts out who comes first, and one that hangs must not make others wait for us.
+    None takes no lock: a server orders requests itself, and while it hangs no process may make
+    others wait.
     """
     if path is None:
         yield
@@ -107,16 +108,16 @@ def one_process(path: Path | None) -> Iterator[None]:
 
 
 def _database(uri: str) -> Path | None:
-    """The file of an SQLite store."""
+    """The file of an SQLite store; None for another store."""
     scheme, _, path = uri.partition(":///")
     return Path(path).absolute() if scheme == "sqlite" and path and "?" not in path else None
 
 
 def _open_or_make(database: Path) -> None:
-    """Open a database once, or make it.
+    """Check that a database opens, or create it.
 
-    One that does not open, MLflow tries for minutes, with warnings. The tables of a fresh one,
-    which take it seconds, are made beside it: a kill meanwhile would leave half of them in it.
+    MLflow would retry a database that does not open for minutes, with warnings. The tables of a new
+    one take seconds; they are created in a draft, so that a kill cannot leave half of them.
     """
     database.parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
     if database.exists():
@@ -130,7 +131,7 @@ def _open_or_make(database: Path) -> None:
 
 
 def _readdress(database: Path, before: str, now: str) -> None:
-    """Write other addresses of artifacts into a store, for which MLflow has no call."""
+    """Correct the addresses of artifacts in a store; MLflow has no call for that."""
     with closing(sqlite3.connect(database, timeout=60)) as opened, opened:
         for table, column in ADDRESSES:
             opened.execute(
@@ -146,17 +147,17 @@ def _errors_of(uri: str) -> Iterator[None]:
         yield
     except (
         MlflowException,
-        SQLAlchemyError,  # not every one of them arrives as MLflow's own
+        SQLAlchemyError,  # MLflow does not wrap all of them
         CommandError,
         sqlite3.Error,
         ModuleNotFoundError,  # a database's driver
         OSError,
     ) as error:
-        raise TrackingError(f"MLflow store {shown(uri)}: {_why(error, uri)}") from error
+        raise TrackingError(f"MLflow store {printable(uri)}: {_why(error, uri)}") from error
 
 
 def _why(error: BaseException, uri: str) -> str:
-    """What is wrong with a store and what to do; the innermost error has the fewest words."""
+    """What is wrong with a store and what to do, from the innermost, shortest error."""
     inner = error
     while below := inner.__cause__ or inner.__context__:
         inner = below

@@ -9,7 +9,15 @@ from typing import Any
 import yaml
 
 from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.pipeline.result_files import Training, read_json
+from mnist_lstm.pipeline.params import flatten, with_values
+from mnist_lstm.pipeline.result_files import (
+    EvaluationRecord,
+    FinishedRecord,
+    FinishedTraining,
+    RunRecord,
+    read_evaluation,
+    read_json,
+)
 
 CURVE = ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss")
 SYSTEM = {
@@ -20,7 +28,7 @@ SYSTEM = {
 }
 EVALUATION = "trained/"  # MLflow shows charts in the order of names: the curves come first
 
-# of run.json, what is no tag: it has a field of its own in MLflow, or is an artifact
+# fields of run.json that are no tags: MLflow has fields of its own for them, or they are artifacts
 NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch", "data")
 
 READS = {
@@ -36,7 +44,7 @@ Point = tuple[str, int, int]  # of a metric: key, step, milliseconds
 class View:
     """All that MLflow shows of a training and its evaluations."""
 
-    about: Mapping[str, Any]
+    about: FinishedRecord
     params: Mapping[str, str]
     tags: Mapping[str, str]
     points: Mapping[Point, float]
@@ -49,41 +57,31 @@ class View:
 
         Raises UserError where a file is not there or is damaged.
         """
-        record = Training.read(training)
+        record = FinishedTraining.read(training)
         about = record.about
         points = curve(record.rows, record.timings)
         tags, files = tags_of(about), _contents(training, "train")
-        if about["patch"]:
-            files["code.patch"] = about["patch"].encode()
-        abouts = [read_json(evaluation / "run.json") for evaluation in evaluations]
+        if about.patch:
+            files["code.patch"] = about.patch_bytes
+        records = [read_evaluation(evaluation / "run.json") for evaluation in evaluations]
         for folder, evaluated in sorted(
-            zip(evaluations, abouts, strict=True), key=lambda pair: pair[1]["ended"]
+            zip(evaluations, records, strict=True), key=lambda pair: pair[1].ended
         ):
-            at = milliseconds(evaluated["ended"])
-            figures = flat(read_json(folder / "metrics.json"), "/")
+            at = milliseconds(evaluated.ended)
+            figures = flatten(read_json(folder / "metrics.json"), "/")
             points |= {(EVALUATION + key, record.step, at): v for key, v in figures.items()}
-            # the last one is what a run shows beside them
-            tags |= {key: str(value) for key, value in evaluated["params"].items()}
+            # tags and files are those of the last evaluation
+            tags |= {key: str(value) for key, value in evaluated.params.items()}
             files |= _contents(folder, "evaluate") | {"params.yaml": _params_yaml(about, evaluated)}
-        params = {key: str(value) for key, value in flat(about["params"], ".").items()}
+        params = {key: str(value) for key, value in flatten(about.params).items()}
         model = RowLSTM.load(training / "model.safetensors")
         return View(about, params, tags, points, files, model)
-
-
-def flat(tree: Mapping[str, Any], joint: str) -> dict[str, Any]:
-    """A tree as one level, the keys on the way joined: `test/recall/7`, `model.hidden_size`."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves |= {f"{key}{joint}{name}": leaf for name, leaf in flat(value, joint).items()}
-        else:
-            leaves[key] = value
-    return leaves
 
 
 def curve(
     rows: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]
 ) -> dict[Point, float]:
+    """The points that MLflow shows of rows of curve.csv and of timing.csv."""
     points: dict[Point, float] = {}
     for row, timing in zip(rows, timings, strict=True):
         values = {name: row[name] for name in CURVE}
@@ -93,38 +91,37 @@ def curve(
     return points
 
 
-def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
-    tags = {key: value for key, value in about.items() if key not in NOT_TAGS and value is not None}
-    tags |= {f"version.{package}": number for package, number in about["versions"].items()}
-    tags |= {"mlflow.source.git.commit": about["commit"]} if about["commit"] else {}
+def tags_of(about: RunRecord) -> dict[str, str]:
+    """The tags of a run: the fields of its record, less NOT_TAGS, and those that MLflow names."""
+    fields = about.as_json().items()
+    tags = {key: value for key, value in fields if key not in NOT_TAGS and value is not None}
+    tags |= {f"version.{package}": number for package, number in about.versions.items()}
+    tags |= {"mlflow.source.git.commit": about.commit} if about.commit else {}
     tags |= {"mlflow.source.name": "src/train.py", "mlflow.note.content": _description(about)}
     return {key: str(value) for key, value in tags.items()}
 
 
-def _params_yaml(about: Mapping[str, Any], evaluated: Mapping[str, Any]) -> bytes:
-    """What params.yaml said: the parameters that both depend on."""
-    sections = dict(about["params"])
-    for key, value in evaluated["params"].items():
-        section, _, name = key.partition(".")
-        sections[section] = sections.get(section, {}) | {name: value}
+def _params_yaml(about: RunRecord, evaluated: EvaluationRecord) -> bytes:
+    """A params.yaml with the parameters of the training and of the evaluation."""
+    sections = with_values(about.params, evaluated.params)
     text: str = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
     return text.encode()
 
 
-def _description(about: Mapping[str, Any]) -> str:
-    """What a training was, in words: MLflow shows it above a run."""
-    params, data = about["params"], about["data"]
+def _description(about: RunRecord) -> str:
+    """A training in a few sentences, which MLflow shows above its run."""
+    params, data = about.params, about.data
     model, train = params["model"], params["train"]
-    # runs that were made before it could read otherwise do not say
+    # older runs do not have the parameter: they read rows
     reads = READS[model.get("reads", "rows")]
-    code = f"commit {about['commit'][:10]}" if about["commit"] else "code outside of git"
-    changed = ", with changes that are in code.patch" if about["dirty"] else ""
+    code = f"commit {about.commit[:10]}" if about.commit else "code outside of git"
+    changed = ", with changes that are in code.patch" if about.dirty else ""
     return (
         f"A dropout LSTM ({model['num_layers']} layers of {model['hidden_size']} units, dropout "
-        f"{model['dropout']}) on {about['dataset']}, {reads}. {train['steps']:,} "
-        f"steps of {train['batch_size']} out of {data['train']['images']:,} images, learning rate "
-        f"{train['learning_rate']}, seed {params['seed']}, on {about['device']} with "
-        f"{about['threads']} threads in {about['precision']}. Made by {code}{changed}."
+        f"{model['dropout']}) on {about.dataset}, {reads}. {train['steps']:,} "
+        f"steps of {train['batch_size']} out of {data['train'].images:,} images, learning rate "
+        f"{train['learning_rate']}, seed {params['seed']}, on {about.device} with "
+        f"{about.threads} threads in {about.precision}. Made by {code}{changed}."
     )
 
 
@@ -133,4 +130,5 @@ def _contents(folder: Path, name: str) -> dict[str, bytes]:
 
 
 def milliseconds(time: str) -> int:
+    """A time in ISO 8601 as MLflow has times."""
     return round(datetime.fromisoformat(time).timestamp() * 1000)

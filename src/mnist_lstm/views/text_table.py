@@ -1,4 +1,4 @@
-"""Tables for a terminal: plain text, in columns that fold where the terminal is narrow."""
+"""Tables as text: in columns that fold in a narrow terminal, and as markdown."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ GAP = "  "
 
 
 def width() -> int | None:
-    """That of the terminal; None where the output goes elsewhere, and a row must be a line."""
+    """The width of the terminal; None where the output goes elsewhere, and each row is a line."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -28,6 +28,22 @@ def table(rows: Sequence[Sequence[str]], width: int | None, right: str = "") -> 
             break
         sizes[max(foldable, key=lambda i: sizes[i])] -= 1
     return ["\n".join(_lines(row, sizes, alignment)) for row in rows]
+
+
+def markdown(rows: Sequence[Sequence[str]], right: str = "") -> str:
+    """Rows, the first of them titles, as markdown whose columns are aligned in plain text too.
+
+    `right` has an `r` for each column that is aligned on the right.
+    """
+    alignment = right.ljust(len(rows[0]))
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = [
+        "-" * (size - 1) + ":" if where == "r" else "-" * size
+        for size, where in zip(sizes, alignment, strict=True)
+    ]
+    titles, *others = rows
+    lines = [_fitted(row, sizes, alignment) for row in (titles, rule, *others)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def fits(rows: Sequence[Sequence[str]], width: int | None) -> bool:
@@ -53,9 +69,13 @@ def _lines(row: Sequence[str], sizes: Sequence[int], alignment: str) -> list[str
     lines = []
     for number in range(max(map(len, cells))):
         parts = [cell[number] if number < len(cell) else "" for cell in cells]
-        fitted = [
-            part.rjust(size) if where == "r" else part.ljust(size)
-            for part, size, where in zip(parts, sizes, alignment, strict=True)
-        ]
-        lines.append(GAP.join(fitted).rstrip())
+        lines.append(GAP.join(_fitted(parts, sizes, alignment)).rstrip())
     return lines
+
+
+def _fitted(cells: Sequence[str], sizes: Sequence[int], alignment: str) -> list[str]:
+    """Cells padded to the sizes of their columns."""
+    return [
+        cell.rjust(size) if where == "r" else cell.ljust(size)
+        for cell, size, where in zip(cells, sizes, alignment, strict=True)
+    ]

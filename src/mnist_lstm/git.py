@@ -1,0 +1,154 @@
+"""The one wrapper around git: it runs plumbing commands, returns bytes, and reports failures.
+
+The output does not depend on the settings of whoever runs it. Variables that lead git to another
+repository or change its output are removed, hooks and the file system monitor are off, and each
+option of a diff is given.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from mnist_lstm import UserError
+
+# GIT_CONFIG_* is passed on: it may hold the safe.directory without which git refuses
+REMOVED = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE"),
+    *("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS", "GIT_TRACE", "GIT_TRACE_SETUP"),
+    *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS"),
+    "GIT_ICASE_PATHSPECS",
+)
+SETTINGS = (
+    *("-c", "core.quotePath=true", "-c", f"core.hooksPath={os.devnull}"),
+    *("-c", "core.fsmonitor=false"),
+)
+DIFF = (
+    *("--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames"),
+    *("--no-relative", "--src-prefix=a/", "--dst-prefix=b/", "--unified=3"),
+    *("--inter-hunk-context=0", "--diff-algorithm=myers", "--submodule=short"),
+    f"-O{os.devnull}",
+)
+
+
+class GitError(UserError):
+    """git failed; the message is the command and git's own reason."""
+
+
+def git(
+    folder: Path, *arguments: str, input: bytes = b"", environment: Mapping[str, str] | None = None
+) -> bytes:
+    """Run git in a folder and return what it prints. Raises GitError where git fails."""
+    done = _run(folder, *arguments, input=input, environment=environment)
+    if done.returncode:
+        raise _error(arguments[0], done)
+    return done.stdout
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is inside a git repository; False where git is not installed.
+
+    Raises GitError where git finds a repository and refuses to read it, for its owner say.
+    """
+    if shutil.which("git") is None:
+        return False
+    done = _run(folder, "rev-parse", "--git-dir")
+    if done.returncode and b"not a git repository" not in done.stderr:
+        raise _error("rev-parse", done)
+    return not done.returncode
+
+
+def head(folder: Path) -> str | None:
+    """The present commit; None before the first one. Raises GitError."""
+    done = _run(folder, "rev-parse", "--verify", "--quiet", "HEAD")
+    if done.returncode and done.stderr:
+        raise _error("rev-parse", done)
+    return done.stdout.decode().strip() or None
+
+
+def has_commit(folder: Path, commit: str) -> bool:
+    """Whether the repository has a commit of this hash."""
+    return not _run(folder, "cat-file", "-e", f"{commit}^{{commit}}").returncode
+
+
+def file_names(folder: Path, *options: str, paths: Sequence[str]) -> list[str]:
+    """The names, relative to the folder, that `git ls-files` lists with these options."""
+    listed = git(folder, "ls-files", "-z", *options, "--", *paths)
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
+
+
+def blobs(folder: Path, names: Sequence[str]) -> list[bytes | None]:
+    """The content of each `<commit>:<path>`; None for one that is not in the repository."""
+    request = "\n".join(names).encode(errors="surrogateescape")
+    printed = BytesIO(git(folder, "cat-file", "--batch", input=request))
+    contents: list[bytes | None] = []
+    for _ in names:
+        header = printed.readline().split()
+        if header[-1] == b"missing":
+            contents.append(None)
+            continue
+        content = printed.read(int(header[-1]))
+        contents.append(content if header[-2] == b"blob" else None)
+        printed.read(1)  # a newline follows each content
+    return contents
+
+
+def patch(folder: Path, paths: Sequence[str]) -> bytes:
+    """The difference between HEAD and the files below `paths`, as `git apply` at the top takes it.
+
+    Files that git does not track are part of it, ignored ones are not. The repository's own index
+    and objects stay as they are. Raises GitError.
+    """
+    empty_tree = git(folder, "hash-object", "-t", "tree", "--stdin").decode().strip()
+    base = head(folder) or empty_tree
+    objects = git(folder, "rev-parse", "--git-path", "objects").decode().rstrip("\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {
+            "GIT_INDEX_FILE": f"{scratch}/index",
+            "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((folder / objects).resolve()),
+        }
+        (Path(scratch) / "objects").mkdir()
+        options = ("--cached", "--others", "--exclude-standard")
+        names = {*file_names(folder, *options, paths=paths)}
+        git(folder, "read-tree", base, environment=environment)
+        in_base = git(folder, "ls-files", "-z", "--", *paths, environment=environment)
+        names |= {os.fsdecode(name) for name in in_base.split(b"\0") if name}
+        git(
+            folder,
+            *("update-index", "--add", "--remove", "--replace", "-z", "--stdin"),
+            input=b"".join(os.fsencode(name) + b"\0" for name in sorted(names)),
+            environment=environment,
+        )
+        return git(
+            folder, "diff-index", "--cached", *DIFF, base, "--", *paths, environment=environment
+        )
+
+
+def _run(
+    folder: Path,
+    *arguments: str,
+    input: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.CompletedProcess[bytes]":
+    kept = {key: value for key, value in os.environ.items() if key not in REMOVED}
+    try:
+        return subprocess.run(
+            ["git", *SETTINGS, *arguments],
+            cwd=folder,
+            env=kept | {"LC_ALL": "C"} | dict(environment or {}),
+            input=input,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise GitError("git is not installed, or not on the PATH; install it") from None
+
+
+def _error(command: str, done: "subprocess.CompletedProcess[bytes]") -> GitError:
+    reason = " ".join(done.stderr.decode(errors="replace").split())
+    return GitError(f"git {command}: {reason or f'exit code {done.returncode}'}")

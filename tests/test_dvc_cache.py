@@ -1,0 +1,59 @@
+"""What DVC keeps, read from a repository that DVC itself made."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from mnist_lstm.dvc_cache import DvcCache, is_of, outs, params, stages, workspace_stages
+
+ENTRY = {
+    "cmd": "python src/train.py",
+    "params": {"params.yaml": {"seed": 0}},
+    "outs": [{"path": "a", "md5": "1" * 32}, {"path": "not cached"}],
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    Repo.init(str(tmp_path), no_scm=True).close()
+    return tmp_path
+
+
+def test_a_lock_tells_what_a_stage_made_and_with_what(root: Path) -> None:
+    assert stages(b"") == workspace_stages(root) == {}
+    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train": ENTRY}}))
+    entry = workspace_stages(root)["train"]
+    assert outs(entry) == {"a": "1" * 32}
+    assert params(entry) == {"seed": 0}
+    assert outs({}) == params({}) == {}
+
+
+def test_a_file_is_found_by_its_md5(root: Path) -> None:
+    md5 = hashlib.md5(b"content").hexdigest()
+    cache = DvcCache(root)
+    assert not cache.has(md5)
+    assert cache.content(md5) is None
+    with Repo(str(root)) as repo:
+        stored = Path(repo.cache.local.oid_to_path(md5))
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(b"content")
+    assert cache.has(md5)
+    assert cache.content(md5) == b"content"
+    assert is_of(md5, b"content")
+    assert not is_of(md5, b"other")
+    assert not is_of(md5, None)
+
+
+def test_runs_are_recorded_the_latest_first(root: Path) -> None:
+    cache = DvcCache(root)
+    assert list(cache.recorded_runs()) == []
+    folder = root / ".dvc" / "cache" / "runs" / "ab" / "abc"
+    folder.mkdir(parents=True)
+    for number in (1, 3, 2):
+        (folder / str(number)).write_text(yaml.safe_dump({"cmd": str(number)}))
+        os.utime(folder / str(number), (number, number))
+    assert [entry["cmd"] for entry in cache.recorded_runs()] == ["3", "2", "1"]
