@@ -240,7 +240,7 @@ def _about(
         dirty=bool(found.patch),
         dvc_experiment=found.dvc_experiment,
         dvc_baseline=found.dvc_baseline,
-        versions=provenance.versions("torch", "numpy", "safetensors", "mlflow", "dvc"),
+        versions=facts["versions"] | provenance.versions("mlflow", "dvc"),
         params=sections,
         patch=found.patch.decode(errors="surrogateescape"),
     )
