@@ -12,7 +12,7 @@ from test_layout import ROOMS
 PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/template.md")
 # names of recipes' own examples, which are not there before one follows the recipe
 EXAMPLES = {"commands/where.py", "src/summarize.py"}
-FOLDERS = {"data/own", "data/raw"}  # of the project, not modules of the room data
+OTHERS = {"data/own", "data/raw", "data/published_curve.csv"}  # not modules of the room data
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 NAMED = re.compile(r"([a-z_]+/[a-z_]+?)(?:\.py)?(?:\.([A-Za-z_.]+?)(?:\(\))?)?")
 
@@ -22,7 +22,7 @@ FILE = re.compile(r"(src|tests|docs|scripts)/[\w/]+\.(py|md)")
 def words(page: str) -> set[str]:
     """What a page has in backticks, its blocks of code aside."""
     text = re.sub(r"(?ms)^```.*?^```$", "", (PROJECT / page).read_text())
-    return set(CODE.findall(text)) - EXAMPLES - FOLDERS
+    return set(CODE.findall(text)) - EXAMPLES - OTHERS
 
 
 def defined(path: Path) -> set[str]:
