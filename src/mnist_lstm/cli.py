@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, __version__
 from mnist_lstm.commands import (
     compare,
     predict,
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the longest would have a line of its own
         formatter_class=partial(argparse.HelpFormatter, indent_increment=1),
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(

@@ -1,0 +1,82 @@
+"""Each file and each function that CONTRIBUTING.md and the pages on the code name is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from imports import PACKAGE
+from samples import PROJECT
+from test_layout import ROOMS
+
+PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/template.md")
+# names of recipes' own examples, which are not there before one follows the recipe
+EXAMPLES = {"commands/where.py", "src/summarize.py"}
+OTHERS = {"data/own", "data/raw", "data/published_curve.csv"}  # not modules of the room data
+CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+NAMED = re.compile(r"([a-z_]+/[a-z_]+?)(?:\.py)?(?:\.([A-Za-z_.]+?)(?:\(\))?)?")
+
+FILE = re.compile(r"(src|tests|docs|scripts)/[\w/]+\.(py|md)")
+
+
+def words(page: str) -> set[str]:
+    """What a page has in backticks, its blocks of code aside."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", (PROJECT / page).read_text())
+    return set(CODE.findall(text)) - EXAMPLES - OTHERS
+
+
+def defined(path: Path) -> set[str]:
+    """The dotted names of the functions, classes, methods and constants of a module."""
+    found = set[str]()
+    for node in ast.parse(path.read_text()).body:
+        match node:
+            case ast.FunctionDef(name=name):
+                found.add(name)
+            case ast.ClassDef(name=name, body=body):
+                found.add(name)
+                found |= {f"{name}.{each.name}" for each in body if hasattr(each, "name")}
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                found.add(name)
+    return found
+
+
+def mistakes(page: str) -> list[str]:
+    found = []
+    for word in words(page):
+        room = word.partition("/")[0]
+        if room in ROOMS and (match := NAMED.fullmatch(word)):
+            path = PROJECT / PACKAGE / f"{match[1]}.py"
+            if not path.is_file():
+                found.append(f"{word}: no such module")
+            elif match[2] and match[2] not in defined(path):
+                found.append(f"{word}: not in that module")
+        elif FILE.fullmatch(word) and not (PROJECT / word).is_file():
+            found.append(f"{word}: no such file")
+    return sorted(found)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page: str) -> None:
+    assert mistakes(page) == []
+
+
+def test_the_walks_name_functions() -> None:
+    named = {word for word in words("docs/architecture.md") if word.endswith("()")}
+    assert len(named) > 10
+    assert {"learning/fit.fit()", "runs/resolve.find()", "pipeline/params.load()"} <= named
+
+
+@pytest.mark.parametrize(
+    ("word", "mistake"),
+    [
+        ("runs/nowhere", "no such module"),
+        ("learning/fit.nothing()", "not in that module"),
+        ("learning/model.RowLSTM.nothing()", "not in that module"),
+        ("src/nothing.py", "no such file"),
+    ],
+)
+def test_a_name_that_is_gone_is_found(
+    word: str, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.words", lambda page: {word, "learning/fit.fit()"})
+    assert mistakes("any") == [f"{word}: {mistake}"]
