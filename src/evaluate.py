@@ -7,6 +7,9 @@ from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
     signals.watch()  # first, since the other imports take seconds
+    from mnist_lstm.pipeline import stage
+
+    stage.begin()
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,9 +45,6 @@ from mnist_lstm.pipeline.result_files import (
     write_rows,
 )
 from mnist_lstm.pipeline.timing import now
-from mnist_lstm.tracking.projection import project
-from mnist_lstm.tracking.store import TrackingError, open_store, printable
-from mnist_lstm.tracking.view import View
 from mnist_lstm.views import figures
 
 EVALUATED = SPLITS[1:]  # validation and test
@@ -149,6 +149,10 @@ def _answers(
 def _show(name: str, training: Path, results: Path) -> None:
     """Show the run in MLflow; where that fails, say so and how to do it later."""
     print(f"now into MLflow, as {name} …")  # which takes seconds, the model's export most of them
+    from mnist_lstm.tracking.projection import project
+    from mnist_lstm.tracking.store import TrackingError, open_store, printable
+    from mnist_lstm.tracking.view import View
+
     try:
         store = open_store(stage.root())
         project(store, View.read(training, [results]))

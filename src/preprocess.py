@@ -4,6 +4,9 @@ from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
     signals.watch()  # first, since the other imports take seconds
+    from mnist_lstm.pipeline import stage
+
+    stage.begin()
 
 from pathlib import Path
 

@@ -248,6 +248,7 @@ def test_the_tags_would_execute_what_they_say(
     assert Path("executed").exists()
 
 
+SLOW = {"torch", "mlflow", "dvc", "matplotlib", "numpy", "sklearn"}
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 
 
@@ -273,6 +274,35 @@ def test_a_stage_refuses_before_anything_is_written(
     assert line.startswith(f"{stage}: params.yaml: ")
     assert key in line
     assert {path.name for path in tmp_path.iterdir()} == {"dvc.yaml", "params.yaml"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("asked", ["help", "wrong params.yaml"])
+def test_a_stage_answers_before_it_imports_what_takes_seconds(
+    tmp_path: Path, stage: str, asked: str
+) -> None:
+    (tmp_path / "params.yaml").write_text(put("train.steps", "0"))
+    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
+    _, script, *paths = shlex.split(STAGES[stage]["cmd"])
+    arguments = ["--help"] if asked == "help" else paths
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {[str(PROJECT / script), *arguments]}\n"
+        f"sys.path.insert(0, {str(PROJECT / 'src')!r})\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: print(end.code)\n"
+        f"print(sorted({SLOW} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    *_, told, slow = done.stdout.splitlines()
+    assert slow == "[]"
+    if asked == "help":
+        assert told == "0"
+        assert done.stdout.startswith(f"usage: {stage}.py [-h] ")
+    else:
+        assert told == f"{stage}: params.yaml: train.steps must be at least 1, is 0"
 
 
 WORDS = "0o17 0x1F 0b11 1:30 1:30.5 08 yes no on off true TRUE null Null ~ .inf -.Inf .NAN nan inf"

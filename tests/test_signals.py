@@ -134,7 +134,5 @@ def test_it_ends_with_the_dvc_that_started_it() -> None:
         assert parent.stdout
         assert parent.stdout.readline() == "imports\n"
         parent.kill()
-        started = time.monotonic()
         printed = parent.stdout.read()  # ends when the child does, which has it too
     assert "stopped since dvc is gone" in printed
-    assert time.monotonic() - started < 15

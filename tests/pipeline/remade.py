@@ -14,7 +14,7 @@ def reproduce(
 ) -> dict[str, Any]:
     """Make a run again, which must end with that exit code; what it tells."""
     before, stores = workspace.git("status", "--porcelain"), made_here(workspace)
-    done = workspace.start("mnist-lstm", "reproduce", "--json", *arguments, **environment)
+    done = workspace.start_warm("mnist-lstm", "reproduce", "--json", *arguments, **environment)
     printed, _ = done.communicate()
     assert done.returncode == code, printed
     assert nothing_is_left(workspace)

@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 from workspace import Workspace
 
-PORT = 5001
 IMAGE = [[0] * 8] * 8  # as digits has them
 REFUSED = {
     json.dumps({"inputs": IMAGE}).encode(): "put a single image into brackets",
@@ -90,15 +89,6 @@ def listens_on(process: psutil.Process) -> set[str]:
         for connection in one.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
-
-
-def port_of_the_docs() -> int:
-    """The one that docs/serving.md names, or another where it is taken."""
-    try:
-        socket.create_server(("127.0.0.1", PORT)).close()
-    except OSError:
-        return free_port()
-    return PORT
 
 
 def ask(url: str, content: bytes, kind: str = "application/json") -> tuple[int, str]:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from remade import SCRATCH, reproduce
 from samples import PROJECT
-from servers import PORT, REFUSED, ask, listens_on, make, port_of_the_docs, server
+from servers import REFUSED, ask, free_port, listens_on, make, server
 from torch import Tensor
 from workspace import Workspace, pasted, stages_run
 
@@ -159,7 +159,7 @@ def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
     unpickled.unlink()
 
     pixels = images(tour)
-    url = f"http://127.0.0.1:{(port := port_of_the_docs())}"
+    url = f"http://127.0.0.1:{(port := free_port())}"
     command = make(tour.project, "serve", port)
     with server(*command, folder=tour.project.folder, health=f"{url}/ping", **watched) as process:
         assert listens_on(process) == {"127.0.0.1"}
@@ -175,7 +175,7 @@ def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
         if shutil.which("curl"):
             text = (PROJECT / "docs" / "serving.md").read_text()
             (line,) = re.findall(r"(?m)^    (python .* curl .*)$", text)
-            said = pasted(line.replace(f":{PORT}/", f":{port}/"))  # where another has that port
+            said = pasted(line.replace(":5001/", f":{port}/"))
             assert_same(json.loads(said)["predictions"], ours, pixels[:1])
     assert not unpickled.exists(), unpickled.read_text()
 
@@ -212,7 +212,7 @@ def make_the_best_one_again(tour: Tour, best: dict[str, Any], temporary: Path) -
     """The champion before, made by the queue, of which only MLflow has something."""
     assert "is the champion again, version 1 of" in tour.command("promote", "--rollback")
     champion = tour.champion
-    process = tour.project.start("mnist-lstm", "reproduce", best["experiments"][0], "--keep")
+    process = tour.project.start_warm("mnist-lstm", "reproduce", best["experiments"][0], "--keep")
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
     assert stages_run(printed) == ["fetch", "preprocess", "train", "evaluate"]

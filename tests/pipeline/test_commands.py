@@ -108,18 +108,23 @@ def test_help_is_there_at_once_and_stands_on_its_own(command: str) -> None:
     assert max(map(len, printed.splitlines())) <= 100
 
 
-def test_help_takes_less_than_half_a_second_and_has_a_line_for_each_command() -> None:
+def test_help_has_a_line_for_each_command() -> None:
+    printed = help_of_all()
+    (column,) = {len(found) for found in re.findall(r"(?m)^  [a-z]+ +(?=[A-Z])", printed)}
+    assert re.findall(rf"(?m)^  ([a-z]+) +(?<=^.{{{column}}})[A-Z]", printed) == list(COMMANDS)
+
+
+@pytest.mark.soak
+def test_help_takes_less_than_half_a_second() -> None:
     for _ in range(20):  # other work on the machine only adds: one that it did not disturb
         started = time.monotonic()
-        printed = subprocess.run(
-            [Path(sys.executable).with_name("mnist-lstm"), "--help"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+        help_of_all()
         took = time.monotonic() - started
         if took < 0.5:
             break
     assert took < 0.5
-    (column,) = {len(found) for found in re.findall(r"(?m)^  [a-z]+ +(?=[A-Z])", printed)}
-    assert re.findall(rf"(?m)^  ([a-z]+) +(?<=^.{{{column}}})[A-Z]", printed) == list(COMMANDS)
+
+
+def help_of_all() -> str:
+    program = Path(sys.executable).with_name("mnist-lstm")
+    return subprocess.run([program, "--help"], check=True, capture_output=True, text=True).stdout

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 from samples import catalogue, is_the_line
-from trainings import STEPS, prepare, train, uninterrupted
+from trainings import STEPS, prepare, train, train_warm, trainer_of, uninterrupted
 from workspace import Workspace
 
 from mnist_lstm.pipeline import signals
@@ -25,7 +25,7 @@ from mnist_lstm.pipeline.result_files import read_rows
 from mnist_lstm.tracking.store import open_store
 
 LINES = [line for line in catalogue()["Stopped, and going on"] if "mnist-lstm" not in line]
-STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED = LINES
+STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED, BEFORE = LINES
 TRAINS = re.compile(r"^on from step|steps of 32 images out of")  # then it opens the store
 MEASURES = re.compile(r"^Iter")
 
@@ -70,8 +70,7 @@ def trainer(workspace: Workspace, number: signal.Signals) -> Callable[[int], Non
     """Signals the training process and not the dvc above it."""
 
     def stop(_: int) -> None:
-        (lock,) = workspace.folder.glob(".checkpoints/*/lock")
-        os.kill(int(lock.read_text().split()[1]), number)
+        os.kill(trainer_of(workspace), number)
 
     return stop
 
@@ -157,7 +156,7 @@ def test_killed_at_random_moments(
 ) -> None:
     (workspace.folder / "mlflow.db").unlink()  # which is then made, too
     prepare(workspace, STEPS)
-    kill_often(workspace, dice, 3, STEPS)
+    kill_often(workspace, dice, 2, STEPS)
     assert_equal(workspace, whole)
 
 
@@ -180,7 +179,7 @@ def test_killed_under_a_temporary_experiment(
     prepare(workspace, STEPS)
     command = ("exp", "run", "--temp", "--name", "tried", "train")
     process = workspace.start("dvc", *command)
-    step = dice.randrange(300, STEPS - 400, 100)
+    step = dice.randrange(100, STEPS - 400, 100)
     stopped(process, group(signal.SIGKILL), is_moment=measures(step))
     assert went_on_from(workspace.dvc(*command)) > 0
     (ref,) = workspace.git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/tried").split()
@@ -260,7 +259,7 @@ def test_killed_between_the_end_of_training_and_dvcs_lock(
     stopped(workspace.start("dvc", "repro", "train"), once_it_is_written)
     assert (workspace.folder / "dvc.lock").read_bytes() == lock
     printed = workspace.dvc("repro", "train")
-    assert "on from step 1,500 of 1,500" in printed
+    assert f"on from step {STEPS:,} of {STEPS:,}" in printed
     assert "Iter" not in printed
     assert_equal(workspace, whole)
 
@@ -276,7 +275,7 @@ def test_a_second_trainer_waits_and_completes(
     while not TRAINS.search(first.stdout.readline()):
         assert first.poll() is None
     first.send_signal(signal.SIGSTOP)  # it sleeps until the second has noticed it
-    second = train(other, DVC_ROOT=str(workspace.folder))
+    second = train_warm(other, DVC_ROOT=str(workspace.folder))
     assert second.stdout
     printed = second.stdout.readline()
     first.send_signal(signal.SIGCONT)
@@ -285,7 +284,7 @@ def test_a_second_trainer_waits_and_completes(
     first.stdout.close()
     assert f"process {first.pid} in {workspace.folder}, since " in printed
     assert WAITS in said(printed), printed
-    assert "on from step 1,500 of 1,500" in printed
+    assert f"on from step {STEPS:,} of {STEPS:,}" in printed
     assert other.json("results/train/run.json") == workspace.json("results/train/run.json")
     for one in (workspace, other):
         assert (
@@ -314,26 +313,30 @@ def test_a_disk_that_fills_up_costs_nothing_but_time(
     assert re.search(r"(?m)^train: .*/checkpoint\.safetensors: No space left on device; ", printed)
     assert "Traceback" not in printed
     assert [run.info.status for run in workspace.runs()] == ["FAILED"]
-    process = train(workspace)
-    printed, _ = process.communicate()
+    printed, _ = train_warm(workspace).communicate()
     assert GOES_ON in said(printed), printed
     assert_equal(workspace, whole)
 
 
-def test_a_damaged_checkpoint_is_set_aside(workspace: Workspace, whole: Workspace) -> None:
+@pytest.mark.parametrize("both", [False, True])
+def test_a_damaged_checkpoint_is_set_aside(
+    workspace: Workspace, whole: Workspace, both: bool
+) -> None:
     prepare(workspace, STEPS)
     process = train(workspace)
     stopped(process, alone(signal.SIGINT))
     assert process.returncode == 130
     (path,) = workspace.folder.glob(".checkpoints/*/checkpoint.safetensors")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    process = train(workspace)
-    printed, _ = process.communicate()
-    assert DAMAGED in said(printed), printed
+    for file in (path, path.with_name("previous.safetensors"))[: 1 + both]:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    printed, _ = train_warm(workspace).communicate()
+    assert BEFORE in said(printed), printed
+    assert (DAMAGED in said(printed)) == both, printed
+    assert (GOES_ON in said(printed)) != both, printed
     assert path.with_suffix(".damaged").read_bytes() == content
     results, expected = workspace.results(), whole.results()
     for name in ("results/train/model.safetensors", "results/train/curve.csv"):
         assert results[name] == expected[name], name
-    assert workspace.runs()[-1].info.status == "FINISHED"  # a run of its own
+    assert workspace.runs()[-1].info.status == "FINISHED"

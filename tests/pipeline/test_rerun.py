@@ -1,7 +1,5 @@
 """What runs again after a change, and what stays as it was after a mistake."""
 
-import time
-
 import pytest
 from workspace import Workspace, stages_run
 
@@ -54,7 +52,7 @@ def test_a_mistake_on_a_fresh_clone_leaves_the_committed_results(clone: Workspac
 def test_params_edited_while_training_never_reach_the_cache(workspace: Workspace) -> None:
     workspace.set("train.steps", 60)
     printed = ""
-    with workspace.start("dvc", "repro", "train") as training:
+    with workspace.start_warm("dvc", "repro", "train") as training:
         assert training.stdout
         for line in training.stdout:
             printed += line
@@ -72,12 +70,10 @@ def test_params_edited_while_training_never_reach_the_cache(workspace: Workspace
     honest = (workspace.folder / "results" / "train" / "model.safetensors").read_bytes()
 
     workspace.set("model.dropout", 0.5)  # what was trained is not lost
-    started = time.monotonic()
     again = workspace.dvc("repro", "train")
     assert stages_run(again) == ["train"]
     assert "on from step 60 of 60" in again
     assert "Iter" not in again
-    assert time.monotonic() - started < 60
     assert (workspace.folder / "results" / "train" / "model.safetensors").read_bytes() != honest
     assert len(workspace.runs()) == 2  # a training each, however often it was started
     assert {run.info.status for run in workspace.runs()} == {"FINISHED"}

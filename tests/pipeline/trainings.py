@@ -6,7 +6,9 @@ from pathlib import Path
 
 from workspace import Workspace
 
-STEPS = 1500  # three seconds of training, behind as many of imports
+STEPS = 800  # two seconds of training, behind more of imports
+
+TRAIN = ("python", "src/train.py", "data/sequences", "results/train")
 
 
 def prepare(workspace: Workspace, steps: int = STEPS) -> Workspace:
@@ -17,15 +19,25 @@ def prepare(workspace: Workspace, steps: int = STEPS) -> Workspace:
 
 
 def train(workspace: Workspace, **environment: str) -> "subprocess.Popen[str]":
-    """The stage alone, without dvc."""
-    paths = ("data/sequences", "results/train")
-    return workspace.start("python", "src/train.py", *paths, **environment)
+    """The stage alone, without dvc, to be sent signals."""
+    return workspace.start(*TRAIN, **environment)
+
+
+def train_warm(workspace: Workspace, **environment: str) -> "subprocess.Popen[str]":
+    """The same, without the time that imports take."""
+    return workspace.start_warm(*TRAIN, **environment)
+
+
+def trainer_of(workspace: Workspace) -> int:
+    """The process that trains in a workspace, from the lock that it holds."""
+    (lock,) = workspace.folder.glob(".checkpoints/*/lock")
+    return int(lock.read_text().split()[1])
 
 
 def uninterrupted(baseline: Workspace, folder: Path, steps: int = STEPS) -> Workspace:
     """A workspace in which that training ran from beginning to end."""
     workspace = prepare(baseline.clone(folder), steps)
     shutil.copytree(baseline.folder / "data", folder / "data", dirs_exist_ok=True)
-    printed, _ = train(workspace).communicate()
+    printed, _ = train_warm(workspace).communicate()
     assert (workspace.folder / "results" / "train" / "model.safetensors").is_file(), printed
     return workspace

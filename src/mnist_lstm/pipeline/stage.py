@@ -1,18 +1,20 @@
 """What every stage does around its work: check code and inputs, report errors in one line.
 
 A stage is a file of src/ with one function of the same name, which takes the parameters and the
-paths that dvc.yaml gives it, and ends with `run(that_function)`.
+paths that dvc.yaml gives it, and ends with `run(that_function)`. Before imports that take seconds
+it calls `begin`.
 """
 
 import argparse
+import ast
 import errno
 import inspect
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -42,6 +44,19 @@ def root() -> Path:
     raise UserError(f"{here}: no dvc.yaml here or above; run this inside the project")
 
 
+def begin() -> None:
+    """Answer --help, and refuse wrong arguments and a wrong params.yaml: all in under a second.
+
+    For the start of a stage's script, before it imports torch. `run` looks at both again.
+    """
+    script = Path(sys.argv[0])
+    _paths(script, script.stem)
+    with _errors_in_one_line(script.stem):
+        _refuse_foreign_code(script.parent)
+        _section(script.stem)
+        load(Path("params.yaml"))
+
+
 def run(work: Callable[..., None]) -> None:
     """Run a stage from the command line and exit: 0 done, 1 a user's mistake, said in one line.
 
@@ -51,16 +66,22 @@ def run(work: Callable[..., None]) -> None:
     what dvc.yaml lists as the stage's inputs changed while it ran: DVC would record them as made
     from the new values.
     """
-    name = work.__name__
-    paths = _paths(work)
+    name, script = work.__name__, Path(inspect.getfile(work))
+    paths = _paths(script, name)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe gets nothing before 8 KiB
         sys.stdout.reconfigure(line_buffering=True)
+    with _errors_in_one_line(name), signals.immediate():
+        _refuse_foreign_code(script.parent)
+        before = inputs(name)
+        work(load(Path("params.yaml")), *paths)
+        _refuse_changed_inputs(name, before)
+
+
+@contextmanager
+def _errors_in_one_line(name: str) -> Iterator[None]:
+    """End the process where a stage fails, its earlier results being put back."""
     try:
-        with signals.immediate():
-            _refuse_foreign_code(Path(inspect.getfile(work)).parent)
-            before = inputs(name)
-            work(load(Path("params.yaml")), *paths)
-            _refuse_changed_inputs(name, before)
+        yield
     except BaseException as error:
         lost = _restored(name) if "DVC_STAGE" in os.environ else ""
         if isinstance(error, Interrupted):
@@ -133,14 +154,17 @@ def _section(name: str) -> dict[str, list[str]]:
     return section
 
 
-def _paths(work: Callable[..., None]) -> list[Path]:
-    _, *names = inspect.signature(work).parameters
-    module: Any = sys.modules[work.__module__]
+def _paths(script: Path, name: str) -> list[Path]:
+    """The paths given on the command line, one for each that the stage's function takes."""
+    module = ast.parse(script.read_text(encoding="utf-8"))
+    functions = (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef))
+    work = next(node for node in functions if node.name == name)
     parser = argparse.ArgumentParser(
-        description=module.__doc__,
-        epilog=inspect.getdoc(work),
+        description=ast.get_docstring(module),
+        epilog=ast.get_docstring(work),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _, *names = (argument.arg for argument in work.args.args)
     for name in names:
         parser.add_argument(name, type=Path, help="as dvc.yaml has it")
     arguments = parser.parse_args()

@@ -1,0 +1,87 @@
+"""What the zygote's programs do is what those do that are installed; and nothing outlives it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import zygote
+
+SCRIPT = """
+import os, sys
+print(sys.argv, sys.path[0], os.getcwd(), os.environ["ASKED"], __name__, __file__)
+print(sorted(name for name in sys.modules if name.split(".")[0] == "mnist_lstm"))
+print("to stderr", file=sys.stderr)
+print(sys.stdin.read())
+"""
+ENDS = {
+    "nothing": "",
+    "a code": "sys.exit(7)",
+    "a line": "sys.exit('what is wrong')",
+    "a bug": "raise ValueError('a bug')",
+    "a signal": "os.kill(os.getpid(), 9)",
+}
+# starts what would go on for long, and waits to be killed
+LEAVES = """
+import subprocess, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import zygote
+zygote.start(Path(sys.argv[2]), modules="")
+child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+warm = subprocess.Popen(
+    [zygote.folder_of_programs() / "python", sys.argv[3]], stdout=subprocess.PIPE, text=True
+)
+print(child.pid, warm.stdout.readline(), flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_script_runs_as_in_a_process_of_its_own(tmp_path: Path, end: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "script.py").write_text(SCRIPT + ENDS[end])
+    done = [
+        subprocess.run(
+            [program, "folder/script.py", "an argument"],
+            cwd=tmp_path,
+            env=os.environ | {"ASKED": "yes"},
+            input="from stdin",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for program in (sys.executable, zygote.folder_of_programs() / "python")
+    ]
+    cold, warm = done
+    assert (warm.returncode, warm.stdout) == (cold.returncode, cold.stdout)
+    assert warm.stderr.splitlines()[-1] == cold.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no zygote")
+def test_nothing_is_left_of_tests_that_are_killed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, time; print(os.getpid(), flush=True); time.sleep(1000)")
+    arguments = [Path(__file__).parent, tmp_path / "zygote", script]
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVES, *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        left = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        assert len(left) == 2
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while any(is_at_work(one) for one in left):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_at_work(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -1,0 +1,233 @@
+"""Processes that start at once: each is forked from one that has imported torch, MLflow and DVC.
+
+`start` makes a folder with `python`, `dvc` and `mnist-lstm` in it. A program there hands its
+arguments, environment, folder and open files over to the zygote, whose fork becomes the process
+that was asked for, and ends as that one does. The project's own code is imported by the fork, from
+its own workspace, as ever: the zygote has imported what is installed, and nothing else.
+
+Not for tests that send signals: a fork is no descendant of the program that asked for it.
+
+The zygote outlives the processes that run tests by a moment: when the last of them is gone, say
+because it was killed, it ends all processes that their tests have left behind.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import logging
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+
+MARK = "MNIST_LSTM_TESTS"  # in the environment of all processes that tests start
+IMPORTED = """
+alembic.command celery.app.amqp celery.concurrency.thread celery.worker.worker
+dulwich.porcelain dvc.api dvc.cachemgr dvc.cli.parser dvc.data_cloud
+dvc.repo.experiments.executor.local dvc.repo.experiments.queue.celery
+dvc.repo.experiments.run dvc.repo.graph dvc.repo.index dvc.repo.plots
+dvc.repo.reproduce dvc.stage.run dvc.utils.hydra dvc.utils.plots
+dvc_data.hashfile.status dvc_data.index.checkout dvc_task.app dvc_task.proc.process
+hydra matplotlib.backends.backend_agg matplotlib.figure matplotlib.style mlflow.pyfunc
+mlflow.pytorch mlflow.store.tracking.sqlalchemy_store
+mlflow.store.tracking.sqlalchemy_workspace_store
+mlflow.utils.search_logged_model_utils mpl_toolkits.mplot3d networkx pandas pygit2
+ruamel.yaml safetensors.torch scipy scmrepo.git scmrepo.git.backend.pygit2.filter
+sklearn.datasets sklearn.metrics sqlalchemy.dialects.sqlite sympy.tensor.tensor
+torch._dynamo torch._export.non_strict_utils torch._export.serde.serialize
+torch._functorch.aot_autograd torch._inductor.ir torch._inductor.output_code
+torch.export torch.export._trace torch.export._unlift
+torch.export.pt2_archive._package torch.fx._graph_pickler torch.utils.flop_counter
+tqdm
+"""  # by the programs and the stages, where they import it
+READ_AT_START = ("PYTHONPATH", "PYTHONSAFEPATH")  # by Python, and by no fork
+PROGRAM = """\
+#!{python} -IS
+import json, os, signal, socket, sys
+
+arguments = [*{before}, *sys.argv[1:]]
+is_script = arguments and not arguments[0].startswith("-")
+if not (is_script or arguments[:1] == ["-m"]) or any(name in os.environ for name in {at_start}):
+    os.execv({python!r}, [{python!r}, *arguments])
+with socket.socket(socket.AF_UNIX) as zygote:
+    zygote.connect({address!r})
+    socket.send_fds(zygote, [b"."], [0, 1, 2])
+    zygote.sendall(json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode())
+    zygote.shutdown(socket.SHUT_WR)
+    code = int(zygote.recv(100) or 1)
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+_held: dict[Path, int] = {}  # by this process, of each folder's zygote: who holds it, needs it
+
+
+def folder_of_programs() -> Path:
+    """Where the programs are; those that are installed, where there is no zygote."""
+    installed = Path(sys.executable).parent
+    return Path(os.environ[MARK]) / "bin" if MARK in os.environ else installed
+
+
+def start(folder: Path, modules: str = IMPORTED) -> None:
+    """Make the programs, and start the zygote behind them, unless another process did.
+
+    One process at a time may call it. Where forks are not to be relied on, macOS say, it does
+    nothing.
+    """
+    if sys.platform != "linux" or folder in _held:
+        return
+    installed = Path(sys.executable).parent
+    holders, address = folder / "holders", folder / "socket"
+    if not holders.exists():
+        (folder / "bin").mkdir(parents=True)
+        os.mkfifo(holders)
+        for name in ("python", "dvc", "mnist-lstm"):
+            program = folder / "bin" / name
+            before = [] if name == "python" else [str(installed / name)]
+            text = PROGRAM.format(
+                python=sys.executable, before=before, at_start=READ_AT_START, address=str(address)
+            )
+            program.write_text(text)
+            program.chmod(0o755)
+    _held[folder] = os.open(holders, os.O_RDWR)  # for both, so as not to wait for the other side
+    if not _listens(address):
+        address.unlink(missing_ok=True)
+        kept = {name: value for name, value in os.environ.items() if name not in READ_AT_START}
+        with (folder / "log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, __file__, folder, modules],
+                env=kept | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", MARK: str(folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        while not _listens(address):
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.05)
+        process.returncode = 0  # it is to outlive us: no warning
+    os.environ[MARK] = str(folder)
+
+
+def _listens(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(address)) == 0
+
+
+def main(folder: Path, modules: str) -> None:
+    """Be the zygote, and in each fork the process that it is to be."""
+    holders = os.open(folder / "holders", os.O_RDONLY | os.O_NONBLOCK)
+    importlib.import_module("mnist_lstm.tracking")  # what it tells MLflow, it tells before that
+    for name in modules.split():
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.split(".")[0] == "mnist_lstm"]:
+        del sys.modules[name]
+    logging.root.handlers.clear()  # which PyTorch's or MLflow's import leaves
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve a program
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "socket"))
+        server.listen(100)
+        while True:
+            ready, _, _ = select.select([server, holders], [], [])
+            if holders in ready:
+                break  # the last holder is gone
+            client, _ = server.accept()
+            if os.fork() == 0:
+                server.close()
+                os.close(holders)
+                _serve(client)
+            client.close()
+    _end_all(folder)
+
+
+def _serve(client: socket.socket) -> NoReturn:
+    """Fork again, wait for that process and tell its exit code; in that process, be it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, files, _, _ = socket.recv_fds(client, 1, 3)
+    if len(files) < 3:  # somebody asked whether we listen
+        os._exit(0)
+    text = b""
+    while part := client.recv(1 << 16):
+        text += part
+    if child := os.fork():
+        for file in files:
+            os.close(file)
+        _, status, used = os.wait4(child, 0)
+        seconds = used.ru_utime + used.ru_stime
+        print(f"{seconds:.2f} s of the processor: {json.loads(text)[0]}", flush=True)  # in the log
+        with contextlib.suppress(OSError):
+            client.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+        os._exit(0)
+    client.close()
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    code = 1
+    try:
+        _become(*json.loads(text))
+        code = 0
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            code = end.code or 0
+        else:
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    # to take down all that was imported, as Python does in the end, takes seconds
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None  # that of this environment
+    sys.executable = str(Path(sys.argv[1]) / "bin" / "python")  # what it starts starts at once too
+    if arguments[0] == "-m":
+        sys.argv, sys.path[0] = arguments[1:], folder
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).resolve().parent)
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+def _end_all(folder: Path) -> None:
+    """End the processes that have our mark, and those which these start meanwhile."""
+    while left := [process for process in psutil.process_iter() if _is_marked(process, folder)]:
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.1)
+
+
+def _is_marked(process: psutil.Process, folder: Path) -> bool:
+    try:
+        marked = process.pid != os.getpid() and process.environ().get(MARK) == str(folder)
+        return marked and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
