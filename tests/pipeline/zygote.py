@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,7 +57,7 @@ tqdm
 READ_AT_START = ("PYTHONPATH", "PYTHONSAFEPATH")  # by Python, and by no fork
 PROGRAM = """\
 #!{python} -IS
-import json, os, signal, socket, sys
+import contextlib, json, os, signal, socket, sys
 
 arguments = [*{before}, *sys.argv[1:]]
 is_script = arguments and not arguments[0].startswith("-")
@@ -69,7 +70,8 @@ with socket.socket(socket.AF_UNIX) as zygote:
     zygote.shutdown(socket.SHUT_WR)
     code = int(zygote.recv(100) or 1)
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    with contextlib.suppress(OSError):  # SIGKILL has no other
+        signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """
@@ -208,8 +210,13 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
         sys.argv, sys.path[0] = arguments[1:], folder
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
-        sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).resolve().parent)
-        runpy.run_path(arguments[0], run_name="__main__")
+        script = Path(arguments[0])
+        sys.argv, sys.path[0] = arguments, str(script.resolve().parent)
+        # not runpy.run_path: its __file__ and sys.argv[0] are one, and Python's first is absolute
+        main = types.ModuleType("__main__")
+        main.__file__ = str(script.absolute())
+        sys.modules["__main__"] = main
+        exec(compile(script.read_bytes(), main.__file__, "exec"), main.__dict__)
 
 
 def _end_all(folder: Path) -> None:
