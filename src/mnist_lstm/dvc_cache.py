@@ -16,13 +16,16 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes an ei
 
 def stages(content: bytes) -> dict[str, Entry]:
     """The stages that the content of a dvc.lock records."""
+    found: dict[str, Entry] = _parsed(content).get("stages", {})
+    return found
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
     loader = _Loader(content)
     try:
-        lock = loader.get_single_data() or {}
+        return loader.get_single_data() or {}
     finally:
         loader.dispose()
-    found: dict[str, Entry] = lock.get("stages", {})
-    return found
 
 
 def workspace_stages(root: Path) -> dict[str, Entry]:
@@ -66,7 +69,7 @@ class DvcCache:
         """What the run cache has recorded, the latest first: one stage run each."""
         paths = self._runs.glob("*/*/*")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-            yield yaml.load(path.read_bytes(), _Loader) or {}
+            yield _parsed(path.read_bytes())
 
     def _path(self, md5: str) -> Path:
         return Path(self._path_of(md5))
