@@ -45,7 +45,7 @@ from mnist_lstm.pipeline.result_files import (
     write_rows,
 )
 from mnist_lstm.pipeline.timing import now
-from mnist_lstm.views import figures
+from mnist_lstm.views import figures, pictures
 
 EVALUATED = SPLITS[1:]  # validation and test
 WITHOUT_ORDER = 1000  # images that a model is asked about as often as they have rows
@@ -95,9 +95,9 @@ def evaluate(
     write_rows(results / "classes.csv", by_class(*judged["test"], classes))
     write_rows(results / "predictions.csv", predictions)
     write_rows(results / "reading.csv", reading)
-    pictures = _pictures(test, answers["test"], classes, record.rows, known, reading)
-    pictures["batch"] = _batch(Sequences.load(sequences / "train.safetensors"), record.about)
-    for name, figure in pictures.items():
+    drawn = _pictures(test, answers["test"], classes, record.rows, known, reading)
+    drawn["batch"] = _batch(Sequences.load(sequences / "train.safetensors"), classes, record.about)
+    for name, figure in drawn.items():
         figures.save(figure, results / f"{name}.png")
     settings = {f"evaluate.{key}": value for key, value in params.evaluate.model_dump().items()}
     moment = EvaluationRecord(record.about.training_id, started, now(), settings)
@@ -201,18 +201,19 @@ def _pictures(
     return {
         "curve": figures.accuracy_curve(curve, published),
         "reading": figures.accuracy_by_rows(reading),
-        "belief": figures.belief(images[:asked], actual[:asked], beliefs, classes),
+        "belief": pictures.belief(images[:asked], actual[:asked], beliefs, classes),
         "confusion": figures.confusion(actual, last.argmax(axis=1), classes),
-        "mistakes": figures.confident_mistakes(images, actual, last, classes),
+        "mistakes": pictures.confident_mistakes(images, actual, last, classes),
     }
 
 
-def _batch(train: Sequences, about: RunRecord) -> Figure:
+def _batch(train: Sequences, classes: list[str], about: RunRecord) -> Figure:
     """Some images as the model was trained on them."""
-    images = train.pixels[: figures.BATCH]
+    images, labels = train.pixels[: pictures.BATCH], train.labels[: pictures.BATCH]
     augment = Augmentation(**about.params["augment"])
     torch.manual_seed(about.params["seed"])
-    return figures.batch(images.numpy(), augment(images).numpy() if augment else None)
+    distorted = augment(images).numpy() if augment else None
+    return pictures.batch(images.numpy(), labels.numpy(), classes, distorted)
 
 
 if __name__ == "__main__":

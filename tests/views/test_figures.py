@@ -4,14 +4,19 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from answers import DIGITS, answers
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mnist_lstm.views import figures
+from mnist_lstm.views import figures, pictures
 
-DIGITS = tuple("0123456789")
 CURVE = [
-    {"step": step, "validation_accuracy": 0.9, "test_accuracy": 0.8 + step / 1000}
+    {
+        "step": step,
+        "train_accuracy": 1,
+        "validation_accuracy": 0.9,
+        "test_accuracy": 0.8 + step / 1000,
+    }
     for step in (50, 100)
 ]
 READING = [
@@ -21,26 +26,18 @@ READING = [
 PUBLISHED = [{"step": 50, "test_accuracy": 0.7}, {"step": 100, "test_accuracy": 0.85}]
 
 
-def answers(images: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images of 8 rows, labels, and (N, T, C) probabilities, in the end right of about half."""
-    random = np.random.default_rng(0)
-    labels = np.arange(images) % 10
-    likely = np.where(random.random(images) < 0.5, labels, (labels + 3) % 10)
-    beliefs = random.dirichlet(np.ones(10), (images, 8))
-    beliefs[:, -1] = 0.3 * beliefs[:, -1] + 0.7 * np.eye(10)[likely]
-    return random.integers(0, 256, (images, 8, 8), dtype=np.uint8), labels, beliefs
-
-
 def drawn() -> dict[str, Figure]:
     images, labels, beliefs = answers()
     return {
         "curve": figures.accuracy_curve(CURVE, PUBLISHED),
         "several": figures.several_curves({"one": CURVE, "two": CURVE[:1]}, PUBLISHED),
         "reading": figures.accuracy_by_rows(READING),
-        "belief": figures.belief(images, labels, beliefs, DIGITS),
+        "belief": pictures.belief(images, labels, beliefs, DIGITS),
         "confusion": figures.confusion(labels, beliefs[:, -1].argmax(axis=1), DIGITS),
-        "mistakes": figures.confident_mistakes(images, labels, beliefs[:, -1], DIGITS),
-        "batch": figures.batch(images[: figures.BATCH], images[-figures.BATCH :]),
+        "mistakes": pictures.confident_mistakes(images, labels, beliefs[:, -1], DIGITS),
+        "batch": pictures.batch(
+            images[: pictures.BATCH], labels, DIGITS, images[-pictures.BATCH :]
+        ),
     }
 
 
@@ -110,6 +107,7 @@ def test_the_curve_is_laid_over_the_published_one_where_there_is_one() -> None:
         f"{split} images": [(row["step"], row[f"{split}_accuracy"]) for row in CURVE]
         for split in ("validation", "test")
     }
+    ours["batch just trained on"] = [(50, 1), (100, 1)]
     assert lines(without) == ours
     assert lines(with_published) == ours | {
         "published script, test images": [(50, 0.7), (100, 0.85)]
@@ -134,60 +132,16 @@ def test_confusion_counts_what_was_read_as_what() -> None:
     assert [tick.get_text() for tick in recall.get_yticklabels()] == ["66.7%", "100.0%", "100.0%"]
 
 
-def test_mistakes_come_surest_first_with_what_they_are_and_were_read_as() -> None:
-    images, labels, beliefs = answers()
-    probabilities = beliefs[:, -1]
-    figure = figures.confident_mistakes(images, labels, probabilities, DIGITS)
-    wrong = [i for i in range(len(labels)) if probabilities[i].argmax() != labels[i]]
-    surest = sorted(wrong, key=lambda i: -probabilities[i].max())[:18]
-    assert [title(axes) for axes in figure.axes[:18]] == [
-        f"{labels[i]} read as {probabilities[i].argmax()}\n{probabilities[i].max():.2%} sure"
-        for i in surest
-    ]
-    for axes, index in zip(figure.axes, surest, strict=False):
-        assert np.array_equal(axes.images[0].get_array(), images[index])
-
-
 def test_a_model_without_mistakes_and_classes_without_images_are_drawn_too(tmp_path: Path) -> None:
     images, labels, _ = answers(images=3)
     perfect = np.eye(10)[labels]
     names = tuple(f"a long name {label}" for label in range(10))
     for figure in (
-        figures.confident_mistakes(images, labels, perfect, names),
+        pictures.confident_mistakes(images, labels, perfect, names),
         figures.confusion(labels, labels, names),
-        figures.belief(images, labels, perfect[:, None].repeat(8, axis=1), names),
+        pictures.belief(images, labels, perfect[:, None].repeat(8, axis=1), names),
     ):
         figures.save(figure, tmp_path / "picture.png")
-
-
-def test_a_batch_shows_each_image_and_below_it_what_became_of_it() -> None:
-    images, *_ = answers()
-    plain, distorted = images[:14], images[14:28]
-    alone = [axes for axes in figures.batch(plain, None).axes if axes.images]
-    assert len(alone) == 14
-    shown = [axes for axes in figures.batch(plain, distorted).axes if axes.images]
-    assert len(shown) == 28
-    found = {}
-    for axes in shown:
-        box = axes.get_subplotspec()
-        assert box is not None
-        found[box.rowspan.start, box.colspan.start] = axes.images[0].get_array()
-    for index in range(14):
-        line, column = divmod(index, 12)
-        assert np.array_equal(found[2 * line, column], plain[index])
-        assert np.array_equal(found[2 * line + 1, column], distorted[index])
-
-
-def test_belief_shows_the_first_image_of_each_class_and_every_row() -> None:
-    images, labels, beliefs = answers()
-    figure = figures.belief(images, labels, beliefs, DIGITS)
-    for digit in range(10):
-        image, shades = figure.axes[2 * digit : 2 * digit + 2]
-        assert np.array_equal(image.images[0].get_array(), images[digit])
-        assert np.array_equal(shades.images[0].get_array(), beliefs[digit])
-        answer = beliefs[digit, -1].argmax()
-        assert title(image) == str(digit)
-        assert title(shades) == f"read as {answer} ({beliefs[digit, -1, answer]:.0%})"
 
 
 def test_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
@@ -196,4 +150,4 @@ def test_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     figure = figures.confusion(labels, beliefs[:, -1].argmax(axis=1), names)
     figures.save(figure, tmp_path / "picture.png")
     assert all(not text.get_parse_math() for text in figure.axes[0].get_xticklabels())
-    figures.save(figures.belief(images, labels, beliefs, names), tmp_path / "picture.png")
+    figures.save(pictures.belief(images, labels, beliefs, names), tmp_path / "picture.png")

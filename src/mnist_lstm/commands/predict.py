@@ -222,9 +222,9 @@ def _bars(image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]) -> 
 def _draw(
     path: Path, title: str, image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]
 ) -> None:
-    from mnist_lstm.views import figures
+    from mnist_lstm.views import figures, pictures
 
-    figure = figures.belief_of_one(title, image, belief, classes)
+    figure = pictures.belief_of_one(title, image, belief, classes)
     try:
         figures.save(figure, path)
     except OSError as error:

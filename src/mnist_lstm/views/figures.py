@@ -1,8 +1,8 @@
-"""All figures: accuracy curves, confusion, mistakes, and beliefs row by row.
+"""Figures of numbers: accuracy curves and the confusion matrix; and how a figure is written.
 
 One function draws one Figure from plain values. `save` writes a Figure as PNG: the same values
 give the same bytes. Figures are eight inches wide, 800 pixels on a page.
-N images, T rows of D pixels, C classes
+N images, C classes
 """
 
 import functools
@@ -23,12 +23,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from mnist_lstm.files import write_atomically
 
 # Okabe and Ito's colours, which people tell apart whatever their colour vision
-BLUE, ORANGE = "#0072B2", "#E69F00"
-SEVERAL = (BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+BLUE, ORANGE, RED = "#0072B2", "#E69F00", "#D55E00"
+SEVERAL = (BLUE, ORANGE, "#009E73", RED, "#CC79A7", "#56B4E9", "#000000")
 SHADES = "Blues"  # one hue, from light to dark
 PALE = "#ededed"
 WIDTH = 8.0  # inches
-BATCH = 36  # images in the picture of a batch
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -49,7 +48,7 @@ Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
 
 
-def _styled(draw: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+def styled(draw: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     """Decorate a drawing function: use this file's style and ignore the user's matplotlibrc."""
 
     @functools.wraps(draw)
@@ -60,13 +59,13 @@ def _styled(draw: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     return drawn
 
 
-@_styled
+@styled
 def save(figure: Figure, path: Path) -> None:
     """Write a figure atomically as a PNG file."""
     write_atomically(path, png(figure))
 
 
-@_styled
+@styled
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     content = io.BytesIO()
@@ -75,13 +74,16 @@ def png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-@_styled
+@styled
 def accuracy_curve(
     rows: Sequence[Mapping[str, float]], published: Sequence[Mapping[str, float]] = ()
 ) -> Figure:
     """Accuracy over steps, from rows of curve.csv and of the published curve (may be empty)."""
     figure = Figure(figsize=(WIDTH, 4.5))
     axes = figure.add_subplot()
+    steps, values = _columns(rows, "step", "train_accuracy")
+    line = f"batch just trained on: {values[-1]:.2%}"
+    axes.plot(steps, values, color="#999999", linewidth=1, label=line, zorder=1.5)
     _draw_splits(axes, rows, "step")
     if published:
         steps, values = _columns(published, "step", "test_accuracy")
@@ -97,7 +99,7 @@ def accuracy_curve(
     return figure
 
 
-@_styled
+@styled
 def several_curves(
     curves: Mapping[str, Sequence[Mapping[str, float]]],
     published: Sequence[Mapping[str, float]] = (),
@@ -133,7 +135,7 @@ def several_curves(
     return figure
 
 
-@_styled
+@styled
 def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> Figure:
     """The confusion matrix, from labels (N,), predictions (N,) and class names.
 
@@ -154,8 +156,8 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
             color, weight = "white" if dark else "black", "bold" if row == column else "normal"
             axes.text(
                 column, row, f"{count:,}", ha="center", va="center", color=color, weight=weight
-            )
-    _name_classes(axes.xaxis, classes, upright=_short(classes))
+            ).set_in_layout(False)  # it lies inside of the axes
+    _name_classes(axes.xaxis, classes, upright=short(classes))
     _name_classes(axes.yaxis, classes)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("actual class")
@@ -167,58 +169,7 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
     return figure
 
 
-@_styled
-def confident_mistakes(
-    images: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
-) -> Figure:
-    """The wrong answers with the highest probabilities, in falling order.
-
-    (N, T, D) pixels 0–255, (N,) labels, (N, C), a name a class.
-    """
-    columns, lines = 6, 3
-    predicted, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)  # (N,), (N,)
-    wrong = np.flatnonzero(predicted != actual)
-    surest = wrong[np.argsort(-certainty[wrong], kind="stable")][: columns * lines]
-    lines = max(-(-len(surest) // columns), 1)
-    figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * lines))
-    figure.suptitle(f"The surest of {len(wrong):,} mistakes on {len(actual):,} test images")
-    cells = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in cells[len(surest) :]:
-        axes.set_axis_off()
-    for axes, index in zip(cells, surest, strict=False):
-        _draw_image(axes, images[index])
-        names = classes[actual[index]], classes[predicted[index]]
-        title = (" read as " if _short(classes) else "\nread as ").join(names)
-        axes.set_title(f"{title}\n{certainty[index]:.2%} sure", loc="center", size=10)
-    return figure
-
-
-@_styled
-def batch(images: np.ndarray, distorted: np.ndarray | None) -> Figure:
-    """Training images, each above its distorted version if there is one.
-
-    (N, T, D) pixels 0–255, N at most BATCH; the distorted ones, or None.
-    """
-    kinds = [images] if distorted is None else [images, distorted]
-    columns = 12
-    lines = -(-len(images) // columns)
-    figure = Figure(figsize=(WIDTH, 0.5 + 0.75 * lines * len(kinds)))
-    figure.suptitle(
-        "The first images of the training set, as the model is given them"
-        if distorted is None
-        else "Images of the training set, and below each how a step of training distorts it"
-    )
-    cells = figure.subplots(lines * len(kinds), columns, squeeze=False)
-    for axes in cells.ravel():
-        axes.set_axis_off()
-    for row, kind in enumerate(kinds):
-        for axes, image in zip(cells[row :: len(kinds)].ravel(), kind, strict=False):
-            axes.set_axis_on()
-            _draw_image(axes, image)
-    return figure
-
-
-@_styled
+@styled
 def accuracy_by_rows(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Accuracy after 1, 2, … T pixel rows, from the rows of reading.csv."""
     figure = Figure(figsize=(WIDTH, 4.5))
@@ -230,84 +181,6 @@ def accuracy_by_rows(rows: Sequence[Mapping[str, float]]) -> Figure:
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 10]))
     axes.legend(loc="upper left", title="after the last row", alignment="left")
-    return figure
-
-
-@_styled
-def belief(
-    images: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
-) -> Figure:
-    """The first image of each class, beside the model's probabilities after each pixel row.
-
-    (N, T, D) pixels 0–255, (N,) labels, (N, T, C), a name a class.
-    """
-    found = (np.flatnonzero(actual == label)[:1] for label in range(len(classes)))
-    chosen = [int(index) for indices in found for index in indices]
-    return _beliefs(
-        "What the model believes after each row, for the first test image of each class",
-        images[chosen],
-        [classes[label] for label in actual[chosen]],
-        probabilities[chosen],
-        classes,
-    )
-
-
-@_styled
-def belief_of_one(
-    name: str, image: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
-) -> Figure:
-    """An unlabelled image, beside the model's probabilities after each pixel row.
-
-    (T, D) pixels 0–255, (T, C), a name a class.
-    """
-    title = f"What the model believes after each row of {name}"
-    return _beliefs(title, image[None], [""], probabilities[None], classes)
-
-
-def _beliefs(
-    title: str,
-    images: np.ndarray,
-    titles: Sequence[str],
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-) -> Figure:
-    """Draw images, two a line, each with its title and its probabilities beside it."""
-    across = min(2, len(images))
-    lines = -(-len(images) // across)
-    short = _short(classes)
-    figure = Figure(
-        figsize=(WIDTH * (across + 1) / 3, 1 + 1.85 * lines if short else 1.9 + 1.55 * lines)
-    )
-    figure.suptitle(title)
-    cells = figure.subplots(lines, 2 * across, squeeze=False, width_ratios=[1, 1.4] * across)
-    cells = cells.reshape(-1, 2)
-    for axes in cells[len(images) :].ravel():
-        axes.set_axis_off()
-    for number, (left, right) in enumerate(cells[: len(images)]):
-        _draw_image(left, images[number])
-        answer = probabilities[number, -1].argmax()
-        left.set_title(titles[number], size=10)
-        right.set_title(
-            f"read as {classes[answer]} ({probabilities[number, -1, answer]:.0%})", size=10
-        )
-        left.set_ylabel("row")
-        left.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        shades = right.imshow(
-            probabilities[number], cmap=SHADES, vmin=0, vmax=1, aspect="auto", interpolation="none"
-        )
-        right.grid(visible=False)
-        named = short or number >= len(images) - across  # long names below the last ones alone
-        _name_classes(right.xaxis, classes if named else [""] * len(classes), upright=short)
-        right.set_yticks([])
-    figure.colorbar(
-        shades,
-        ax=list(cells.ravel()),
-        location="bottom",
-        shrink=0.5,
-        aspect=40,
-        label="probability (%)",
-        format=PercentFormatter(1),
-    )
     return figure
 
 
@@ -326,20 +199,10 @@ def _draw_splits(axes: Axes, rows: Sequence[Mapping[str, float]], x: str) -> Non
     axes.set_ylim(top=1)
 
 
-def _draw_image(axes: Axes, image: np.ndarray) -> None:
-    rows, pixels = image.shape
-    edges = (0.5, pixels + 0.5, rows + 0.5, 0.5)  # the first row is row 1
-    axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, extent=edges)
-    axes.grid(visible=False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set(visible=True, color=PALE)
-
-
 def _name_classes(axis: Axis, names: Sequence[str], *, upright: bool = True) -> None:
     axis.set_ticks(range(len(names)), names, rotation=0 if upright else 90)
 
 
-def _short(classes: Sequence[str]) -> bool:
+def short(classes: Sequence[str]) -> bool:
     """Whether the class names are short enough to stand side by side, like digits."""
     return max(map(len, classes)) < 3
