@@ -1,45 +1,45 @@
-# Needs Python 3.11 or newer with venv, git and make; `make env` brings the rest, into .venv.
+# Needs Python 3.11 or newer (with venv), git and make. `make env` installs the rest into .venv.
 
 ACTIVATE := . .venv/bin/activate &&
-ACCEPTED := CVE-2025-69872 # vulnerabilities without a fix; why, and what to do: docs/machines.md
+ACCEPTED := CVE-2025-69872 # has no fix yet; docs/machines.md says why we accept it and what to do
 
 .PHONY: help env repro ui serve report test test-gpu soak bench check docs lock audit clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-env: ## bring .venv up to requirements.lock; the others do it too (PYTHON=... to choose one)
+env: ## install requirements.lock into .venv; other targets do it too (PYTHON=... chooses a Python)
 	@sh scripts/env.sh
 
-repro: env ## run what has to run: fetch, preprocess, train, evaluate
+repro: env ## run the stages that have to run: fetch, preprocess, train, evaluate
 	@$(ACTIVATE) dvc repro
 	@echo "make repro: \`make ui\` shows the runs; \`. .venv/bin/activate\` gives you dvc and mlflow"
 
 ui: PORT ?= 5000
-ui: env ## look at the runs in a browser, with MLflow (PORT=5000)
+ui: env ## start MLflow's UI, to look at the runs in a browser (PORT=5000)
 	@$(ACTIVATE) exec python scripts/ui.py $(PORT)
 
 serve: PORT ?= 5001
-serve: env ## answer requests with the champion, on this machine alone (PORT=5001): docs/serving.md
+serve: env ## serve the champion over HTTP, on this machine only (PORT=5001): docs/serving.md
 	@$(ACTIVATE) exec python scripts/serve.py $(PORT)
 
-report: env ## write report.html: the workspace's results beside the committed ones, to open offline
+report: env ## write report.html: the workspace's results beside the committed ones
 	@$(ACTIVATE) mnist-lstm report
 
 test: env ## run the tests
 	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-test-gpu: env ## on a machine with an NVIDIA GPU: its tests, and a pipeline killed and gone on with
+test-gpu: env ## run the GPU's tests, and kill and resume a training (needs an NVIDIA GPU)
 	@$(ACTIVATE) exec sh scripts/test_gpu.sh
 
-soak: env ## run the tests that take many minutes, and tell what they measured
+soak: env ## run the tests that take many minutes, and print what they measure
 	@$(ACTIVATE) pytest -m soak -s --numprocesses 0
 
-bench: env ## measure this project beside others (QUICK=1: rougher; WRITE=1: into docs/; DEVICE=cuda)
+bench: env ## run the benchmark (QUICK=1: shorter; WRITE=1: write it into docs/; DEVICE=cuda)
 	@$(ACTIVATE) exec python -m benchmarks.bench --device $(or $(DEVICE),cpu) \
 	    $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(WRITE)),--write)
 
-check: env ## lint, formatting and types: what pre-commit and CI call
+check: env ## run linter, format check and type checker, as pre-commit and CI do
 	@$(ACTIVATE) ruff check
 	@$(ACTIVATE) ruff format --check
 	@$(ACTIVATE) mypy
@@ -47,14 +47,14 @@ check: env ## lint, formatting and types: what pre-commit and CI call
 docs: env ## write docs/parameters.md and params.schema.json from the types of params.yaml
 	@$(ACTIVATE) python scripts/docs.py
 
-lock: env ## recompile requirements.lock after a change of dependencies
+lock: env ## compile requirements.lock again after a change of dependencies
 	@$(ACTIVATE) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock >/dev/null
 
 audit: env ## look up the packages of requirements.lock in PyPI's list of known vulnerabilities
-	@# --strict: else packages that could not be looked up would pass
+	@# --strict: fail also if a package could not be looked up
 	@$(ACTIVATE) uv tool run --from 'pip-audit>=2.10,<3' pip-audit --strict --disable-pip \
 	    --progress-spinner off --requirement requirements.lock $(ACCEPTED:%=--ignore-vuln %)
 
-clean: ## remove what the project made; asks before results and store
+clean: ## delete what the project made; asks before it deletes results or the MLflow store
 	@sh scripts/clean.sh

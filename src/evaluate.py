@@ -1,4 +1,4 @@
-"""Evaluate the trained model on validation and test images, and show it all in MLflow.
+"""Evaluate the trained model on validation and test images, and log everything to MLflow.
 
 Run: dvc repro evaluate
 """
@@ -6,7 +6,7 @@ Run: dvc repro evaluate
 from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
-    signals.watch()  # first, since the other imports take seconds
+    signals.watch()  # before the other imports, which take seconds
     from mnist_lstm.pipeline import stage
 
     stage.begin()
@@ -48,7 +48,8 @@ from mnist_lstm.pipeline.timing import now
 from mnist_lstm.views import figures, pictures
 
 EVALUATED = SPLITS[1:]  # validation and test
-WITHOUT_ORDER = 1000  # images that a model is asked about as often as they have rows
+# a model that does not read rows in order has to run once for each row: it gets this many images
+WITHOUT_ORDER = 1000
 
 
 def evaluate(
@@ -59,14 +60,14 @@ def evaluate(
     published: Path,
     results: Path,
 ) -> None:
-    """Measure the model in `training`, write tables and pictures into `results`, tell the outcome.
+    """Measure the model in `training`, write tables and pictures into `results`, print accuracies.
 
-    `class_names` has a name a line, in the order of the labels; `published` is the published curve,
-    to compare with where the data set is mnist.
+    `class_names` has one name on each line, in the order of the labels. `published` is the
+    published curve, with which results on mnist are compared.
     """
     started = now()
     record = FinishedTraining.read(training)
-    # dvc.lock has the training by now: its checkpoint has served
+    # dvc.lock has recorded the training, so its checkpoint is no longer needed
     Checkpoint(stage.root() / ".checkpoints", record.about.fingerprint).remove()
 
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in EVALUATED}
@@ -82,14 +83,14 @@ def evaluate(
     test = data["test"]
     wrong = sum(row["split"] == "test" and row["actual"] != row["predicted"] for row in predictions)
     on_test = metrics["test"]
-    print(f"test accuracy {on_test['accuracy']:.2%}: {wrong:,} of {len(test):,} images read wrong")
+    print(f"test accuracy {on_test['accuracy']:.2%}: {wrong:,} of {len(test):,} images wrong")
     if "shifted_accuracy" in on_test:
-        print(f"the mean of its answers to moved images: {on_test['shifted_accuracy']:.2%}")
+        print(f"accuracy of the mean answer to shifted images: {on_test['shifted_accuracy']:.2%}")
     known = read_rows(published) if test.dataset == "mnist" else []
     if known:
         print(f"the published script: {known[-1]['test_accuracy']:.2%}")
 
-    print(f"tables and pictures: {results}")  # before they are drawn, which takes seconds
+    print(f"tables and pictures: {results}")  # printed first, because drawing takes seconds
     classes = class_names.read_text(encoding="utf-8").splitlines()
     write_json(results / "metrics.json", metrics)
     write_rows(results / "classes.csv", by_class(*judged["test"], classes))
@@ -104,14 +105,14 @@ def evaluate(
     write_json(results / "run.json", vars(moment))
 
     _show(record.about.name, training, results)
-    print("compare: `dvc metrics diff`; change params.yaml and `dvc repro` for another training")
+    print("compare: `dvc metrics diff`; to train again, change params.yaml and run `dvc repro`")
 
 
 class _Answers(NamedTuple):
-    """Logits: `last` (N, C) after all of an image, `reading` (n, T, C) after each of its rows.
+    """Logits: `last` (N, C) after the whole image, `reading` (n, T, C) after each of its rows.
 
-    n is N, or for a model that has to be asked anew after each row, WITHOUT_ORDER at most.
-    `shifted` (N, C) are mean probabilities over evaluate.shifts, where there are any.
+    n is N, but at most WITHOUT_ORDER for a model that does not read the rows in order. `shifted`
+    (N, C) are the mean probabilities over evaluate.shifts, or None.
     """
 
     last: Tensor
@@ -126,7 +127,7 @@ def _answers(
     where = device.choose(params.train.device)
     model = RowLSTM.load(weights).to(where)
     if trained_in == "bfloat16" and not precision.works(model):
-        print("trained in bfloat16, evaluated in float32: the other does not work here")
+        print("trained in bfloat16, evaluated in float32: bfloat16 does not work here")
     else:
         model.precision = trained_in
     size, answers = params.evaluate.batch_size, {}
@@ -147,8 +148,8 @@ def _answers(
 
 
 def _show(name: str, training: Path, results: Path) -> None:
-    """Show the run in MLflow; where that fails, say so and how to do it later."""
-    print(f"now into MLflow, as {name} …")  # which takes seconds, the model's export most of them
+    """Log the run to MLflow. If that fails, print why and how to do it later."""
+    print(f"logging to MLflow, as {name} …")  # takes seconds, most of them for the model's export
     from mnist_lstm.tracking.projection import project
     from mnist_lstm.tracking.store import TrackingError, open_store, printable
     from mnist_lstm.tracking.view import View
@@ -156,9 +157,9 @@ def _show(name: str, training: Path, results: Path) -> None:
     try:
         store = open_store(stage.root())
         project(store, View.read(training, [results]))
-        print(f"look at it there: `make ui` ({printable(store.uri)})")
+        print(f"see the run in MLflow: `make ui` ({printable(store.uri)})")
     except TrackingError as error:
-        print(f"{error}; the results are whole, and `mnist-lstm sync` shows them there later")
+        print(f"{error}; all results are on disk, and `mnist-lstm sync` adds them there later")
 
 
 def _predictions(split: str, logits: Tensor, labels: Tensor) -> Iterator[Row]:
@@ -208,7 +209,7 @@ def _pictures(
 
 
 def _batch(train: Sequences, classes: list[str], about: RunRecord) -> Figure:
-    """Some images as the model was trained on them."""
+    """Some training images, with the distortions of the training."""
     images, labels = train.pixels[: pictures.BATCH], train.labels[: pictures.BATCH]
     augment = Augmentation(**about.params["augment"])
     torch.manual_seed(about.params["seed"])

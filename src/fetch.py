@@ -3,7 +3,7 @@
 from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
-    signals.watch()  # first, since the other imports take seconds
+    signals.watch()  # before the other imports, which take seconds
     from mnist_lstm.pipeline import stage
 
     stage.begin()
@@ -21,9 +21,9 @@ from mnist_lstm.pipeline.params import Params
 
 
 def fetch(params: Params, own_folder: Path, raw: Path) -> None:
-    """Put the files of the data set and its class names into the folder `raw`.
+    """Write the files of the data set and its class names into the folder `raw`.
 
-    The files come from the first mirror that has them, or, for the user's own data set, from
+    The files come from the first mirror that has them. Those of the user's own data set come from
     `own_folder`.
     """
     name = params.fetch.dataset

@@ -3,7 +3,7 @@
 from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
-    signals.watch()  # first, since the other imports take seconds
+    signals.watch()  # before the other imports, which take seconds
     from mnist_lstm.pipeline import stage
 
     stage.begin()
@@ -19,7 +19,7 @@ from mnist_lstm.pipeline.params import Params
 
 
 def preprocess(params: Params, raw: Path, sequences: Path) -> None:
-    """Read the files in `raw`, split the training images, write into `sequences`."""
+    """Read the files in `raw`, split the training images, write the splits into `sequences`."""
     settings = params.preprocess
     num_classes = len((raw / "classes.txt").read_text(encoding="utf-8").splitlines())
     pairs = {
@@ -39,7 +39,7 @@ def preprocess(params: Params, raw: Path, sequences: Path) -> None:
     )
     for name in ("train", "validation", "test"):
         images, labels = pairs[name]
-        # an image's rows are its time steps already: (N, H, W) is (N, T, D)
+        # the rows of an image are its time steps: (N, H, W) is already (N, T, D)
         found = Sequences(
             torch.from_numpy(images),
             torch.from_numpy(labels),

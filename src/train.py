@@ -1,9 +1,9 @@
-"""Train the row LSTM, on from its last checkpoint where there is one. Run: dvc repro train"""
+"""Train the row LSTM, or continue from its last checkpoint. Run: dvc repro train"""
 
 from mnist_lstm.pipeline import signals
 
 if __name__ == "__main__":
-    signals.watch()  # first, since the other imports take seconds
+    signals.watch()  # before the other imports, which take seconds
     from mnist_lstm.pipeline import stage
 
     stage.begin()
@@ -37,7 +37,7 @@ from mnist_lstm.tracking.follower import Follower
 
 
 def train(params: Params, sequences: Path, results: Path) -> None:
-    """Read `sequences`, train, and write the weights and what was measured into `results`."""
+    """Read `sequences`, train, and write the weights and the measurements into `results`."""
     where = device.choose(params.train.device)
     files = {split: sequences / f"{split}.safetensors" for split in SPLITS}
     data = {split: Sequences.load(file).to(where) for split, file in files.items()}
@@ -63,7 +63,7 @@ def train(params: Params, sequences: Path, results: Path) -> None:
             )
             about = _about(params, files, data, facts, saved.fingerprint)
             state = {"step": 0, "seconds": 0.0, "record": Training(about).as_state()}
-            # before the store knows it, so that a kill cannot leave a run that nothing goes on with
+            # before the run is in MLflow: a kill then never leaves a run without a checkpoint
             saved.save(*learner.parts, state)
         record = Training.from_state(state["record"], str(saved.path))
         clock = Clock(where, state["seconds"])
@@ -95,10 +95,10 @@ def _learn(
     clock: Clock,
     run: Follower,
 ) -> None:
-    """Train on from a step to the last; raises Interrupted where a signal came, all being saved.
+    """Train from a step to the last one. If a signal comes, save everything and raise Interrupted.
 
-    MLflow is shown the rows that a checkpoint holds and no other, so that a training that goes on
-    from one measures none of them a second time.
+    MLflow gets only rows that a checkpoint holds, so that a training that continues from the
+    checkpoint does not measure any of them a second time.
     """
     settings, before, shown = params.train, clock.seconds, 0
 
@@ -138,29 +138,31 @@ def _learn(
             if signal := signals.came():
                 save(wait=True)
                 where = f"step {step:,} of {settings.steps:,}"
-                raise Interrupted(signal, f"saved at {where}: run it again, and it goes on there")
+                raise Interrupted(signal, f"saved at {where}: run it again to continue from there")
             due = evaluation or step % settings.checkpoint_every == 0
             if step == settings.steps or (due and saved.is_due(clock.seconds - before)):
                 save(wait=step == settings.steps)
 
 
 def _load(saved: Checkpoint, learner: Learner, steps: int) -> Mapping[str, Any] | None:
-    """The state of the last checkpoint, which the learner is brought to; None for none."""
+    """Restore the learner from its last checkpoint; returns its state, None if there is none."""
     while True:
         try:
             state = saved.load(*learner.parts)
         except Damaged as error:
             aside = saved.set_aside().name
-            then = "the one before is read" if saved.path.exists() else "the training starts over"
-            print(f"{error}; set aside as {aside}, and {then}")
+            then = "the checkpoint before it is used"
+            if not saved.path.exists():
+                then = "the training starts over"
+            print(f"{error}; renamed to {aside}; {then}")
             continue
         if state:
-            print(f"on from step {state['step']:,} of {steps:,}, its last checkpoint")
+            print(f"continues from step {state['step']:,} of {steps:,}, its last checkpoint")
         return state
 
 
 def _say_who_trains(holder: str) -> None:
-    print(f"this very training is at work in {holder}; waiting for its end", flush=True)
+    print(f"the same training is running in {holder}; waiting until it ends", flush=True)
 
 
 def _model(params: Params, data: Sequences, where: torch.device) -> RowLSTM:

@@ -190,7 +190,7 @@ def wrong_syntax(draw: DrawFn) -> Bad:
     line = text[: text.index(f"{name}: {value}")].count("\n") + 1
     if value == "TWICE":
         twice = put(key, f"1\n{indent}{name}: 1")
-        return twice, f"line {line + 1}, column {len(indent) + 1}: {key}: comes twice"
+        return twice, f"line {line + 1}, column {len(indent) + 1}: {key}: occurs twice"
     if value in TOO_MUCH:
         return text, f"line {line}, column "
     return text, f": {key}"

@@ -747,14 +747,16 @@ MET = {
     f"{PARAMS}<key> is not a known key; did you mean <key>?": edited(
         "steps:", "dropout: 0\n  steps:"
     ),
-    f"{PARAMS}<key> is not a known key; known here are <keys>": edited("steps:", "lr: 1\n  steps:"),
+    f"{PARAMS}<key> is not a known key; known keys here: <keys>": edited(
+        "steps:", "lr: 1\n  steps:"
+    ),
     f"{PARAMS}<key> is missing": edited("(?m)^seed.*", ""),
     f"{PARAMS}<mistake> (and <number> more)": edited("learning_rate", "learningrate"),
     f"{PARAMS}<key> must be a section (keys and values), is <value>": edited(
         "promote:\n.*", "promote: 3"
     ),
     f"{PARAMS}must have sections, is <value>": params_are(b""),
-    f"{PARAMS}line <number>, column <number>: <key>: comes twice in the section": edited(
+    f"{PARAMS}line <number>, column <number>: <key>: occurs twice in the section": edited(
         "(?m)^seed", "seed: 1\nseed"
     ),
     f"{PARAMS}line <number>, column <number>: <key>: has the YAML tag <tag>; write the value "
@@ -855,10 +857,10 @@ MET = {
     "train: train.precision is bfloat16, but torch <version> has no <implementation> LSTM in it "
     "for this device; write auto or float32": without_bfloat16,
     "<stage>: <file>: No space left on device; make room there and run again": full_disk,
-    "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows whose it is": read_only,
+    "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows who owns it": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,
-    f"{STORE}<reason>; training goes on, and evaluate will try again": followed,
-    f"{STORE}<reason>; the results are whole, and `mnist-lstm sync` shows them there later": (
+    f"{STORE}<reason>; the training continues, and evaluate will try again": followed,
+    f"{STORE}<reason>; all results are on disk, and `mnist-lstm sync` adds them there later": (
         evaluated
     ),
     f"mnist-lstm <command>: {STORE}<reason>": commanded,
@@ -896,30 +898,32 @@ MET = {
     f"no result here is called '<text>', and in MLflow: {STORE}<reason>": no_run_is_meant(
         "x", uri="http://127.0.0.1:9"
     ),
-    "mnist-lstm compare: '<text>' and '<text>' are one run, <run>": commanded_to(
+    "mnist-lstm compare: '<text>' and '<text>' are the same run, <run>": commanded_to(
         "compare", "drawn", "draw"
     ),
-    "mnist-lstm runs: --where takes KEY=VALUE, such as train.learning_rate=0.002, and is "
+    "mnist-lstm runs: --where must be KEY=VALUE, such as train.learning_rate=0.002, is "
     "'<text>'": commanded_to("runs", "--where", "seed"),
     "mnist-lstm runs: <option>: no run has the parameter '<text>'; did you mean <keys>?": (
         commanded_to("runs", "--where", "lerning_rate=0.1")
     ),
-    "mnist-lstm runs: <option>: no run has the parameter '<text>'; there are <keys>": (
+    "mnist-lstm runs: <option>: no run has the parameter '<text>'; known names: <keys>": (
         commanded_to("runs", "--sort", "x")
     ),
-    "mnist-lstm runs: --sort test would choose by the test images, which are only to tell how good "
-    "the chosen one is; write --sort validation": commanded_to("runs", "--sort", "test"),
+    "mnist-lstm runs: --sort test would choose a run by the test images, which must only measure "
+    "how good the chosen run is; write --sort validation": commanded_to("runs", "--sort", "test"),
     "mnist-lstm runs: none of <number> runs has <conditions>": commanded_to(
         "runs", "--where", "seed=3"
     ),
     "'<text>' may be any of <number> runs in MLflow: <runs>; write more of one": (
         lambda p: made_again_from_the_store("drawn", "a" * 32, "b" * 32)(p).partition(": ")[2]
     ),
-    "mnist-lstm reproduce: <run> was made outside of git, so that its code is nowhere to be had": (
+    "mnist-lstm reproduce: <run> was made outside of git, so its code was not recorded": (
         made_again(commit=None)
     ),
     "mnist-lstm reproduce: <run> was made from commit <commit>, which is not in this repository; "
-    "`git fetch REMOTE <commit>` brings it from one that has it": made_again(commit="c" * 40),
+    "`git fetch REMOTE <commit>` gets it from a repository that has it": made_again(
+        commit="c" * 40
+    ),
     "mnist-lstm reproduce: <run> was made from changed code, and its patch does not apply to "
     "commit <commit>: <reason>": made_again(patch="no patch"),
     "mnist-lstm reproduce: <run> is a run in MLflow, but has no run.json there nor here: it did "
@@ -931,30 +935,30 @@ MET = {
     "mnist-lstm seeds: -S takes KEY=VALUE, such as train.steps=100, and is '<text>'": commanded_to(
         "seeds", "2", "-S", "steps"
     ),
-    "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; once what it says "
-    "above is mended, the same command goes on from there": a_seed_without_stages,
-    "mnist-lstm promote: takes a RUN, or --rollback; `mnist-lstm runs` lists the runs": (
+    "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "
+    "reports above, then repeat the command: it continues with this seed": a_seed_without_stages,
+    "mnist-lstm promote: name a RUN or write --rollback; `mnist-lstm runs` lists the runs": (
         commanded_to("promote")
     ),
-    "mnist-lstm promote: --because is empty; write the reason, which is recorded": commanded_to(
+    "mnist-lstm promote: --because is empty; write the reason: it is recorded": commanded_to(
         "promote", "drawn", "--because", " "
     ),
-    'mnist-lstm promote: --force needs a reason, which is recorded: --because "…"': commanded_to(
+    'mnist-lstm promote: --force needs a reason, and records it: --because "…"': commanded_to(
         "promote", "drawn", "--force"
     ),
-    "mnist-lstm promote: --rollback needs no --force; leave it out": commanded_to(
+    "mnist-lstm promote: --rollback needs no --force; leave --force out": commanded_to(
         "promote", "--rollback", "--force"
     ),
-    "mnist-lstm promote: <run> has not been evaluated; `dvc repro` in the workspace that has it "
-    "does that, and `mnist-lstm runs` shows which have been": commanded_to("promote", "drawn"),
-    "mnist-lstm promote: <run> is not the champion, but version <number> of row-lstm: <figures>; "
-    'to promote it all the same: --force --because "…"': worse_than_the_champion(),
-    "mnist-lstm promote: <run> would not be promoted: <figures>; to promote it all the same: "
+    "mnist-lstm promote: <run> has not been evaluated; run `dvc repro` in the workspace that has "
+    "it; `mnist-lstm runs` shows the state of each run": commanded_to("promote", "drawn"),
+    "mnist-lstm promote: <run> is version <number> of row-lstm, but not the champion: <reason>; "
+    'to promote it anyway: --force --because "…"': worse_than_the_champion(),
+    "mnist-lstm promote: <run> would not be promoted: <reason>; to promote it anyway: "
     '--force --because "…"': worse_than_the_champion("--dry-run"),
-    "mnist-lstm promote: there is no champion to go back to": nothing_to_go_back_to,
-    "mnist-lstm promote: there is no champion before <run>, version <number> of row-lstm, to go "
+    "mnist-lstm promote: there was no champion to go back to": nothing_to_go_back_to,
+    "mnist-lstm promote: there was no champion before <run>, version <number> of row-lstm, to go "
     "back to": first_champion_taken_back,
-    "mnist-lstm promote: the champion has changed meanwhile; run this again": (
+    "mnist-lstm promote: the champion has changed meanwhile; repeat the command": (
         another_champion_meanwhile
     ),
     "make serve: there is no champion yet; `mnist-lstm promote RUN` makes one of a run": served,
@@ -971,13 +975,13 @@ MET = {
     f"{PICTURE}blank: all of it is of about the same grey": predicted(grey(np.full((9, 9), 200))),
     f"{PICTURE}too little contrast: what is on it stands out by <number> of 255 grey levels, and "
     "<number> are needed": predicted(grey(100 + GLYPH / 32)),
-    f"{PREDICT}no champion, and <file> is not there: no run yet: `dvc repro` makes one": (
+    f"{PREDICT}there is no champion and no file <file>: no run yet: `dvc repro` makes one": (
         commanded_to("predict", "picture.png", results=False)
     ),
-    f"{PREDICT}the champion, version <number>, has weights that are not here (SHA-256 <start>…): "
-    "`dvc fetch --all-commits --run-cache` brings what a DVC remote has; or name a model with "
+    f"{PREDICT}the weights of the champion, version <number>, are not here (SHA-256 <start>…): "
+    "`dvc fetch --all-commits --run-cache` downloads what a DVC remote has; or name a model with "
     "--run or --model": champion_without_results,
-    f"{PICTURE}no such file; --model takes a model.safetensors as train writes": commanded_to(
+    f"{PICTURE}no such file; --model takes a model.safetensors that train wrote": commanded_to(
         "predict", "picture.png", "--model", "none.safetensors"
     ),
     f"{PICTURE}not a model as train writes it (<reason>); `dvc repro --force train` makes it "
@@ -985,10 +989,12 @@ MET = {
     f"{PICTURE}<reason>; name another folder with --show": predicted(
         grey(GLYPH), "--show", "params.yaml/seen", code=2
     ),
-    "<stage>: changed while the stage ran: <what>; its results are not kept, since DVC would "
-    "record them as made from the new state; run again, or change it back first": changed_meanwhile,
-    "<stage>: the package mnist_lstm comes from <folder>, not from <folder>: results would not be "
-    "those of this code; run `python src/…`, without PYTHONSAFEPATH": foreign_package,
+    "<stage>: changed while the stage ran: <what>; the results are not kept, because DVC would "
+    "record them as made from the new state; run again, or undo the change first": (
+        changed_meanwhile
+    ),
+    "<stage>: the package mnist_lstm comes from <folder>, not from <folder>: another project's "
+    "code would run; run `python src/…`, without PYTHONSAFEPATH": foreign_package,
     "<stage>: <folder>: no dvc.yaml here; run this in the project's folder": elsewhere,
     "ModuleNotFoundError: No module named '<package>'": bare_python,
     "make env: PYTHON=<program> is not Python 3.11 or newer; name one that is, or leave it out": (

@@ -74,11 +74,11 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         (
             "learning_rate: 0.001",
             "lr: 0.001",
-            "train.lr is not a known key; known here are steps, batch_size, learning_rate, ",
+            "train.lr is not a known key; known keys here: steps, batch_size, learning_rate, ",
         ),
         ("steps: 2000", "steps: 2000\n  dropout: 0", "train.dropout is not a known key; did you "),
         ("seed: 0", "seed: 0\ntrain.steps: 9", "train.steps is not a known key; did you mean "),
-        ("seed: 0", "seed: 0\n1: 2", "1 is not a known key; known here are seed, fetch, "),
+        ("seed: 0", "seed: 0\n1: 2", "1 is not a known key; known keys here: seed, fetch, "),
         (
             "learning_rate: 0.001",
             "learning_rate: .nan",
@@ -90,7 +90,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
             "train.learning_rate must be finite, is inf",
         ),
         ("dropout: 0.5", "dropout: 1.0", "model.dropout must be below 1, is 1.0"),
-        ("dropout: 0.5", "dropout: 0.5\n  units: 3", "model.units is not a known key; known here "),
+        ("dropout: 0.5", "dropout: 0.5\n  units: 3", "model.units is not a known key; known keys "),
         (
             "hidden_size: 256",
             "hidden_size: 256\n  hidden_sise: 256",
@@ -102,7 +102,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         (
             "seed: 0",
             "seed: 0\nseed: 1",
-            "line 5, column 1: seed: comes twice in the section",
+            "line 5, column 1: seed: occurs twice in the section",
         ),
         (
             "implementation: fused",
@@ -142,7 +142,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         ("seed: 0", "? {a: 1}\n: 2\nseed: 0", "line 4, column 3: "),
         ("seed: 0", "seed: 0777", "seed must be a whole number, is '0777' (text); write 777"),
         ("seed: 0", "seed: 1:30", "seed must be a whole number, is '1:30' (text)"),
-        ("seed: 0", 'seed: 0\n"a\\nb": 1', r"'a\nb' is not a known key; known here are seed, "),
+        ("seed: 0", 'seed: 0\n"a\\nb": 1', r"'a\nb' is not a known key; known keys here: seed, "),
         ("seed: 0", 'seed: 0\n"\\ud800": 1', r"a key must be Unicode text, is '\ud800' (text)"),
     ],
 )

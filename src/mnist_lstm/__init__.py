@@ -7,9 +7,10 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """`__version__`, which pyproject.toml has: here, a new number would train everything anew.
+        """Read `__version__` from the installed package: the number itself is in pyproject.toml.
 
-        Stages depend on this file, and it is read where the package is not installed, too.
+        Every stage depends on this file. A new number written here would repeat every training.
+        It is looked up late, because stages also import this file without an installed package.
         """
         if name == "__version__":
             from importlib.metadata import version
@@ -19,7 +20,7 @@ else:
 
 
 class UserError(Exception):
-    """A mistake of the user's, or of what they handed over: one line, no traceback.
+    """A mistake in what the user wrote or provided; it is reported in one line, no traceback.
 
     The message names the thing, what is wrong with it, and what to do.
     """

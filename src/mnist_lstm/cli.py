@@ -1,4 +1,4 @@
-"""The `mnist-lstm` command: parses, and hands over to its subcommands."""
+"""The `mnist-lstm` command: parses the command line and calls the subcommand."""
 
 import argparse
 import os
@@ -33,12 +33,12 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns its exit code, 2 where it could not do its work."""
+    """Run a subcommand. Returns its exit code: 2 if a `UserError` stopped it."""
     parser = argparse.ArgumentParser(
         prog="mnist-lstm",
-        description="Look after the trainings of this project: their results and their runs.",
-        # argparse leaves the commands' own indentation out when it measures them: with two more,
-        # the longest would have a line of its own
+        description="List, compare, repeat, share and use the trained models of this project.",
+        # argparse measures the names without their own indentation: with an indentation of two,
+        # it would put the longest name on a line of its own
         formatter_class=partial(argparse.HelpFormatter, indent_increment=1),
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # who reads it has read enough, as in `mnist-lstm runs | head`
+    except BrokenPipeError:  # the reader closed the pipe, as in `mnist-lstm runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return code

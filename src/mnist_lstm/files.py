@@ -15,11 +15,12 @@ def sha256(path: Path) -> str:
 def write_atomically(
     path: Path, content: bytes | Callable[[Path], object], *, scratch: Path | None = None
 ) -> None:
-    """Write `content` to `path` whole, or leave the old file as it was.
+    """Write all of `content` to `path`, or leave the old file as it was.
 
-    `content` is the bytes, or a function that writes them to the path it is given. A draft is
-    written in the folder `scratch` (by default that of `path`; it must be on the same file system)
-    and renamed. Missing folders are created. Raises OSError with `path` as its filename.
+    `content` is the bytes, or a function that writes them to a given path. They are written to a
+    draft in the folder `scratch` (by default, the folder of `path`; it must be on the same file
+    system), and the draft is renamed. Missing folders are created. Raises OSError with `path` as
+    its filename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = (scratch or path.parent) / f".{path.name}.{os.getpid()}.draft"
@@ -29,10 +30,10 @@ def write_atomically(
         else:
             content(draft)
         with draft.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
+            os.fsync(file.fileno())  # otherwise a power cut may leave the name without the bytes
         draft.replace(path)
     except OSError as error:
-        error.filename = str(path)  # the draft's means nothing to a reader, and write() names none
+        error.filename = str(path)  # the user does not know the draft, and write() names no file
         raise
     finally:
         draft.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The one wrapper around git: it runs plumbing commands, returns bytes, and reports failures.
 
-The output does not depend on the settings of whoever runs it. Variables that lead git to another
-repository or change its output are removed, hooks and the file system monitor are off, and each
-option of a diff is given.
+The output does not depend on the user's settings. Variables that lead git to another repository or
+change its output are removed, hooks and the file system monitor are off, and every option of a diff
+is given.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mnist_lstm import UserError
 
-# GIT_CONFIG_* is passed on: it may hold the safe.directory without which git refuses
+# GIT_CONFIG_* is kept: it may hold the safe.directory without which git refuses the repository
 REMOVED = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE"),
@@ -36,13 +36,13 @@ DIFF = (
 
 
 class GitError(UserError):
-    """git failed; the message is the command and git's own reason."""
+    """git failed. The message is the command and git's own reason."""
 
 
 def git(
     folder: Path, *arguments: str, input: bytes = b"", environment: Mapping[str, str] | None = None
 ) -> bytes:
-    """Run git in a folder and return what it prints. Raises GitError where git fails."""
+    """Run git in a folder and return what it prints. Raises GitError if git fails."""
     done = _run(folder, *arguments, input=input, environment=environment)
     if done.returncode:
         raise _error(arguments[0], done)
@@ -50,9 +50,9 @@ def git(
 
 
 def is_repository(folder: Path) -> bool:
-    """Whether a folder is inside a git repository; False where git is not installed.
+    """Whether a folder is inside a git repository; False if git is not installed.
 
-    Raises GitError where git finds a repository and refuses to read it, for its owner say.
+    Raises GitError if git refuses to read the repository, because of its owner for example.
     """
     if shutil.which("git") is None:
         return False
@@ -82,7 +82,7 @@ def file_names(folder: Path, *options: str, paths: Sequence[str]) -> list[str]:
 
 
 def blobs(folder: Path, names: Sequence[str]) -> list[bytes | None]:
-    """The content of each `<commit>:<path>`; None for one that is not in the repository."""
+    """The content of each `<commit>:<path>`; None if the repository does not have it."""
     request = "\n".join(names).encode(errors="surrogateescape")
     printed = BytesIO(git(folder, "cat-file", "--batch", input=request))
     contents: list[bytes | None] = []
@@ -98,10 +98,10 @@ def blobs(folder: Path, names: Sequence[str]) -> list[bytes | None]:
 
 
 def patch(folder: Path, paths: Sequence[str]) -> bytes:
-    """The difference between HEAD and the files below `paths`, as `git apply` at the top takes it.
+    """The difference between HEAD and the files below `paths`, for `git apply` in the top folder.
 
-    Files that git does not track are part of it, ignored ones are not. The repository's own index
-    and objects stay as they are. Raises GitError.
+    It includes files that git does not track, but not ignored files. The repository's own index and
+    objects stay as they are. Raises GitError.
     """
     empty_tree = git(folder, "hash-object", "-t", "tree", "--stdin").decode().strip()
     base = head(folder) or empty_tree

@@ -106,7 +106,7 @@ def choose(tour: Tour) -> tuple[dict[str, Any], dict[str, Any]]:
 def promote(tour: Tour, best: dict[str, Any], worst: dict[str, Any]) -> None:
     assert "is the champion now, version 1 of row-lstm" in tour.command("promote", best["name"])
     refused = tour.command("promote", worst["experiments"][0], code=1)
-    assert f"{worst['name']} is not the champion, but version 2 of row-lstm: " in refused
+    assert f"{worst['name']} is version 2 of row-lstm, but not the champion: " in refused
     for run in (best, worst):
         assert f"{run['validation_accuracy']:.2%}" in refused
     assert tour.champion.training_id == best["training_id"]

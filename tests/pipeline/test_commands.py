@@ -29,7 +29,7 @@ def test_verify_finds_what_disagrees_and_mends_it(
     assert main(["verify"]) == 1
     printed = capsys.readouterr().out
     assert printed.startswith(f"{name}: it has no run\n")
-    assert "disagreements: 1; `mnist-lstm verify --fix` mends what can be mended" in printed
+    assert "disagreements: 1; `mnist-lstm verify --fix` fixes what can be fixed" in printed
     assert main(["verify", "--fix", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     training_id = baseline.json("results/train/run.json")["training_id"]
@@ -40,7 +40,7 @@ def test_verify_finds_what_disagrees_and_mends_it(
         "mended": True,
     }
     assert main(["verify"]) == 0
-    assert "agrees with all results, 1 of them" in capsys.readouterr().out
+    assert "agrees with all 1 results" in capsys.readouterr().out
 
     synced, first = open_store(here.folder), open_store(baseline.folder)
     (mine,), (theirs,) = runs(synced), runs(first)
@@ -59,7 +59,7 @@ def test_a_result_of_another_commit_is_brought_from_cache_and_git(
             path.unlink()
     (here.folder / "dvc.lock").unlink()
     assert main(["sync"]) == 0
-    assert "runs brought into line: 1, in line before: 0\n" in capsys.readouterr().out
+    assert "runs updated: 1, up to date before: 0\n" in capsys.readouterr().out
     assert [run.info.status for run in here.runs()] == ["FINISHED"]
 
 
@@ -69,7 +69,7 @@ def test_what_is_not_in_the_cache_is_counted(
     monkeypatch.chdir(clone.folder)
     assert main(["sync"]) == 0
     printed = capsys.readouterr().out
-    assert "runs brought into line: 0, in line before: 0\n" in printed
+    assert "runs updated: 0, up to date before: 0\n" in printed
     assert "recorded results that are not in DVC's cache here: 2; where a DVC remote" in printed
 
 

@@ -53,12 +53,12 @@ def test_a_store_that_is_lost_comes_back_as_it_was(sweep: Workspace, tmp_path: P
     copy = sweep.copy(tmp_path / "copy")
     (copy.folder / "mlflow.db").unlink()
     shutil.rmtree(copy.folder / "mlruns")
-    assert "runs brought into line: 4, in line before: 0" in copy.command("sync")
+    assert "runs updated: 4, up to date before: 0" in copy.command("sync")
     store = open_store(copy.folder)
     after = [contents(store, run, tmp_path / f"{run.info.run_name}-again") for run in runs(store)]
     assert after == before
-    assert "runs brought into line: 0, in line before: 4" in copy.command("sync")
-    assert "agrees with all results, 4 of them" in copy.command("verify")
+    assert "runs updated: 0, up to date before: 4" in copy.command("sync")
+    assert "agrees with all 4 results" in copy.command("verify")
 
 
 @pytest.mark.soak

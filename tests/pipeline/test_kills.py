@@ -147,7 +147,7 @@ def measures(step: int) -> Callable[[str], bool]:
 
 
 def went_on_from(printed: str) -> int:
-    (step,) = re.findall("(?m)^on from step (.*) of ", printed)
+    (step,) = re.findall("(?m)^continues from step (.*) of ", printed)
     return int(step.replace(",", ""))
 
 
@@ -259,7 +259,7 @@ def test_killed_between_the_end_of_training_and_dvcs_lock(
     stopped(workspace.start("dvc", "repro", "train"), once_it_is_written)
     assert (workspace.folder / "dvc.lock").read_bytes() == lock
     printed = workspace.dvc("repro", "train")
-    assert f"on from step {STEPS:,} of {STEPS:,}" in printed
+    assert f"continues from step {STEPS:,} of {STEPS:,}" in printed
     assert "Iter" not in printed
     assert_equal(workspace, whole)
 
@@ -284,7 +284,7 @@ def test_a_second_trainer_waits_and_completes(
     first.stdout.close()
     assert f"process {first.pid} in {workspace.folder}, since " in printed
     assert WAITS in said(printed), printed
-    assert f"on from step {STEPS:,} of {STEPS:,}" in printed
+    assert f"continues from step {STEPS:,} of {STEPS:,}" in printed
     assert other.json("results/train/run.json") == workspace.json("results/train/run.json")
     for one in (workspace, other):
         assert (

@@ -12,9 +12,9 @@ from mnist_lstm.cli import main
 HEADINGS = [
     "Metrics",
     "Curves",
-    "Which is taken for which",
-    "What is read by which row",
-    "The surest mistakes",
+    "Confusion matrix",
+    "Accuracy after each row",
+    "The most confident mistakes",
 ]
 
 
@@ -34,7 +34,7 @@ def test_it_has_the_figures_of_workspace_and_head(page: Path, baseline: Workspac
     text = page.read_text()
     accuracy = f"{baseline.json('results/evaluate/metrics.json')['test']['accuracy']:.2%}"
     assert cells(text, "test accuracy") == [accuracy, accuracy, "0"]
-    assert "The results in the workspace are those that are committed." in text
+    assert "The results in the workspace are the committed results." in text
     assert re.findall("<h2>(.*?)</h2>", text) == HEADINGS
     assert "published" not in text  # its images are digits
     assert text.count("data:image/png;base64,") == 4

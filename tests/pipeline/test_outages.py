@@ -185,7 +185,7 @@ def seconds_at_the_end(
     evaluation = Watched(start(*EVALUATE, MLFLOW_TRACKING_URI=uri))
     took += evaluation.seconds_after("test accuracy")
     for printed, line in (
-        (training.printed, "training goes on, and evaluate will try again"),
+        (training.printed, "the training continues, and evaluate will try again"),
         (evaluation.printed, "and `mnist-lstm sync` shows them there later"),
     ):
         (met,) = said(printed)
@@ -264,7 +264,7 @@ def lose_and_find(
     server.kill()
     lost = {"died": training.seconds_after("Iter")}
     (line,) = said(training.printed)
-    assert line.endswith("training goes on, and evaluate will try again")
+    assert line.endswith("the training continues, and evaluate will try again")
     model = prepared.results()["results/train/model.safetensors"]
 
     # the same training finds it away, and it comes back

@@ -80,6 +80,6 @@ def test_without_a_model_it_says_how_to_get_one(
     monkeypatch.chdir(clone.folder)
     assert main(["predict", "some.png"]) == 2
     assert capsys.readouterr().err == (
-        "mnist-lstm predict: no champion, and results/train/model.safetensors is not there: "
+        "mnist-lstm predict: there is no champion and no file results/train/model.safetensors: "
         "no run yet: `dvc repro` makes one\n"
     )

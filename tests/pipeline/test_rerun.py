@@ -17,7 +17,7 @@ def test_a_change_reruns_what_depends_on_it_and_back_again_nothing(workspace: Wo
         assert stages_run(printed) == stages, key
         if key == "evaluate.shifts":
             found = workspace.json("results/evaluate/metrics.json")["test"]["shifted_accuracy"]
-            assert f"the mean of its answers to moved images: {found:.2%}" in printed
+            assert f"accuracy of the mean answer to shifted images: {found:.2%}" in printed
         workspace.set(key, was)
         assert stages_run(workspace.dvc("repro")) == [], key
         assert workspace.results() == before, key
@@ -72,7 +72,7 @@ def test_params_edited_while_training_never_reach_the_cache(workspace: Workspace
     workspace.set("model.dropout", 0.5)  # what was trained is not lost
     again = workspace.dvc("repro", "train")
     assert stages_run(again) == ["train"]
-    assert "on from step 60 of 60" in again
+    assert "continues from step 60 of 60" in again
     assert "Iter" not in again
     assert (workspace.folder / "results" / "train" / "model.safetensors").read_bytes() != honest
     assert len(workspace.runs()) == 2  # a training each, however often it was started

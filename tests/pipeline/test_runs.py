@@ -86,7 +86,7 @@ def test_the_table_says_what_is_shared_and_what_to_choose_by(
     assert main(["runs"]) == 0
     said = capsys.readouterr().out
     (first,) = (run for run in best if not run["differs"])
-    assert f"again: the result of {first['name']}, which was trained once." in said
+    assert f"again: the same result as {first['name']}, which was trained once." in said
 
     assert main(["runs", "--where", "hidden_size=7"]) == 1
     assert capsys.readouterr().err == "mnist-lstm runs: none of 4 runs has hidden_size=7\n"
@@ -120,7 +120,9 @@ def test_runs_are_compared_by_their_answers(
     assert main(["compare", first, second, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "train.learning_rate  0.005" in said
-    alone = f"it alone reads {only_second} right and the first alone {only_first}; p = "
+    alone = (
+        f"only this run classifies {only_second} correctly, and only the first {only_first}; p = "
+    )
     assert f"{second}: of 360 images, {alone}" in said
     assert said.endswith(f"{out.name}\n")
 
@@ -130,7 +132,7 @@ def test_an_experiment_that_shares_its_result_is_the_same_run(
 ) -> None:
     (first,) = (run for run in listed(capsys) if not run["differs"])
     assert main(["compare", first["name"], "again"]) == 2
-    assert f"are one run, {first['name']}" in capsys.readouterr().err
+    assert f"are the same run, {first['name']}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["runs"], ["compare"], ["report"]], ids=lambda names: names[0])

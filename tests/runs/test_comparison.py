@@ -83,10 +83,10 @@ def test_answers_to_the_same_test_images_are_paired() -> None:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (answered("3 4", dataset="mnist"), "its test images are those of mnist, not of digits"),
-        (answered("3 4", sha256="f"), "its test images are others, though both are called digits"),
-        (answered("3 4", "5 3"), "its test images are others, though both are called digits"),
-        (committed("3 4 1", "3 5 1"), "its test images are others, though both are"),
+        (answered("3 4", dataset="mnist"), "its test images are from mnist, not from digits"),
+        (answered("3 4", sha256="f"), "its test images differ, although both data sets are called"),
+        (answered("3 4", "5 3"), "its test images differ, although both data sets are called"),
+        (committed("3 4 1", "3 5 1"), "its test images differ, although both data sets are"),
         (Partial("b", "digits", {}, {}), "the answers of b are not in its results"),
     ],
 )

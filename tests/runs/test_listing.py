@@ -87,12 +87,12 @@ def test_runs_are_sorted(order: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: matching(RUNS, ["seed"]), "--where takes KEY=VALUE, such as"),
-        (lambda: matching(RUNS, ["rate=1"]), "--where: no run has the parameter 'rate'; there are"),
+        (lambda: matching(RUNS, ["seed"]), "--where must be KEY=VALUE, such as"),
+        (lambda: matching(RUNS, ["rate=1"]), "--where: no run has the parameter 'rate'; known"),
         (lambda: matching(RUNS, ["train.lernrate=1"]), "did you mean train.learning_rate?"),
         (lambda: ordered(RUNS, "tests"), "--sort: no run has the parameter 'tests'"),
         (lambda: ordered(RUNS, "second"), "did you mean seconds?"),
-        (lambda: ordered(RUNS, "test"), "would choose by the test images"),
+        (lambda: ordered(RUNS, "test"), "would choose a run by the test images"),
     ],
 )
 def test_a_wrong_filter_or_order_is_told(wrong, said: str) -> None:

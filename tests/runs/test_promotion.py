@@ -48,8 +48,8 @@ def test_without_a_champion_any_is_good() -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"dataset": "mnist"}, "the champion's are of digits, not mnist"),
-        ({}, "of digits as well, but a different validation split"),
+        ({"dataset": "mnist"}, "are those of digits, not mnist"),
+        ({}, "are those of digits too, but of a different validation split"),
     ],
 )
 def test_other_validation_images_do_not_compare(other: dict[str, str], words: str) -> None:
@@ -95,5 +95,5 @@ def test_the_accuracy_on_test_images_plays_no_part() -> None:
 
 
 def test_one_that_was_not_evaluated_is_refused() -> None:
-    with pytest.raises(UserError, match="new has not been evaluated; `dvc repro`"):
+    with pytest.raises(UserError, match="new has not been evaluated; run `dvc repro`"):
         entrant_of(Measured({}), RESULT)

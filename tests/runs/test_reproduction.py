@@ -48,14 +48,14 @@ def test_other_data_is_never_close() -> None:
     data = {**FINISHED.data, "train": SplitRecord("data/train", 10, "0" * 64)}
     outcome = compare(made(), made(model_sha256="b" * 64, data=data), 0.5)
     assert outcome.outcome == "different"
-    assert outcome.reasons == ["the data is another: the SHA-256 of train is not its own"]
+    assert outcome.reasons == ["the data differs: the SHA-256 of train is not the run's"]
 
 
 def test_where_nothing_explains_it_the_fingerprint_tells_of_the_code() -> None:
     (reason,) = compare(made(), made(model_sha256="b" * 64, fingerprint="g"), 0.5).reasons
-    assert reason.startswith("the code is not what ran then, though commit and patch are its own")
+    assert reason.startswith("the code differs, although commit and patch are those of the run")
     (reason,) = compare(made(), made(model_sha256="b" * 64), 0.5).reasons
-    assert reason.startswith("nothing that was recorded differs")
+    assert reason.startswith("nothing that run.json records differs")
 
 
 def test_without_an_evaluation_only_the_weights_count() -> None:
@@ -63,7 +63,7 @@ def test_without_an_evaluation_only_the_weights_count() -> None:
     assert compare(then, made(), 0.0).outcome == "identical"
     outcome = compare(then, made(model_sha256="b" * 64, threads=3), 1.0)
     assert outcome.outcome == "different"
-    assert outcome.reasons[-1] == "there is no evaluation of it to compare with"
+    assert outcome.reasons[-1] == "the run has no evaluation to compare with"
 
 
 def test_the_table_has_both() -> None:

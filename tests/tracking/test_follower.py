@@ -57,7 +57,7 @@ def test_a_store_that_fails_is_said_once_and_tried_again(
     assert back.wait(60)
     followed.log_rows(ROWS[1:], TIMINGS[1:])
     followed.finish("FINISHED", about(), ENDED)
-    assert said == ["away: 1; training goes on, and evaluate will try again"]
+    assert said == ["away: 1; the training continues, and evaluate will try again"]
     (run,) = runs(store)
     assert run.info.status == "FINISHED"
     history = store.client.get_metric_history(run.info.run_id, "test_accuracy")

@@ -1,6 +1,6 @@
-"""The subcommands of `mnist-lstm`, a file each: `add` its arguments, `run` it.
+"""The subcommands of `mnist-lstm`, one file each. `add` defines the arguments, `run` does the work.
 
-Modules that take long to import are imported where they are used, so that `--help` answers at once.
+Slow modules are imported inside the functions that use them, so that `--help` answers at once.
 """
 
 import argparse
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
 
 RUN = """\
-A RUN is a name, a training_id or MLflow's id of it, a DVC experiment, or the start of one of these
-that no other run has. `mnist-lstm runs` lists them."""
+A RUN is the run's name, its training_id, its id in MLflow, or the name of its DVC experiment. The
+first characters are enough if they fit no other run. `mnist-lstm runs` lists the runs."""
 
 
 def read_history(root: Path, command: str) -> "History":
-    """The history of the project; a line on stderr for each record that cannot be read."""
+    """Read the history of the project; print a line on stderr for each unreadable record."""
     from mnist_lstm.runs.history import History
 
     history = History(root)
@@ -27,7 +27,7 @@ def read_history(root: Path, command: str) -> "History":
 
 
 def count(text: str) -> int:
-    """A whole number from 1, as argparse wants it."""
+    """Parse a whole number from 1, as an argparse type."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, is {text!r}")
     return int(text)

@@ -1,4 +1,4 @@
-"""Put runs side by side: parameters, metrics, curves, and whether a difference is chance."""
+"""Compare runs: parameters, metrics, curves, and whether a difference may be chance."""
 
 import argparse
 import json
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from mnist_lstm.runs.listing import Run
 
 HELP = f"""\
-The parameters in which the runs differ, their final metrics side by side, their curves in one
-picture, and for each against the first, whether it reads more or fewer of the test images right
-than chance explains: McNemar's exact test on the answers of both to the same images. It is about
-these two models. Whether one recipe is better than another, several seeds of each tell; and of
-twenty comparisons of equals, one has p < 0.05.
+Print the parameters in which the runs differ and their final metrics side by side, and draw their
+curves in one picture. Then compare the first run with each of the others: does one model classify
+more test images correctly than chance explains? The answer is McNemar's exact test on the answers
+of both models to the same images. The test compares two models, not two recipes. To compare
+recipes, train several seeds of each (`mnist-lstm seeds`). Of twenty comparisons of equally good
+models, one has p < 0.05.
 
 {RUN}
 
-Exit code: 0 when all were compared, 1 when the answers of some could not be paired with the first
-one's, 2 when a run is not known or known by several."""
+Exit code: 0 when all runs were compared, 1 when some runs answered other test images than the first
+run, 2 when a RUN fits no run or several."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +37,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FILE",
         type=Path,
-        help="where the picture goes: comparison.png in the project's folder, unless named",
+        help="file for the picture (default: comparison.png in the project's folder)",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object, with all figures")
+    parser.add_argument("--json", action="store_true", help="print a JSON object with all values")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Find the runs, compare, print, draw."""
+    """Find the runs, compare them, draw the curves, print the comparison."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import listing
     from mnist_lstm.runs.comparison import differing, pair
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _find(history: "History", texts: Sequence[str]) -> list["Result | Partial"]:
-    """The runs of these names, none of them twice."""
+    """Find the runs that the texts name. Raises UserError if two texts name the same run."""
     from mnist_lstm.runs.resolve import find_recorded, label
 
     found: list[Result | Partial] = []
@@ -88,13 +89,13 @@ def _find(history: "History", texts: Sequence[str]) -> list["Result | Partial"]:
         result = find_recorded(history, text)
         for other, before in zip(texts, found, strict=False):
             if result is before:
-                raise UserError(f"{other!r} and {text!r} are one run, {label(result)}")
+                raise UserError(f"{other!r} and {text!r} are the same run, {label(result)}")
         found.append(result)
     return found
 
 
 def _names(runs: Sequence["Run"]) -> list[str]:
-    """Their names, with the id where two have the same."""
+    """The runs' names; the start of the training_id is added to a name that several runs have."""
     names = [run.name for run in runs]
     return [
         f"{run.name} {(run.training_id or '')[:8]}" if names.count(run.name) > 1 else run.name
@@ -128,7 +129,7 @@ def _print(
         ["state", *(run.state for run in runs)],
     ]
     print(*table(rows, width()), sep="\n")
-    print(f"\nAnswers to the test images, against {names[0]}:")
+    print(f"\nAnswers to the test images, compared with {names[0]}:")
     for name, pair in pairs.items():
         print(f"{name}: {_sentence(names[0], name, pair)}")
 
@@ -145,9 +146,9 @@ def _format(value: float | None, form: str) -> str:
 
 def _sentence(first: str, name: str, pair: "Paired | str") -> str:
     if isinstance(pair, str):
-        return f"{pair}, so there is nothing to pair"
+        return f"{pair}, so the answers cannot be compared"
     chance = "more than chance" if pair.more_than_chance else "no more than chance"
     return (
-        f"of {pair.images:,} images, it alone reads {pair.only_second:,} right and the first alone "
-        f"{pair.only_first:,}; p = {pair.p:.2g}: {chance}"
+        f"of {pair.images:,} images, only this run classifies {pair.only_second:,} correctly, and "
+        f"only the first {pair.only_first:,}; p = {pair.p:.2g}: {chance}"
     )

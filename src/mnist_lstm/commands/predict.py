@@ -1,4 +1,4 @@
-"""Read pictures with a trained model."""
+"""Classify pictures with a trained model."""
 
 import argparse
 import json
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from mnist_lstm.runs.predictor import Predictor
 
 HELP = f"""\
-What PNG or JPEG pictures show, with the probability that the model gives to it. A picture may be of
-any size, in colour, transparent, dark on light or light on dark. It is brought to the form of the
-images that the model was trained on: for MNIST, one digit is found on its background, scaled into
-20 by 20 pixels and centred by its mass in 28 by 28. --show writes what became of it.
+Print the class of each PNG or JPEG picture, with the probability that the model gives to this
+class. A picture may have any size, may be in colour or transparent, dark on light or light on dark.
+It is first converted to the form of the images that the model was trained on. For MNIST, the
+command finds one digit on its background, scales it into 20 by 20 pixels and centres its mass in 28
+by 28 pixels. --show writes the converted pictures.
 
-The model is the champion of MLflow's registry where there is one, else the workspace's, unless
---run or --model names another. A line on stderr says which.
+The model is the champion of MLflow's registry. If there is no champion, it is the workspace's
+model. --run or --model names another model. A line on stderr says which model answers.
 
 {RUN}
 
-Exit code: 0 when all pictures were read, 1 when some could not be (a line on stderr says why, and
-the others are read), 2 when there is no such model or the command is wrong."""
+Exit code: 0 when all pictures were classified, 1 when some could not be read (a line on stderr says
+why, and the others are classified), 2 when there is no such model or the command is wrong."""
 
-BAR = 20  # characters that a certain answer fills
+BAR = 20  # characters of a bar that stands for probability 1
 SHADES = " .:-=+*#%@"
 FOLDER = Path("belief")
 
@@ -38,33 +39,40 @@ FOLDER = Path("belief")
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", type=Path, help="a PNG or JPEG file, or their folder"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        type=Path,
+        help="a PNG or JPEG file, or a folder that has such files",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--run", metavar="RUN", dest="named", help="the model of that run")
-    which.add_argument("--model", metavar="FILE", type=Path, help="a model.safetensors of train")
+    which.add_argument("--run", metavar="RUN", dest="named", help="use the model of this run")
+    which.add_argument(
+        "--model", metavar="FILE", type=Path, help="use this model.safetensors, made by train"
+    )
     parser.add_argument(
         "--show",
         metavar="DIR",
         type=Path,
-        help="write each picture as the model saw it, enlarged, into that folder: NAME.seen.png",
+        help="write each picture as the model saw it, enlarged, into this folder: NAME.seen.png",
     )
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="show what the model believed after each row, as text and as a picture, "
-        f"NAME.belief.png in the folder of --show, else in {FOLDER}/",
+        help="show the model's probabilities after each row, as text and as a picture, "
+        f"NAME.belief.png in the folder of --show (default: {FOLDER}/)",
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a JSON array: file, class, probability and probabilities (with --explain, "
-        "rows: those after each row); file and error where one could not be read",
+        help="print a JSON array. An entry has file, class, probability and probabilities; with "
+        "--explain also rows, the probabilities after each row. The entry of a picture that "
+        "could not be read has file and error",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare the pictures, ask the model, print."""
+    """Prepare the pictures, classify them, print the answers."""
     from mnist_lstm.data import photo
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import predictor
@@ -122,7 +130,7 @@ def _refused(path: Path, error: UserError) -> dict[str, str]:
 
 
 def _beliefs(chosen: "Predictor", images: "np.ndarray", *, after_each_row: bool) -> "np.ndarray":
-    """Probabilities after each row, or after the last alone: (N, T, D) -> (N, T or 1, C)."""
+    """Probabilities after each row, or only after the last one: (N, T, D) -> (N, T or 1, C)."""
     import torch
 
     from mnist_lstm.learning.model import infer
@@ -141,7 +149,7 @@ def _beliefs(chosen: "Predictor", images: "np.ndarray", *, after_each_row: bool)
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """A name for the pictures of each file, none of them twice."""
+    """A unique name for each file, from which its pictures get their names."""
     names: list[str] = []
     for file in files:
         name, number = file.stem, 1
@@ -205,7 +213,7 @@ def _percent(share: float) -> str:
 
 
 def _bars(image: "np.ndarray", belief: "np.ndarray", classes: Sequence[str]) -> list[str]:
-    """A line for each row: its pixels, and the two most probable classes."""
+    """One line for each row of the image: its pixels and the two most probable classes."""
     wide = max(map(len, classes))
     lines = []
     for number, (pixels, row) in enumerate(zip(image, belief, strict=True), start=1):

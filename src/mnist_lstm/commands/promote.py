@@ -1,4 +1,4 @@
-"""Make a run's model the champion, if it beats the present one."""
+"""Make a run's model the champion, if it is better than the present champion."""
 
 import argparse
 import sys
@@ -14,50 +14,56 @@ if TYPE_CHECKING:
     from mnist_lstm.tracking.registry import Version
 
 HELP = f"""\
-The run's model becomes a version of row-lstm in MLflow's model registry, once: the same weights
-never make a second one. The alias `champion` moves to it if it reads more of the validation images
-right than the present champion, by more than promote.margin of params.yaml. Otherwise it is refused
-with both figures. The accuracy on test images plays no part. `models:/row-lstm@champion` loads the
-champion, and `make serve` serves it.
+Register the run's model as a version of row-lstm in MLflow's model registry. The same weights never
+become a second version. Then move the alias `champion` to this version, if the model classifies
+more validation images correctly than the present champion, by more than promote.margin of
+params.yaml. Otherwise the promotion is refused, and both accuracies are printed. The accuracy on
+test images is not used. `models:/row-lstm@champion` loads the champion, and `make serve` serves it.
 
 {RUN}
 
-Models with other validation images than the champion's (another data set or split) do not compare:
---force --because "the reason" makes one the champion whatever the figures say. Reason and figures
-of each promotion are tags of the version. --rollback goes back to the champion before, and again
-to the one before that.
+A model that was evaluated on other validation images than the champion (another data set or split)
+cannot be compared with it. To promote such a model, or a worse one, give a reason: --force
+--because "the reason". The reason and the accuracies of each promotion are tags of the version.
+--rollback goes back to the previous champion; a second call goes back to the one before that.
 
-Exit code: 0 when it is the champion now (with --dry-run: when it would be), 1 when it is refused
-or there is no champion to go back to, 2 when the command is wrong, a run is not known or known by
-several, or the store cannot be reached."""
+Exit code: 0 when the model is the champion now (with --dry-run: when it would be), 1 when the
+promotion is refused or there is no previous champion, 2 when the command is wrong, a RUN fits no
+run or several, or the MLflow store cannot be reached."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("run_name", metavar="RUN", nargs="?", help="the one to promote")
-    parser.add_argument("--rollback", action="store_true", help="go back to the champion before")
+    parser.add_argument("run_name", metavar="RUN", nargs="?", help="the run to promote")
+    parser.add_argument("--rollback", action="store_true", help="go back to the previous champion")
     parser.add_argument(
-        "--dry-run", action="store_true", help="only say what would happen; the exit code is that"
+        "--dry-run",
+        action="store_true",
+        help="change nothing: only say what would happen, with the same exit code",
     )
-    parser.add_argument("--force", action="store_true", help="whatever the figures; see --because")
-    parser.add_argument("--because", metavar="REASON", help="why, to be recorded; --force needs it")
+    parser.add_argument(
+        "--force", action="store_true", help="promote without a comparison; needs --because"
+    )
+    parser.add_argument(
+        "--because", metavar="REASON", help="the reason, which is recorded; --force needs one"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare the run's model with the champion, register and promote it; or go back."""
+    """Promote the run's model if it beats the champion; with --rollback, go back."""
     _check(arguments)
     return _roll_back(arguments) if arguments.rollback else _promote(arguments)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     if bool(arguments.run_name) == arguments.rollback:
-        raise UserError("takes a RUN, or --rollback; `mnist-lstm runs` lists the runs")
+        raise UserError("name a RUN or write --rollback; `mnist-lstm runs` lists the runs")
     if arguments.because is not None and not arguments.because.strip():
-        raise UserError("--because is empty; write the reason, which is recorded")
+        raise UserError("--because is empty; write the reason: it is recorded")
     if arguments.force and arguments.rollback:
-        raise UserError("--rollback needs no --force; leave it out")
+        raise UserError("--rollback needs no --force; leave --force out")
     if arguments.force and not arguments.because:
-        raise UserError('--force needs a reason, which is recorded: --because "…"')
+        raise UserError('--force needs a reason, and records it: --because "…"')
 
 
 def _promote(arguments: argparse.Namespace) -> int:
@@ -73,14 +79,14 @@ def _promote(arguments: argparse.Namespace) -> int:
     entrant = entrant_of(history, result)
 
     from mnist_lstm.runs.audit import view
-    from mnist_lstm.tracking import registry  # seconds, so only for a run that can be promoted
+    from mnist_lstm.tracking import registry  # takes seconds: only for a run that can be promoted
     from mnist_lstm.tracking.projection import project
     from mnist_lstm.tracking.store import open_store
 
     store = open_store(root)
     champion = registry.champion(store)
     if champion and champion.model_sha256 == entrant.model_sha256:
-        print(f"{entrant.name} is the champion already, {_name_of(champion)}")
+        print(f"{entrant.name} is already the champion, {_name_of(champion)}")
         return 0
     defender = _now(history, champion) if champion else None
     decision = decide(entrant, defender, margin)
@@ -101,7 +107,7 @@ def _promote(arguments: argparse.Namespace) -> int:
 
 
 def _now(history: "History", champion: "Version") -> "Entrant":
-    """The champion, from its results or, where they are gone, from the tags of its version."""
+    """The champion as its results have it now; if they are gone, as its version's tags have it."""
     from mnist_lstm.runs.promotion import entrant_of
 
     for result in history.results:
@@ -117,14 +123,14 @@ def _report(
     why: str,
     arguments: argparse.Namespace,
 ) -> None:
-    """Print what was done, or would be, and the figures."""
+    """Print what was done, or with --dry-run would be done, and the accuracies."""
     if promotes:
         what = f"is the champion now, {_name_of(version)}" if version else "would be the champion"
-        forced = f"; by --force, because: {arguments.because.strip()}" if arguments.force else ""
+        forced = f"; with --force, because: {arguments.because.strip()}" if arguments.force else ""
         print(f"{entrant.name} {what}: {why}{forced}")
         return
-    what = f"is not the champion, but {_name_of(version)}" if version else "would not be promoted"
-    hint = 'to promote it all the same: --force --because "…"'
+    what = f"is {_name_of(version)}, but not the champion" if version else "would not be promoted"
+    hint = 'to promote it anyway: --force --because "…"'
     print(f"mnist-lstm promote: {entrant.name} {what}: {why}; {hint}", file=sys.stderr)
 
 
@@ -142,7 +148,7 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     since = f" before {left.entrant.name}, {_name_of(left)}" if left else ""
     if back is None:
         before = since and f"{since},"
-        print(f"mnist-lstm promote: there is no champion{before} to go back to", file=sys.stderr)
+        print(f"mnist-lstm promote: there was no champion{before} to go back to", file=sys.stderr)
         return 1
     what = "would be the champion" if arguments.dry_run else "is the champion"
     print(f"{back.entrant.name} {what} again, {_name_of(back)}, as{since or ' it was'}")
@@ -150,7 +156,7 @@ def _roll_back(arguments: argparse.Namespace) -> int:
 
 
 def _notes(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
-    """The note that records a promotion or a return."""
+    """The note about a promotion or a return, which becomes a tag of the version."""
     reason = {"because": arguments.because.strip()} if arguments.because else {}
     forced = {"forced": True} if arguments.force else {}
     return {"at": datetime.now(UTC).isoformat(timespec="seconds")} | reason | forced | more

@@ -1,4 +1,4 @@
-"""Write a page about the workspace's results beside the committed ones, to open offline."""
+"""Write a report: the workspace's results beside the committed ones, in one HTML file."""
 
 import argparse
 import os
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mnist_lstm.views.html_page import Picture, Section
 
 HELP = """\
-One page of HTML: the metrics of the results in the workspace and of those that HEAD has, with the
-differences; the curves of both, on MNIST beside the published script's; which classes are taken for
-which, what is read by which row, and the surest mistakes. All is in the one file, pictures too, and
-nothing is fetched when it opens: it can be sent, kept, and read without a network.
+Write an HTML page about the results in the workspace. It has their metrics beside those of HEAD,
+with the differences; both curves (on MNIST, also the published script's); the confusion matrix; the
+accuracy after each row; and the most confident mistakes. The page is one file with all pictures in
+it. It loads nothing when it opens, so you can send it, keep it and read it without a network.
 
-Exit code: 0 when the page is written, 2 when there are no results or it cannot be written."""
+Exit code: 0 when the page is written, 2 when there are no results or the page cannot be written."""
 
 METRICS = "results/evaluate/metrics.json"
 CURVE = "results/train/curve.csv"
@@ -37,7 +37,7 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Side:
-    """The results of the workspace, or the committed ones."""
+    """One of the two results that the page compares: the workspace's or the committed one."""
 
     recorded: "Result | Partial | None"
     metrics: Mapping[str, Any]
@@ -45,12 +45,12 @@ class Side:
 
     @property
     def dataset(self) -> str | None:
-        """The data set, where it is known."""
+        """The data set; None if it is not known."""
         return self.recorded.dataset if self.recorded else None
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The parameters, where they are known."""
+        """The parameters; empty if they are not known."""
         return self.recorded.params if self.recorded else {}
 
 
@@ -60,12 +60,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FILE",
         type=Path,
-        help="where the page goes: report.html in the project's folder, unless named",
+        help="file for the page (default: report.html in the project's folder)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read both results, draw, write the page, print its path."""
+    """Read both results, draw the pictures, write the page, print its path."""
     from mnist_lstm.files import write_atomically
     from mnist_lstm.pipeline import stage
     from mnist_lstm.pipeline.result_files import read_rows
@@ -99,7 +99,7 @@ def _workspace(history: "History") -> Side:
 
 
 def _committed(history: "History") -> Side | None:
-    """The results of HEAD; None where it has none."""
+    """The results of HEAD; None if HEAD has none."""
     from mnist_lstm.pipeline.result_files import read_json, read_rows
 
     contents = {name: history.committed(name) for name in (METRICS, CURVE)}
@@ -120,13 +120,16 @@ def _name(side: Side, otherwise: str) -> str:
 def _introduction(here: Side) -> str:
     record = here.recorded.record if here.recorded else None
     if record is None:
-        return "It was made on another machine: of it, the small tables that are in git are here."
+        return (
+            "This run was made on another machine. Only its small tables, which are in git, are "
+            "here."
+        )
     changed = ", with changes" if record.dirty else ""
     commit = f"commit {record.commit[:10]}{changed}" if record.commit else "no commit"
     return (
-        f"A dropout LSTM that reads {record.dataset} a pixel row at a time, trained on "
-        f"{record.device} by the code of {commit}, until {_minute(record.ended)}. Its "
-        f"training_id is {record.training_id}."
+        f"A dropout LSTM that reads {record.dataset} a pixel row at a time. It was trained on "
+        f"{record.device} by the code of {commit}; the training ended on "
+        f"{_minute(record.ended)}. Its training_id is {record.training_id}."
     )
 
 
@@ -135,7 +138,7 @@ def _minute(time: str) -> str:
 
 
 def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
-    """The table of metrics, and of the parameters that differ from HEAD."""
+    """The table of metrics and the table of the parameters that differ from HEAD."""
     from mnist_lstm.pipeline.params import flatten
     from mnist_lstm.runs.comparison import differing
     from mnist_lstm.runs.listing import format_value
@@ -158,14 +161,14 @@ def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> 
         more = here.curve[-1]["step"] - committed.curve[-1]["step"]
         steps += [f"{committed.curve[-1]['step']:,}", f"{more:+,}" if more else "0"]
     rows.append(steps + [f"{published[-1]['step']:,}" for _ in published[:1]])
-    caption = "Difference: workspace − committed; of accuracies in percentage points"
+    caption = "Difference: workspace − committed; for accuracies in percentage points"
     parts: list[str | Table | Picture] = [
-        Table(caption if committed else "Of the results in the workspace", rows)
+        Table(caption if committed else "The results in the workspace", rows)
     ]
     if committed is None:
-        parts.append("HEAD has no results to compare these with: commit some that you like.")
+        parts.append("HEAD has no results to compare with: commit some results first.")
     elif here.metrics == committed.metrics and here.curve == committed.curve:
-        parts.append("The results in the workspace are those that are committed.")
+        parts.append("The results in the workspace are the committed results.")
     both = [flatten(side.params) for side in (here, committed) if side]
     if committed and all(both) and (keys := differing(both)):
         cells = [
@@ -174,7 +177,7 @@ def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> 
         ]
         parts.append(Table("Parameters that differ", [titles[:3], *cells]))
     if committed and here.dataset != committed.dataset:
-        parts.append("The two are of different data sets, whose figures do not compare.")
+        parts.append("The two results are of different data sets and cannot be compared.")
     return Section("Metrics", parts)
 
 
@@ -202,12 +205,12 @@ def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "
     ends = [f"{name} {rows[-1]['test_accuracy']:.2%}" for name, rows in curves.items()]
     if published:
         ends.append(f"published script {published[-1]['test_accuracy']:.2%}")
-    alt = f"Accuracy over steps; on test images, it ends at: {', '.join(ends)}"
+    alt = f"Accuracy over the steps; the last test accuracies are: {', '.join(ends)}"
     return Section("Curves", [Picture(alt, figures.png(figures.several_curves(curves, published)))])
 
 
 def _evaluation(folder: Path) -> list["Section"]:
-    """The pictures of evaluate, drawn from its tables; that of the mistakes is its own file."""
+    """The pictures of evaluate, drawn again from its tables; the mistakes are read from a file."""
     import numpy as np
 
     from mnist_lstm.pipeline.result_files import read_rows
@@ -223,17 +226,17 @@ def _evaluation(folder: Path) -> list["Section"]:
     mistakes = folder / "mistakes.png"
     return [
         Section(
-            "Which is taken for which",
+            "Confusion matrix",
             [
                 Picture(
                     f"A table of actual and predicted classes: {wrong:,} of {len(test):,} test "
-                    "images are read wrong",
+                    "images are misclassified",
                     figures.png(figures.confusion(actual, predicted, classes)),
                 )
             ],
         ),
         Section(
-            "What is read by which row",
+            "Accuracy after each row",
             [
                 Picture(
                     f"Accuracy by rows read: {half['test_accuracy']:.2%} of the test images after "
@@ -244,15 +247,15 @@ def _evaluation(folder: Path) -> list["Section"]:
             ],
         ),
         Section(
-            "The surest mistakes",
+            "The most confident mistakes",
             [
                 Picture(
-                    "The test images that were read wrong with most confidence",
+                    "The misclassified test images with the highest confidence",
                     mistakes.read_bytes(),
                 )
                 if mistakes.is_file()
-                else "Their picture is in DVC's cache of the machine that drew it, not here: "
-                "`dvc repro` draws it."
+                else "Their picture is not here: it is in DVC's cache on the machine that drew it. "
+                "`dvc repro` draws it again."
             ],
         ),
     ]

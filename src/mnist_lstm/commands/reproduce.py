@@ -37,7 +37,7 @@ restored; 130 when it was stopped."""
 # advice of stages and dvc that does not hold in a worktree that will be removed
 ADVICE = re.compile(
     r"To track the changes|\tgit add|To enable auto staging|\tdvc config core.autostage|"
-    r"Use `dvc push`|look at it there: |compare: `dvc |(Generat|Updat)ing lock file"
+    r"Use `dvc push`|see the run in MLflow: |compare: `dvc |(Generat|Updat)ing lock file"
 )
 CODES = {"identical": 0, "close": 1, "different": 3}
 

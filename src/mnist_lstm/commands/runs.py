@@ -1,4 +1,4 @@
-"""List the runs, and which of them are the best."""
+"""List the runs, or the best of them."""
 
 import argparse
 import json
@@ -12,24 +12,25 @@ if TYPE_CHECKING:
     from mnist_lstm.runs.listing import Run
 
 HELP = """\
-Every run of this project, from its results in the workspace, in commits, of DVC experiments and in
-DVC's cache, and the trainings that have not ended, from their checkpoints: the earliest first.
+List every run of this project, the earliest first: the results in the workspace, in commits, of DVC
+experiments and in DVC's cache, and the trainings that have not ended, from their checkpoints.
 
-  different     the parameters in which it is not the reference recipe: params.yaml at HEAD
-  experiments   the DVC experiments that have it; several share one that DVC's cache had already
-  state         finished; not evaluated; training or stopped at a step; or results away: this
-                machine has the small tables that are in git, not the model
+  different     the parameters that differ from the reference recipe: params.yaml at HEAD
+  experiments   the DVC experiments with this result; if the result was in DVC's cache already,
+                several experiments share it
+  state         finished; not evaluated; training or stopped, at a step; or results away: only the
+                small tables in git are on this machine, not the model
 
-Runs are chosen by their accuracy on the validation images. The accuracy on the test images is only
-shown: whoever chooses by it no longer knows how good the chosen one is on images it has not seen.
+Choose runs by their accuracy on the validation images. The accuracy on the test images is only
+shown: if you choose by it, it no longer measures how good the chosen run is on unseen images.
 
 Exit code: 0 when runs are listed, 1 when there are none, 2 when the command is wrong."""
 
 TITLES = ["run", "experiments", "validation", "test", "steps", "seconds", "device", "state"]
 
 NOTE = """
-different: from params.yaml at HEAD. Choose by the accuracy on validation images; that on test
-images is only shown, to tell how good the chosen one is."""
+different: the parameters that differ from params.yaml at HEAD. Choose a run by its accuracy on the
+validation images. The accuracy on the test images only measures how good the chosen run is."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,24 +38,24 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sort",
         metavar="ORDER",
-        help="started (the default), name, validation (the best first), steps, seconds, or a "
-        "parameter such as train.learning_rate",
+        help="sort by started (the default), name, validation (the best first), steps, seconds, or "
+        "a parameter such as train.learning_rate",
     )
     parser.add_argument(
         "--best",
         metavar="N",
         type=count,
-        help="the N finished runs with the highest accuracy on validation images",
+        help="list only the N finished runs with the highest accuracy on validation images",
     )
     parser.add_argument(
         "--where",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="runs with that parameter, such as train.learning_rate=0.002; may be given several "
-        "times, and all must hold",
+        help="list only runs with this value, such as train.learning_rate=0.002; if the option is "
+        "repeated, a run must have all the values",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON array, with all figures")
+    parser.add_argument("--json", action="store_true", help="print a JSON array with all values")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -105,9 +106,9 @@ def _print(found: Sequence["Run"]) -> None:
     print(NOTE)
     for run in found:
         if others := [name for name in run.experiments if name != run.name]:
-            print(f"{', '.join(others)}: the result of {run.name}, which was trained once.")
+            print(f"{', '.join(others)}: the same result as {run.name}, which was trained once.")
     if len({run.dataset for run in found}) > 1:
-        print("These are several data sets, and accuracies compare within one: --where dataset=…")
+        print("Compare accuracies only within one data set: --where dataset=… lists its runs.")
 
 
 def _cells(run: "Run") -> list[str]:

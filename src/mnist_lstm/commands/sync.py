@@ -1,24 +1,24 @@
-"""Bring MLflow into line with the results."""
+"""Update MLflow from the results."""
 
 import argparse
 
 from mnist_lstm.commands import read_history
 
 HELP = """\
-Every result of this project is compared with its run in MLflow, and what the run lacks is added,
-with the times it had: results in the workspace, in commits, of DVC experiments and in DVC's cache.
-A run that says something else than its result is deleted and made anew. Where all is in line,
-nothing changes. The store is mlflow.db, or that of MLFLOW_TRACKING_URI.
+Compare every result of this project with its run in MLflow, and add what the run lacks, with the
+original times. The results are those in the workspace, in commits, of DVC experiments and in DVC's
+cache. A run that contradicts its result is deleted and made again. A run that agrees with its
+result stays as it is. The MLflow store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
 
-Exit code: 0 when all is in line, 2 when the store cannot be reached."""
+Exit code: 0 when MLflow agrees with all results, 2 when the MLflow store cannot be reached."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """It takes no arguments."""
+    """Define no arguments: the command has none."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Project every result, and print what changed."""
+    """Add what MLflow lacks of each result, and print what changed."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking.projection import project
@@ -27,18 +27,18 @@ def run(arguments: argparse.Namespace) -> int:
     root = stage.root()
     store, history = open_store(root), read_history(root, "sync")
     if store.moved_from:
-        print(f"the project was moved: its artifacts are no longer in {store.moved_from}")
+        print(f"the project was moved: its artifacts were in {store.moved_from} before")
     changed = 0
     for result in history.results:
         lines = project(store, view(history, result))
         changed += bool(lines)
         for line in lines:
-            print(f"{result.name}: {line}: mended", flush=True)
+            print(f"{result.name}: {line}: fixed", flush=True)
     same = len(history.results) - changed
-    print(f"{printable(store.uri)}: runs brought into line: {changed}, in line before: {same}")
+    print(f"{printable(store.uri)}: runs updated: {changed}, up to date before: {same}")
     if history.elsewhere:
         print(
-            f"recorded results that are not in DVC's cache here: {history.elsewhere}; where a DVC "
-            "remote has them, `dvc fetch --all-commits --run-cache` brings them"
+            f"recorded results that are not in DVC's cache here: {history.elsewhere}; if a DVC "
+            "remote has them, `dvc fetch --all-commits --run-cache` downloads them"
         )
     return 0

@@ -1,1 +1,1 @@
-"""What makes a file of src/ a stage: parameters, signals, times, and the files of its results."""
+"""What every stage needs: parameters, signals, times, and the files of its results."""

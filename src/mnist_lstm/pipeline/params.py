@@ -1,4 +1,4 @@
-"""params.yaml as frozen, validated types; the only reader of that file."""
+"""params.yaml as frozen, validated types. No other module reads that file."""
 
 import difflib
 from collections.abc import Mapping
@@ -30,10 +30,11 @@ class _Section(BaseModel):
 
 
 class FetchParams(_Section):
-    """Which data set: one of `datasets.NAMES`."""
+    """The data set: one of `datasets.NAMES`."""
 
     dataset: str = Field(
-        description="Data set; digits is inside scikit-learn, own in data/own: docs/datasets.md",
+        description="Data set; digits comes with scikit-learn, own is read from data/own: "
+        "docs/datasets.md",
         json_schema_extra={"enum": list(NAMES)},
     )
 
@@ -49,11 +50,14 @@ class FetchParams(_Section):
 
 
 class PreprocessParams(_Section):
-    """How the training images are split."""
+    """The split of the training images into training and validation."""
 
-    validation_size: Images = Field(description="Images taken out of the training set")
+    validation_size: Images = Field(
+        description="Number of images moved from the training set to the validation set"
+    )
     split_seed: Seed | None = Field(
-        description="Seed that draws these images; null takes the first ones, as the reference does"
+        description="Seed that draws the validation images; null takes the first images, as the "
+        "reference does"
     )
 
 
@@ -63,110 +67,120 @@ class ModelParams(_Section):
     hidden_size: Annotated[Count, _in("units")] = Field(description="Size of each LSTM layer")
     num_layers: Annotated[Count, _in("layers")] = Field(description="Number of LSTM layers")
     dropout: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
-        description="Part of each layer's output that is dropped while training"
+        description="Fraction of each layer's output that is dropped during training"
     )
     forget_bias: float = Field(description="Initial bias of the forget gates")
     implementation: Literal["fused", "unrolled"] = Field(
-        description="Two ways to compute the same model: unrolled goes through the time steps by "
-        "hand, as the reference does; fused takes less time"
+        description="Two ways to compute the same model: unrolled loops over the time steps, as "
+        "the reference does; fused takes less time"
     )
     reads: Literal["rows", "columns", "both"] = Field(
-        description="What is a time step: the reference reads rows; both has layers for each, "
-        "whose outputs are joined before the last layer"
+        description="What one time step reads: a row of pixels, as in the reference, or a column; "
+        "both has separate layers for rows and columns, and joins their outputs before the last "
+        "layer"
     )
     directions: Literal["forward", "both"] = Field(
-        description="Whether the layers read from the first time step on alone, or from the last "
-        "one back as well"
+        description="Direction in which the layers read the time steps: forward from the first to "
+        "the last, or both forward and backward"
     )
     pooling: Literal["last", "mean"] = Field(
-        description="What the last layer is given: the output at the end, or the mean of all"
+        description="Input of the last layer: the LSTM's output at the last time step, or the mean "
+        "of its outputs at all time steps"
     )
     recurrent_init: Literal["uniform", "orthogonal"] = Field(
-        description="How the recurrent weights start: uniform as the others, or orthogonal"
+        description="Initial recurrent weights: uniform, as all other LSTM weights, or orthogonal"
     )
 
 
 class AugmentParams(_Section):
-    """Random distortions of the images that are trained on, new ones in each step; 0 is none."""
+    """Random distortions of the training images, drawn anew in each step; 0 switches one off."""
 
     rotation: Annotated[float, Field(ge=0, le=180), _in("degrees")] = Field(
-        description="Turned by up to so much, either way"
+        description="Largest rotation, to the left or to the right"
     )
     scale: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
-        description="Made higher and wider, or less so, by up to so much"
+        description="Largest change of height and width, up or down"
     )
     shear: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
-        description="Slanted by up to so many pixels to the side for each pixel up"
+        description="Largest slant: pixels to the side for each pixel of height"
     )
     shift: Annotated[float, Field(ge=0), _in("pixels")] = Field(
-        description="Moved by up to so much, in both directions"
+        description="Largest shift, horizontally and vertically"
     )
     elastic: Annotated[float, Field(ge=0), _in("pixels")] = Field(
-        description="Bent: standard deviation of the displacements of points 7 pixels apart"
+        description="Elastic distortion: standard deviation of the displacements of points 7 "
+        "pixels apart"
     )
 
 
 class TrainParams(_Section):
-    """The training; a step is one update of the weights."""
+    """The training. A step is one update of the weights."""
 
     steps: Steps = Field(description="Length of the training, in updates of the weights")
-    batch_size: Images = Field(description="Images that one step trains on")
+    batch_size: Images = Field(description="Number of images in the batch of one step")
     learning_rate: Annotated[float, Field(gt=0)] = Field(
-        description="Learning rate of Adam, the highest one of its schedule"
+        description="Learning rate of Adam; with a schedule, the highest learning rate"
     )
     schedule: Literal["constant", "one-cycle"] = Field(
-        description="Learning rate over the steps: one-cycle rises over three tenths of them, then "
-        "falls to zero"
+        description="Learning rate over the steps: one-cycle rises during the first three tenths "
+        "of the steps, then falls to zero"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         description="Decoupled weight decay, as in AdamW"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
-        description="Norm of all gradients above which they are scaled down to it; null is none"
+        description="Largest norm of all gradients together; larger gradients are scaled down to "
+        "it; null: no clipping"
     )
     averaging: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
-        description="Decay of the moving average of the weights, which is what is evaluated and "
-        "kept; 0 is none"
+        description="Decay of the moving average of the weights; the averaged weights are "
+        "evaluated and saved; 0: no averaging"
     )
-    eval_every: Steps = Field(description="Distance from one evaluation to the next")
+    eval_every: Steps = Field(description="Steps from one evaluation to the next")
     checkpoint_every: Steps = Field(
-        description="Distance from one checkpoint to the next; evaluations make one too, and none "
-        "is made while all of them took 2 % of the time"
+        description="Steps from one checkpoint to the next; each evaluation makes one too; a "
+        "checkpoint is left out while checkpoints have taken 2 % of the training's time"
     )
     eval_batch_size: Images = Field(
-        description="Images at once in these evaluations: a matter of memory"
+        description="Number of images that an evaluation during the training computes at once; it "
+        "needs memory"
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$")] = Field(
-        description="What computes; auto takes CUDA where there is a GPU, else the CPU",
+        description="Device that trains; auto takes an NVIDIA GPU if there is one, otherwise the "
+        "CPU",
         examples=["auto", "cpu", "cuda", "cuda:0", "mps"],
     )
     precision: Literal["auto", "bfloat16", "float32"] = Field(
-        description="Numbers that the LSTM layers compute in, the weights staying float32; auto "
-        "takes bfloat16 on a CPU that multiplies it natively, else float32"
+        description="Number format in which the LSTM layers compute; the weights are always "
+        "float32; auto takes bfloat16 on a CPU or GPU that multiplies it natively, otherwise "
+        "float32"
     )
 
 
 class EvaluateParams(_Section):
     """The evaluation of the trained model."""
 
-    batch_size: Images = Field(description="Images at once in the evaluation: a matter of memory")
+    batch_size: Images = Field(
+        description="Number of images that the evaluation computes at once; it needs memory"
+    )
     shifts: Annotated[int, Field(ge=0, le=4), _in("pixels")] = Field(
-        description="Also tell the accuracy of the mean of the answers to an image moved by up to "
-        "so much, in both directions: shifted_accuracy; 0: do not"
+        description="Also measure shifted_accuracy: the accuracy of the mean answer to an image "
+        "and its copies that are shifted by up to this many pixels, horizontally and vertically; "
+        "0: do not measure it"
     )
 
 
 class PromoteParams(_Section):
-    """When a model becomes the champion; no stage reads it."""
+    """When a model becomes the champion. No stage reads this section."""
 
     margin: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
-        description="By more than this part of the validation images, a model must read more of "
-        "them right than the champion to take its place, for `mnist-lstm promote`"
+        description="`mnist-lstm promote` makes a model the champion if its validation accuracy is "
+        "higher than the champion's by more than this"
     )
 
 
 class Params(_Section):
-    """All of params.yaml, which has every number once."""
+    """All of params.yaml, the only place that has these values."""
 
     seed: Seed = Field(
         description="Seed of the initial weights, the shuffles and the dropout masks"
@@ -180,9 +194,9 @@ class Params(_Section):
     promote: PromoteParams
 
     def train_images_left(self, train_images: int) -> int:
-        """Images to train on, out of so many, when the validation images are taken out.
+        """Number of training images that are left without the validation images.
 
-        Raises UserError where that leaves none.
+        Raises UserError if none is left.
         """
         size = self.preprocess.validation_size
         if size >= train_images:
@@ -196,7 +210,7 @@ class Params(_Section):
     def _fits_the_data(self) -> Self:
         dataset = DATASETS.get(self.fetch.dataset)
         if dataset is None:
-            return self  # the user's own: preprocess counts its images
+            return self  # the user's own data set: preprocess counts its images
         try:
             left = self.train_images_left(dataset.train_images)
         except UserError as error:
@@ -212,10 +226,10 @@ class Params(_Section):
 
 
 def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
-    """Read and validate a params.yaml, all of it, with other values at some dotted keys.
+    """Read and validate a whole params.yaml. `changes` replaces the values at some dotted keys.
 
-    Raises UserError with one line for the first mistake: the file, the key, what it must be, what
-    it is.
+    Raises UserError with one line about the first mistake: the file, the key, what its value must
+    be, what it is.
     """
     tree: Any = strict_yaml.read(path)
     if isinstance(tree, dict):
@@ -223,7 +237,7 @@ def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        # an unknown key first: it is often the misspelt one of a key that is missing
+        # report an unknown key first: often it is a misspelt name, and the right one is missing
         first, *others = sorted(
             error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden"
         )
@@ -232,7 +246,7 @@ def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
 
 
 def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
-    """A tree as one level, the keys on the way joined: `model.hidden_size`, `test/recall/7`."""
+    """Turn a tree into one level by joining its keys: `model.hidden_size`, `test/recall/7`."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -244,7 +258,7 @@ def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
 
 
 def with_values(tree: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:
-    """A copy of a tree with other values at dotted keys; sections are added where missing."""
+    """Copy a tree with other values at dotted keys. Missing sections are added."""
     changed = dict(tree)
     for key, value in values.items():
         section, _, rest = key.partition(".")
@@ -258,19 +272,19 @@ def with_values(tree: Mapping[str, Any], values: Mapping[str, object]) -> dict[s
 
 
 def value_at(tree: object, key: str) -> Any:
-    """The value at a dotted key of a tree; None where it has none."""
+    """The value at a dotted key of a tree; None if the tree has no such key."""
     for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree
 
 
 def short_name(key: str) -> str:
-    """A dotted key without its section, which no two parameters need."""
+    """A dotted key without its section: the last part alone."""
     return key.rpartition(".")[2]
 
 
 def values_of(path: Path, keys: list[str]) -> dict[str, object]:
-    """The values that a params.yaml has at dotted keys, unchecked; None where there is none."""
+    """The values at dotted keys of a params.yaml, without validation; None for a missing key."""
     tree = strict_yaml.read(path)
     return {key: value_at(tree, key) for key in keys}
 
@@ -304,7 +318,7 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key} must be {number}, is {_described(value)}{_yaml_hint(value)}"
         case "string_type":
             return f"{key} must be text, is {_described(value)}"
-        case "string_unicode":  # half a character, such as "\\ud800"
+        case "string_unicode":  # half of a surrogate pair, such as "\\ud800"
             return f"{key or 'a key'} must be Unicode text, is {_described(value)}"
         case "literal_error":
             return f"{key} must be {context['expected']}, is {_described(value)}"
@@ -341,9 +355,10 @@ def _yaml_hint(value: object) -> str:
 
 
 def _nearest(section: str, name: str) -> str:
-    """The known key that was meant, as far as one can tell, else all that the section has.
+    """Suggest the known key with the most similar name; otherwise list the keys of the section.
 
-    Names are compared without their section: train.lr and train.steps have nothing else in common.
+    Only the last parts of the keys are compared: train.lr and train.steps would otherwise be
+    similar because of their section.
     """
     sections = {"": list(Params.model_fields)} | {
         field: list(type_.annotation.model_fields)
@@ -357,4 +372,4 @@ def _nearest(section: str, name: str) -> str:
     for known, cutoff in ((here, 0.5), (anywhere, 0.7)):
         if near := difflib.get_close_matches(name, known, n=1, cutoff=cutoff):
             return f"did you mean {known[near[0]]}?"
-    return f"known here are {', '.join(sections[section])}"
+    return f"known keys here: {', '.join(sections[section])}"

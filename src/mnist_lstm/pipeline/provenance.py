@@ -1,4 +1,4 @@
-"""What can only be recorded when a training starts: commit, patch, DVC experiment, versions."""
+"""Facts that can only be recorded when a training starts: commit, patch, experiment, versions."""
 
 import os
 import platform
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from mnist_lstm import git
 
-# the files that the results depend on, beside the data and params.yaml
+# the files that the results depend on, apart from the data and params.yaml
 CODE = ("src", "dvc.yaml", "pyproject.toml", "requirements.lock")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """`patch` turns the commit's code into the code that ran; it is empty where both are equal.
+    """Where the code comes from. `patch` turns the commit's code into the code that ran.
 
-    `commit` is None outside of git and before the first commit. The two DVC fields are None
-    outside of `dvc exp run`.
+    `patch` is empty if both are equal. `commit` is None outside of git and before the first commit.
+    The two DVC fields are None outside of `dvc exp run`.
     """
 
     commit: str | None
@@ -27,9 +27,9 @@ class Provenance:
 
 
 def observe(folder: Path) -> Provenance:
-    """Look around in a working tree: git and the environment.
+    """Read the provenance of a working tree from git and from the environment variables.
 
-    Raises GitError where there is a repository that git refuses to read.
+    Raises GitError if git refuses to read the repository.
     """
     in_git = git.is_repository(folder)
     return Provenance(

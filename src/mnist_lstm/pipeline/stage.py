@@ -1,8 +1,8 @@
-"""What every stage does around its work: check code and inputs, report errors in one line.
+"""What every stage does before and after its work: check code and inputs, report errors.
 
-A stage is a file of src/ with one function of the same name, which takes the parameters and the
-paths that dvc.yaml gives it, and ends with `run(that_function)`. Before imports that take seconds
-it calls `begin`.
+A stage is a file in src/ with a function of the same name. The function takes the parameters and
+the paths from the command in dvc.yaml. The file calls `begin` before its slow imports, and ends
+with `run(that_function)`.
 """
 
 import argparse
@@ -31,9 +31,9 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def root() -> Path:
-    """The project's folder; for an experiment in a temporary copy, that of the main repository.
+    """The project's folder. For an experiment in a temporary copy, it is the main repository's.
 
-    Raises UserError where no folder from here upwards has a dvc.yaml.
+    Raises UserError if neither this folder nor one above it has a dvc.yaml.
     """
     if given := os.environ.get("DVC_ROOT"):
         return Path(given)
@@ -45,9 +45,9 @@ def root() -> Path:
 
 
 def begin() -> None:
-    """Answer --help, and refuse wrong arguments and a wrong params.yaml: all in under a second.
+    """Answer --help, and refuse wrong arguments and a wrong params.yaml, in under a second.
 
-    For the start of a stage's script, before it imports torch. `run` looks at both again.
+    A stage's script calls this before it imports torch. `run` checks both again.
     """
     script = Path(sys.argv[0])
     _paths(script, script.stem)
@@ -58,17 +58,18 @@ def begin() -> None:
 
 
 def run(work: Callable[..., None]) -> None:
-    """Run a stage from the command line and exit: 0 done, 1 a user's mistake, said in one line.
+    """Run a stage from the command line, and exit.
 
-    128 and the signal's number is the code where one ended it: 130 for Ctrl-C, 143 for SIGTERM.
+    The exit code is 0 after success, 1 after a user's mistake, which is reported in one line, and
+    128 plus the signal's number after a signal: 130 for Ctrl-C, 143 for SIGTERM.
 
-    Work is refused where the package would come from another workspace, and its results where
-    what dvc.yaml lists as the stage's inputs changed while it ran: DVC would record them as made
-    from the new values.
+    The stage is refused if the package comes from another workspace. Its results are refused if
+    the inputs that dvc.yaml lists changed while it ran: DVC would record the results as made from
+    the new inputs.
     """
     name, script = work.__name__, Path(inspect.getfile(work))
     paths = _paths(script, name)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe gets nothing before 8 KiB
+    if isinstance(sys.stdout, io.TextIOWrapper):  # by default, a pipe gets blocks of 8 KiB
         sys.stdout.reconfigure(line_buffering=True)
     with _errors_in_one_line(name), signals.immediate():
         _refuse_foreign_code(script.parent)
@@ -79,7 +80,7 @@ def run(work: Callable[..., None]) -> None:
 
 @contextmanager
 def _errors_in_one_line(name: str) -> Iterator[None]:
-    """End the process where a stage fails, its earlier results being put back."""
+    """If the block fails, restore the stage's earlier results and exit with a one-line message."""
     try:
         yield
     except BaseException as error:
@@ -93,7 +94,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
 
 
 def inputs(name: str) -> dict[str, object]:
-    """The inputs of a stage of dvc.yaml: digests of its deps, values of its params."""
+    """The inputs of a stage in dvc.yaml: digests of its deps, values of its params."""
     stage = _section(name)
     found: dict[str, object] = {dep: _digest(Path(dep)) for dep in stage["deps"]}
     values = values_of(Path("params.yaml"), stage["params"])
@@ -101,15 +102,16 @@ def inputs(name: str) -> dict[str, object]:
 
 
 def code(name: str) -> list[Path]:
-    """The Python files among the deps of a stage of dvc.yaml."""
+    """The Python files among the deps of a stage in dvc.yaml."""
     return [Path(dep) for dep in _section(name)["deps"] if dep.endswith(".py")]
 
 
 def restore_outputs(name: str) -> None:
-    """Restore the outputs that dvc.lock has for a stage, from DVC's cache or from git.
+    """Restore the outputs that dvc.lock records for a stage, from DVC's cache or from git.
 
-    DVC deletes a stage's outputs before it starts the command, so a stage that refuses to run would
-    otherwise cost its user the earlier results. An output that neither has is not restored.
+    DVC deletes a stage's outputs before it starts the command. Without this function, the user
+    would lose the earlier results whenever a stage refuses to run. An output that neither the cache
+    nor git has is not restored.
     """
     recorded = dvc_cache.outs(dvc_cache.workspace_stages(Path()).get(name, {}))
     if not recorded:
@@ -124,21 +126,22 @@ def restore_outputs(name: str) -> None:
 
 
 def _digest(path: Path) -> object:
-    """A digest of a file, or those of all files in a folder."""
+    """The digest of a file, or the digests of all files in a folder."""
     if path.is_dir():
         return {str(file): sha256(file) for file in sorted(path.rglob("*")) if file.is_file()}
     return sha256(path) if path.is_file() else "no such file"
 
 
 def _restored(name: str) -> str:
-    """Empty, or a hint that the earlier results are not restored, and how to do it."""
-    if signals.orphaned():  # the next dvc may be at work on the outputs already
-        return " (earlier ones come back by `dvc checkout` and `git checkout results`)"
+    """Restore the earlier results. Returns a hint for the user if that was not possible."""
+    if signals.orphaned():  # another dvc may already be writing the outputs
+        return " (`dvc checkout` and `git checkout results` restore earlier results)"
     try:
         restore_outputs(name)
     except (OSError, UserError) as error:
         return (
-            f" (earlier results are in DVC's cache, but not back: {error}; `dvc checkout` does it)"
+            f" (earlier results are in DVC's cache, but could not be restored: {error}; "
+            "`dvc checkout` restores them)"
         )
     return ""
 
@@ -155,7 +158,7 @@ def _section(name: str) -> dict[str, list[str]]:
 
 
 def _paths(script: Path, name: str) -> list[Path]:
-    """The paths given on the command line, one for each that the stage's function takes."""
+    """The paths on the command line, one for each path that the stage's function takes."""
     module = ast.parse(script.read_text(encoding="utf-8"))
     functions = (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef))
     work = next(node for node in functions if node.name == name)
@@ -166,7 +169,7 @@ def _paths(script: Path, name: str) -> list[Path]:
     )
     _, *names = (argument.arg for argument in work.args.args)
     for name in names:
-        parser.add_argument(name, type=Path, help="as dvc.yaml has it")
+        parser.add_argument(name, type=Path, help="the path in the stage's command in dvc.yaml")
     arguments = parser.parse_args()
     return [getattr(arguments, name) for name in names]
 
@@ -176,7 +179,7 @@ def _refuse_foreign_code(source: Path) -> None:
     if not package.is_relative_to(source.resolve()):
         raise UserError(
             f"the package mnist_lstm comes from {package.parent}, not from {source.resolve()}: "
-            "results would not be those of this code; run `python src/…`, without PYTHONSAFEPATH"
+            "another project's code would run; run `python src/…`, without PYTHONSAFEPATH"
         )
 
 
@@ -191,23 +194,23 @@ def _refuse_changed_inputs(name: str, before: dict[str, object]) -> None:
     ]
     if changed:
         raise UserError(
-            f"changed while the stage ran: {', '.join(changed)}; its results are not kept, since "
-            "DVC would record them as made from the new state; run again, or change it back first"
+            f"changed while the stage ran: {', '.join(changed)}; the results are not kept, because "
+            "DVC would record them as made from the new state; run again, or undo the change first"
         )
 
 
 def _one_line(error: Exception) -> str:
     if not (isinstance(error, OSError) and error.strerror):
         return " ".join(str(error).split())
-    # where writing fails, the system does not say of which file: all of them are in the project
+    # a failed write names no file; the files that a stage writes are all in the project's folder
     where = Path(error.filename or Path.cwd())
     if error.errno in DISK_FULL:
         return f"{where}: {error.strerror}; make room there and run again"
     if error.errno in READ_ONLY:
-        # what is not there was to be made, so it is its folder that refuses
+        # a file that does not exist should have been created: name the folder that refused it
         while not os.access(where, os.F_OK) and where != where.parent:
             where = where.parent
-        return f"{where}: {error.strerror}; `ls -ld {where}` shows whose it is"
+        return f"{where}: {error.strerror}; `ls -ld {where}` shows who owns it"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{where}: no such file; `dvc repro` makes it"
     return f"{where}: {error.strerror}"

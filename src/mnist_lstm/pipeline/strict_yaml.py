@@ -1,4 +1,4 @@
-"""YAML read as DVC reads it, and strictly: no tags, no key twice; a mistake is told in a line."""
+"""A strict YAML reader that agrees with DVC's: no tags, no duplicate keys, one-line errors."""
 
 import re
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from mnist_lstm import UserError
 
 
 def read(path: Path) -> object:
-    """What a YAML file says, in plain values.
+    """Read a YAML file into plain values.
 
-    Raises UserError with one line: the file, line and key where these are known, what is wrong.
+    Raises UserError with one line: the file, the line and key if they are known, what is wrong.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def read(path: Path) -> object:
 
 
 def parse(text: str, name: str) -> object:
-    """What a text says, in plain values. Raises UserError as `read` does, with that name."""
+    """Parse YAML text into plain values. Raises UserError as `read` does, with `name` as file."""
     keys: list[str] = []
     try:
         loader = _Loader(text)
@@ -42,21 +42,21 @@ def parse(text: str, name: str) -> object:
 
 
 def dotted(keys: Sequence[object]) -> str:
-    """Keys as one, `model.dropout` say; what cannot be printed is escaped."""
+    """Join keys with dots, as in `model.dropout`; unprintable characters are escaped."""
     names = map(str, keys)
     return cut(".".join(name if name and name.isprintable() else ascii(name) for name in names))
 
 
 def cut(text: str) -> str:
-    """A text of at most 60 characters."""
+    """Shorten a text to at most 60 characters."""
     return text if len(text) <= 60 else text[:57] + "…"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without tags and without the silent overwriting of a key that comes twice.
+    """A YAML loader that refuses tags and duplicate keys.
 
-    What DVC, which records the values, takes for another number is text here: 0777 is 777 there
-    and 511 to PyYAML, 1:30 is text there and 90.
+    DVC records the values, so this loader must read the same values as DVC. PyYAML alone does not:
+    it reads 0777 as 511 and 1:30 as 90, DVC reads 777 and text. This loader reads both as text.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
@@ -65,7 +65,7 @@ class _Loader(yaml.SafeLoader):
             for tag, pattern in (
                 ("null", r"~|null|Null|NULL|"),
                 ("bool", r"true|True|TRUE|false|False|FALSE"),
-                ("int", r"[-+]?(0|[1-9][0-9_]{0,99})"),  # Python refuses thousands of digits
+                ("int", r"[-+]?(0|[1-9][0-9_]{0,99})"),  # Python does not parse thousands of digits
                 ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?"),
                 ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
             )
@@ -74,16 +74,16 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.keys: list[str] = []  # of what is being read; an error leaves them
+        self.keys: list[str] = []  # keys of the node being read; they stay after an error
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        """Read a node; for one that has a key, `index` is the key's node and `parent` a mapping."""
+        """Read a node. If it has a key, `index` is the key's node and `parent` is a mapping."""
         has_key = isinstance(index, yaml.ScalarNode)
         if has_key:
             self.keys.append(index.value)
             if index.value in [name.value for name, _ in parent.value]:
                 raise yaml.MarkedYAMLError(
-                    problem="comes twice in the section", problem_mark=index.start_mark
+                    problem="occurs twice in the section", problem_mark=index.start_mark
                 )
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if tag := getattr(event, "tag", None):

@@ -1,4 +1,4 @@
-"""The clock of a training: a row of timing.csv, with time, memory and load, at each evaluation."""
+"""The clock of a training. At each evaluation it gives a row of timing.csv: time, memory, load."""
 
 import resource
 import sys
@@ -13,9 +13,10 @@ import torch
 class Timing:
     """A row of timing.csv.
 
-    `time` is UTC in ISO 8601; `seconds` were spent on the training so far, before a kill included;
-    `memory_megabytes` is the process's peak; `processor_percent` counts a whole core as 100, since
-    the row before. The GPU's figures are None on a CPU, its load also where no driver tells it.
+    `time` is UTC in ISO 8601. `seconds` is the time spent on the training so far, including the
+    time before a kill. `memory_megabytes` is the process's peak. `processor_percent` is the load
+    since the previous row; one full core is 100. The GPU's values are None on a CPU; its load is
+    also None if no driver reports it.
     """
 
     step: int
@@ -33,7 +34,7 @@ def now() -> str:
 
 
 class Clock:
-    """Measures from its creation on; `seconds` were spent before."""
+    """Measures from its creation on. `seconds` is the time spent on the training before that."""
 
     def __init__(self, device: torch.device, seconds: float) -> None:
         self.device = device
@@ -47,7 +48,7 @@ class Clock:
         return self.before + time.perf_counter() - self.start
 
     def read(self, step: int) -> Timing:
-        """The row of a step, now."""
+        """The row of a step, measured now."""
         wall, processor = time.perf_counter(), time.process_time()
         load = (processor - self.last_processor) / (wall - self.last_wall)
         self.last_wall, self.last_processor = wall, processor
@@ -72,7 +73,7 @@ def _gpu_percent(device: torch.device) -> float | None:
         return None
     try:
         return float(torch.cuda.utilization(device))
-    except (RuntimeError, pynvml.NVMLError):  # say a container without the management library
+    except (RuntimeError, pynvml.NVMLError):  # for example, a container without NVML
         return None
 
 

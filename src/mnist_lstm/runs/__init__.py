@@ -1,1 +1,1 @@
-"""Trained runs afterwards: found, listed, compared, promoted, made again, and asked."""
+"""What is done with trained runs: find, list, compare, promote, reproduce and use them."""

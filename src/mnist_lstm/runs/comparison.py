@@ -1,4 +1,4 @@
-"""Runs side by side: which parameters differ, and whether one reads more images right."""
+"""Compare runs: which parameters differ, and which model classifies more images correctly."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,10 @@ LEVEL = 0.05  # the significance level: a p below it is called more than chance
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same images: how many images each alone reads right.
+    """Two models on the same images.
 
-    `p` is the probability that two equally good models differ at least as much.
+    `only_first` and `only_second` are the numbers of images that only this model classifies
+    correctly. `p` is the probability that two equally good models differ at least as much.
     """
 
     images: int
@@ -29,10 +30,10 @@ class Paired:
 
 
 def pair(history: History, first: Result | Partial, second: Result | Partial) -> Paired | str:
-    """Compare the answers of two runs to the test images; returns why not, where they cannot be."""
+    """Compare the answers of two runs to the test images; if that is impossible, return why."""
     sets = [result.dataset for result in (first, second)]
     if sets[0] != sets[1]:
-        return f"its test images are those of {sets[1]}, not of {sets[0]}"
+        return f"its test images are from {sets[1]}, not from {sets[0]}"
     files = [_test_sha256(result) for result in (first, second)]
     answers = []
     for result in (first, second):
@@ -42,14 +43,14 @@ def pair(history: History, first: Result | Partial, second: Result | Partial) ->
         if not rows:
             return f"the answers of {result.name} are not in its results"
     actual = [[row["actual"] for row in rows] for rows in answers]
-    # where run.json is not here, the labels tell which images they are
+    # without run.json there is no SHA-256, and only the labels show whether the images are the same
     if actual[0] != actual[1] or (all(files) and files[0] != files[1]):
-        return f"its test images are others, though both are called {sets[0]}"
+        return f"its test images differ, although both data sets are called {sets[0]}"
     return paired(actual[0], *([row["predicted"] for row in rows] for rows in answers))
 
 
 def paired(actual: Sequence[int], first: Sequence[int], second: Sequence[int]) -> Paired:
-    """Compare two models' answers to the same images: labels, an image each.
+    """Compare two models' answers to the same images. Each argument has one label per image.
 
     McNemar, Note on the sampling error of the difference between correlated proportions or
     percentages, Psychometrika 12 (1947), in its exact form: see `mcnemar`.
@@ -65,17 +66,17 @@ def paired(actual: Sequence[int], first: Sequence[int], second: Sequence[int]) -
 def mcnemar(only_first: int, only_second: int) -> float:
     """The two-sided p of McNemar's exact test.
 
-    Images that both models read right, or both wrong, do not count. If the models are equally good,
-    each of the others is a toss of a fair coin, and p is the probability of tosses at least this
-    uneven: twice the shorter tail of the binomial distribution.
+    Images that both models classify correctly, or both wrongly, do not count. If the models are
+    equally good, each other image is the toss of a fair coin, and p is the probability of tosses at
+    least this uneven: twice the shorter tail of the binomial distribution.
     """
     tosses, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**tosses)  # whole numbers, so the division alone rounds
+    return min(1.0, 2 * tail / 2**tosses)  # of whole numbers: only the division rounds
 
 
 def differing(params: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of parameters that are not the same in all of these, or missing in some."""
+    """The keys of the parameters that differ between any two of these, or that some lack."""
     keys = dict.fromkeys(key for each in params for key in each)
     return [key for key in keys if any(not _same(each, params[0], key) for each in params)]
 

@@ -1,4 +1,4 @@
-"""All runs as rows of a table, filtered, sorted, and the best of them."""
+"""List all runs as rows of a table; filter them, sort them, find the best."""
 
 import difflib
 import json
@@ -22,10 +22,10 @@ ORDERS = ("started", "name", "validation", "steps", "seconds")
 
 @dataclass(frozen=True)
 class Run:
-    """A training. `differs` are its parameters that differ from the reference recipe.
+    """A training. `differs` has the parameters that differ from the reference recipe.
 
-    Accuracies and losses are of its latest evaluation; before the first one, the accuracies are
-    the last ones measured in training.
+    Accuracies and losses are those of the latest evaluation by the stage evaluate. Before the first
+    one, the accuracies are the last ones measured during the training.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def evaluated(self) -> bool:
-        """Whether the accuracies are those of an evaluation."""
+        """Whether the stage evaluate measured the accuracies."""
         return self.validation_loss is not None
 
 
@@ -70,7 +70,7 @@ def runs(history: History, unfinished: Sequence[Unfinished]) -> list[Run]:
 def of_result(
     history: History, result: Result | Partial, reference: Mapping[str, Any] | None = None
 ) -> Run:
-    """A result as a row; `reference` are the parameters that it is compared with."""
+    """A result as a row. `reference` has the parameters that it is compared with."""
     metrics = history.metrics(result)
     rows = history.rows(result.training, "curve.csv")
     timings = history.rows(result.training, "timing.csv")
@@ -94,16 +94,16 @@ def of_result(
 
 
 def matching(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
-    """The runs that meet every condition `KEY=VALUE`; the key needs no section where it is unique.
+    """The runs that meet every condition `KEY=VALUE`. A unique key may be given without section.
 
-    Raises UserError where a text is no condition, or no run has such a parameter.
+    Raises UserError if a text is not a condition, or if no run has such a parameter.
     """
     found = list(runs)
     for condition in conditions:
         name, is_there, text = condition.partition("=")
         if not is_there or not name:
             raise UserError(
-                f"--where takes KEY=VALUE, such as train.learning_rate=0.002, and is {condition!r}"
+                f"--where must be KEY=VALUE, such as train.learning_rate=0.002, is {condition!r}"
             )
         key = _key(runs, name.strip(), "--where")
         found = [run for run in found if key in run.params and _is(run.params[key], text.strip())]
@@ -111,14 +111,14 @@ def matching(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
 
 
 def ordered(runs: Sequence[Run], by: str) -> list[Run]:
-    """Runs sorted by a column or a parameter; by validation, the most accurate first.
+    """Sort runs by a column or a parameter; by validation, the most accurate comes first.
 
-    Raises UserError where there is no such column, and for the test accuracy.
+    Raises UserError if there is no such column, and for the test accuracy.
     """
     if by in ("test", "test_accuracy"):
         raise UserError(
-            "--sort test would choose by the test images, which are only to tell how good the "
-            "chosen one is; write --sort validation"
+            "--sort test would choose a run by the test images, which must only measure how good "
+            "the chosen run is; write --sort validation"
         )
     if by == "validation":
         return sorted(runs, key=_goodness)
@@ -129,12 +129,12 @@ def ordered(runs: Sequence[Run], by: str) -> list[Run]:
 
 
 def best(runs: Sequence[Run], number: int) -> list[Run]:
-    """The evaluated runs with the highest validation accuracy; the lower loss decides a tie."""
+    """The evaluated runs with the highest validation accuracy. The lower loss decides a tie."""
     return sorted((run for run in runs if run.evaluated), key=_goodness)[:number]
 
 
 def assignments(values: Mapping[str, Any]) -> list[str]:
-    """Parameters as `--where` takes them, without their sections."""
+    """Parameters as KEY=VALUE without their sections, as `--where` takes them."""
     return [f"{key.rpartition('.')[2]}={format_value(value)}" for key, value in values.items()]
 
 
@@ -156,7 +156,7 @@ def _sortable(value: object) -> tuple[bool, float, str]:
 
 
 def _reference(history: History) -> dict[str, Any]:
-    """The parameters of HEAD's params.yaml, or of the workspace's where HEAD has none."""
+    """The parameters of HEAD's params.yaml; if HEAD has none, of the workspace's."""
     with tempfile.TemporaryDirectory() as scratch:
         path = history.root / "params.yaml"
         if content := history.committed("params.yaml"):
@@ -207,7 +207,7 @@ def _first(*values: float | None) -> float | None:
 
 
 def _key(runs: Sequence[Run], name: str, option: str, others: Sequence[str] = ()) -> str:
-    """The dotted key that `name` means: a whole one, or one without its section."""
+    """The dotted key that `name` stands for: the whole key, or its last part if that is unique."""
     known = list(dict.fromkeys(key for run in runs for key in run.params))
     meant = [key for key in known if name in (key, short_name(key))]
     if name in known or len(meant) == 1:
@@ -216,7 +216,7 @@ def _key(runs: Sequence[Run], name: str, option: str, others: Sequence[str] = ()
     hint = (
         f"did you mean {' or '.join(near)}?"
         if near
-        else f"there are {', '.join([*others, *known])}"
+        else f"known names: {', '.join([*others, *known])}"
     )
     raise UserError(f"{option}: no run has the parameter {name!r}; {hint}")
 

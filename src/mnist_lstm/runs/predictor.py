@@ -1,4 +1,4 @@
-"""The model that predicts: the champion's, the workspace's, a run's or a file's, and its data set.
+"""Find the model for `predict`: the champion's, the workspace's, a run's or a file's.
 
 T rows of D pixels, C classes
 """
@@ -23,7 +23,7 @@ WEIGHTS = f"{TRAIN}/model.safetensors"
 class Predictor:
     """A model with its data set, the size of its images (T, D) and the names of its C classes.
 
-    `source` says in words which one it is.
+    `source` describes in words which model it is.
     """
 
     model: RowLSTM
@@ -36,54 +36,58 @@ class Predictor:
 def of_run(root: Path, text: str) -> Predictor:
     """The model of the run that `text` names.
 
-    Raises UserError where no run is called so, or several may be.
+    Raises UserError if the text fits no run or several.
     """
     history = History(root)
     result = find(history, text)
-    return _of_result(history, result, f"that of {label(result)}")
+    return _of_result(history, result, f"of {label(result)}")
 
 
 def of_file(root: Path, path: Path) -> Predictor:
-    """The model in a file that train wrote; a result here with these weights tells what it is for.
+    """The model in a file that train wrote. A result here with the same weights names its data set.
 
-    Without such a result, square images and numbered classes are assumed, as MNIST has them.
-    Raises UserError where the file is no model.
+    Without such a result, square images and numbered classes are assumed, as in MNIST. Raises
+    UserError if the file is not a model.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; --model takes a model.safetensors as train writes")
+        raise UserError(f"{path}: no such file; --model takes a model.safetensors that train wrote")
     model = RowLSTM.load(path)
     history = History(root)
     if result := _with_weights(history, sha256(path)):
-        return _of_result(history, result, f"{path}, which is that of {label(result)}")
+        return _of_result(history, result, f"{path}, the model of {label(result)}")
     side, count = next(iter(model.layers)).input_size, model.head.out_features
-    source = f"{path}; no run here has it: taken for one of images like MNIST's, {side}×{side}"
+    source = (
+        f"{path}; no run here has it, so it is assumed to take images like MNIST's, {side}×{side}"
+    )
     return Predictor(model, source, "mnist", (side, side), tuple(map(str, range(count))))
 
 
 def of_project(root: Path) -> Predictor:
-    """The champion's model, where MLflow has a champion, else the workspace's.
+    """The champion's model; if MLflow has no champion, the workspace's model.
 
-    Raises UserError where there is neither, or the champion's weights are not here.
+    Raises UserError if there is neither, or if the champion's weights are not here.
     """
     history = History(root)
     if has_store(root):
-        from mnist_lstm.tracking.registry import champion  # seconds, with MLflow
+        from mnist_lstm.tracking.registry import champion  # takes seconds: it imports MLflow
         from mnist_lstm.tracking.store import open_store
 
         if version := champion(open_store(root)):
             if result := _with_weights(history, version.model_sha256):
-                source = f"the champion, version {version.number}: that of {label(result)}"
+                source = f"the champion, version {version.number}, of {label(result)}"
                 return _of_result(history, result, source)
             raise UserError(
-                f"the champion, version {version.number}, has weights that are not here (SHA-256 "
-                f"{version.model_sha256[:12]}…): `dvc fetch --all-commits --run-cache` brings what "
-                "a DVC remote has; or name a model with --run or --model"
+                f"the weights of the champion, version {version.number}, are not here (SHA-256 "
+                f"{version.model_sha256[:12]}…): `dvc fetch --all-commits --run-cache` downloads "
+                "what a DVC remote has; or name a model with --run or --model"
             )
     weights = root / WEIGHTS
     if not weights.is_file():
-        raise UserError(f"no champion, and {os.path.relpath(weights)} is not there: {NO_RUN_YET}")
+        raise UserError(
+            f"there is no champion and no file {os.path.relpath(weights)}: {NO_RUN_YET}"
+        )
     record = read_run(root / TRAIN / "run.json")
-    source = f"the workspace's, that of {record.name}; there is no champion"
+    source = f"the workspace's, of {record.name}; there is no champion"
     model = RowLSTM.load(weights)
     return Predictor(model, source, *_purpose(history, history.workspace, record, model))
 
@@ -103,12 +107,12 @@ def _with_weights(history: History, digest: str) -> Result | None:
 def _purpose(
     history: History, result: Result | Partial | None, record: RunRecord, model: RowLSTM
 ) -> tuple[str, tuple[int, int], tuple[str, ...]]:
-    """Data set, size of images and names of classes."""
+    """The data set of a model, the size of its images and the names of its classes."""
     rows, pixels = record.image
     dataset, count = record.dataset, model.head.out_features
     if dataset in DATASETS:
         return dataset, (rows, pixels), DATASETS[dataset].classes
-    # the user's own data set: class names of the evaluation, else the present ones
+    # the user's own data set: take the class names of the evaluation, otherwise the present ones
     evaluation = result.evaluations[-1] if result and result.evaluations else {}
     names = [str(row["class"]) for row in history.rows(evaluation, "classes.csv")]
     listed = history.root / "data" / "raw" / CLASSES

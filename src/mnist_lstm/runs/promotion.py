@@ -1,4 +1,4 @@
-"""Which of two models is to be used, by their accuracy on the same validation images alone."""
+"""Decide whether a model becomes the champion, by accuracy on the same validation images."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,13 +11,13 @@ from mnist_lstm.tracking.entrant import Entrant
 def entrant_of(history: History, result: Result) -> Entrant:
     """A result's model, with the accuracy of its latest evaluation.
 
-    Raises UserError where it was not evaluated.
+    Raises UserError if the result was not evaluated.
     """
     record, metrics = result.record, history.metrics(result)
     if "validation" not in metrics:
         raise UserError(
-            f"{record.name} has not been evaluated; `dvc repro` in the workspace that has it "
-            "does that, and `mnist-lstm runs` shows which have been"
+            f"{record.name} has not been evaluated; run `dvc repro` in the workspace that has it; "
+            "`mnist-lstm runs` shows the state of each run"
         )
     return Entrant(
         name=record.name,
@@ -32,7 +32,7 @@ def entrant_of(history: History, result: Result) -> Entrant:
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    """Whether a challenger is to be the champion, and why or why not, in a line with figures."""
+    """Whether the challenger becomes the champion; `why` is the reason in one line."""
 
     promotes: bool
     why: str
@@ -41,36 +41,37 @@ class PromotionDecision:
 def decide(challenger: Entrant, champion: Entrant | None, margin: float) -> PromotionDecision:
     """Compare a model with the champion, if there is one.
 
-    The challenger must read more of the same images right, by more than `margin`, a fraction of
-    them. Whole images are counted: 0.95 - 0.94 > 0.01 is true of floating-point numbers.
+    The challenger must classify more of the same images correctly than the champion, by more than
+    `margin`, a fraction of the images. Whole images are compared, not fractions: with
+    floating-point numbers, 0.95 - 0.94 > 0.01.
     """
     accuracy = challenger.summary
     if champion is None:
         return PromotionDecision(
-            True, f"{accuracy} of the validation images read right, and no champion to beat"
+            True, f"validation accuracy {accuracy}; there is no champion to compare with"
         )
     if challenger.validation_sha256 != champion.validation_sha256:
         what = (
             f"{champion.dataset}, not {challenger.dataset}"
             if champion.dataset != challenger.dataset
-            else f"{champion.dataset} as well, but a different validation split"
+            else f"{champion.dataset} too, but of a different validation split"
         )
         return PromotionDecision(
             False,
-            f"its {accuracy} and the {champion.summary} of the champion, {champion.name}, are not "
-            f"of the same validation images: the champion's are of {what}",
+            f"its validation accuracy {accuracy} cannot be compared with the champion's "
+            f"{champion.summary}: the validation images of the champion, {champion.name}, are "
+            f"those of {what}",
         )
     more = challenger.correct - champion.correct
     needed = Fraction(str(margin)) * challenger.validation_images
     figures = (
-        f"{accuracy} of the validation images read right, the champion, {champion.name}, "
-        f"{champion.summary}: {_more(more)}, and promote.margin ({margin:g}) asks for more than "
-        f"{float(needed):g}"
+        f"validation accuracy {accuracy}; the champion, {champion.name}, has {champion.summary}: "
+        f"{_more(more)}, and promote.margin ({margin:g}) requires more than {float(needed):g} more"
     )
     return PromotionDecision(more > needed, figures)
 
 
 def _more(images: int) -> str:
     if images == 0:
-        return "as many"
-    return f"{abs(images):,} {'more' if images > 0 else 'fewer'}"
+        return "no difference"
+    return f"{abs(images):,} {'more' if images > 0 else 'fewer'} correct"

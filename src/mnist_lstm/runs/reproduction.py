@@ -1,4 +1,4 @@
-"""Whether a run that was made again came out the same, and if not, what differed."""
+"""Compare a run with its repetition: are the weights the same, and if not, what differs?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from mnist_lstm.pipeline.result_files import FinishedRecord
 
-# a fraction of the images: five seeds of the reference recipe, which are as far apart as rounding
-# in another order leaves two trainings in the end, lie within 0.42 % (README.md)
+# a fraction of the images. Five seeds of the reference recipe lie within 0.42 % (README.md), and
+# trainings that only round in another order end about as far apart as trainings of other seeds
 TOLERANCE = 0.005
 VERSIONS = ("python", "torch", "numpy", "safetensors")
 CIRCUMSTANCES = ("device", "precision", "threads")
@@ -15,7 +15,7 @@ CIRCUMSTANCES = ("device", "precision", "threads")
 
 @dataclass(frozen=True)
 class RunResults:
-    """A training's run.json, with metrics.json and parameters of its latest evaluation."""
+    """A training's run.json, and the metrics.json and parameters of its latest evaluation."""
 
     record: FinishedRecord
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class RunResults:
 class ReproductionOutcome:
     """`identical`: the same weights, bit for bit. `close`: accuracies within the tolerance.
 
-    `reasons` say what was different, and what may have caused it.
+    `reasons` names the differences and their possible causes.
     """
 
     outcome: Literal["identical", "close", "different"]
@@ -34,7 +34,7 @@ class ReproductionOutcome:
 
 
 def compare(then: RunResults, now: RunResults, tolerance: float) -> ReproductionOutcome:
-    """Compare a run with its repetition; `tolerance` is of accuracies, a fraction of the images."""
+    """Compare a run with its repetition. Accuracies may differ by `tolerance`, a fraction."""
     reasons = differences(then, now)
     if then.record.model_sha256 == now.record.model_sha256:
         return ReproductionOutcome("identical", reasons)
@@ -42,14 +42,14 @@ def compare(then: RunResults, now: RunResults, tolerance: float) -> Reproduction
     if not reasons:
         same = then.record.fingerprint == now.record.fingerprint
         reasons.append(
-            "nothing that was recorded differs: something that has no record changes the results"
+            "nothing that run.json records differs: the cause is something that it does not record"
             if same
-            else "the code is not what ran then, though commit and patch are its own: something "
+            else "the code differs, although commit and patch are those of the run: something "
             "outside of them changed it"
         )
     distances = _distances(then.metrics, now.metrics)
     if not distances:
-        no_evaluation = "there is no evaluation of it to compare with"
+        no_evaluation = "the run has no evaluation to compare with"
         return ReproductionOutcome("different", [*reasons, no_evaluation])
     reasons += [
         f"{split} accuracy differs by {distance:.2%}, more than the tolerance of {tolerance:.2%}"
@@ -61,12 +61,12 @@ def compare(then: RunResults, now: RunResults, tolerance: float) -> Reproduction
 
 
 def differences(then: RunResults, now: RunResults) -> list[str]:
-    """What differs of data, device, precision, threads and versions, a sentence each."""
+    """The differences in data, device, precision, threads and versions, each as one sentence."""
     reasons = []
     before, after = _data(then), _data(now)
     others = [split for split in before if before[split] != after.get(split)]
     if others:
-        reasons.append(f"the data is another: the SHA-256 of {', '.join(others)} is not its own")
+        reasons.append(f"the data differs: the SHA-256 of {', '.join(others)} is not the run's")
     for key in CIRCUMSTANCES:
         value, new_value = getattr(then.record, key), getattr(now.record, key)
         if value != new_value:
@@ -79,7 +79,7 @@ def differences(then: RunResults, now: RunResults) -> list[str]:
 
 
 def rows(then: RunResults, now: RunResults) -> list[list[str]]:
-    """Both runs as a table, with a row for each figure."""
+    """Both runs as a table, with one row for each value."""
     both = (then, now)
     table = [["", "then", "now"]]
     table.append(["weights", *(each.record.model_sha256[:16] for each in both)])
@@ -103,7 +103,7 @@ def _data(results: RunResults) -> dict[str, str]:
 
 
 def _distances(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, float]:
-    """How far the accuracies are apart, by split."""
+    """The difference of the accuracies, by split."""
     return {
         split: abs(then[split]["accuracy"] - now[split]["accuracy"])
         for split in then

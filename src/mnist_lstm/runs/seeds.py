@@ -1,6 +1,6 @@
-"""One recipe with several seeds: a DVC experiment and a record each, and their statistics.
+"""Train one recipe with several seeds, each as a DVC experiment, and compute their statistics.
 
-A record is a small file for git with the parameters, the metrics and the circumstances of a seed's
+The record of a seed is a small file for git: the parameters, metrics, versions and device of its
 training. A seed that has a record is not trained again, on any machine.
 """
 
@@ -36,9 +36,10 @@ CODE = (
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation of n figures, and the 95 % confidence interval of the mean.
+    """Mean and standard deviation of n values, and the 95 % confidence interval of the mean.
 
-    The interval is Student's t (n - 1 degrees of freedom). One figure has neither.
+    The interval is Student's t (n - 1 degrees of freedom). A single value has neither deviation nor
+    interval.
     """
 
     n: int
@@ -49,11 +50,11 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Summarize one figure or more."""
+    """Summarize one or more values."""
     n, middle = len(values), mean(values)
     if n == 1:
         return Summary(n, middle, None, None, None)
-    from scipy import stats  # half a second's import
+    from scipy import stats  # the import takes half a second
 
     deviation = stdev(values)
     half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
@@ -69,8 +70,8 @@ def seed_record(
 ) -> Mapping[str, Any]:
     """The record of a seed: from `folder`, from an experiment, or from a new training.
 
-    `settings` are the parameters by dotted key, with the seed; `here` are those of params.yaml. The
-    experiments are named after `name`. Raises UserError where the training does not finish.
+    `settings` has the parameters by dotted key, including the seed; `here` has those of
+    params.yaml. The experiment's name begins with `name`. Raises UserError if the training fails.
     """
     seed = settings["seed"]
     record = folder / f"seed-{seed}.json" if folder else None
@@ -88,8 +89,8 @@ def seed_record(
         ]
         if code := _dvc(root, "exp", "run", "--temp", "--name", experiment, *overrides):
             raise UserError(
-                f"seed {seed}: `dvc exp run` ended with exit code {code}; once what it says above "
-                "is mended, the same command goes on from there"
+                f"seed {seed}: `dvc exp run` ended with exit code {code}; fix what it reports "
+                "above, then repeat the command: it continues with this seed"
             )
     found = history.History(root)
     result = resolve.find(found, experiment)
@@ -118,7 +119,7 @@ def _without_promote(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(root: Path, settings: Mapping[str, Any]) -> str:
-    """Six hex digits that depend on the parameters and on the code, committed or not."""
+    """Six hex digits, computed from the parameters and from the code as it is in the workspace."""
     every = ("--cached", "--others", "--exclude-standard", "--deduplicate")
     names = git.file_names(root, *every, paths=CODE)
     sums = {name: sha256(root / name) for name in names if (root / name).is_file()}
@@ -127,13 +128,13 @@ def _digest(root: Path, settings: Mapping[str, Any]) -> str:
 
 
 def _is_there(root: Path, experiment: str) -> bool:
-    """Whether the present commit has an experiment of that name."""
+    """Whether the present commit has an experiment with this name."""
     head = git.head(root) or ""
     return bool(git.git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"))
 
 
 def _dvc(root: Path, *arguments: str) -> int:
-    """Run dvc with its output on stderr, apart from our own; returns its exit code."""
+    """Run dvc with all its output on stderr, since stdout is for our own. Returns its exit code."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
@@ -143,6 +144,6 @@ def _dvc(root: Path, *arguments: str) -> int:
     )
     try:
         return process.wait()
-    except KeyboardInterrupt:  # dvc gets it too, and takes its time to end
+    except KeyboardInterrupt:  # dvc gets the signal too; wait until it has ended
         process.wait()
         raise

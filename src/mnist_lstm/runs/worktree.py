@@ -1,7 +1,7 @@
-"""A run's code, parameters and data in a scratch worktree, and the pipeline run there.
+"""Restore a run's code, parameters and data in a temporary worktree, and run the pipeline there.
 
-Its folder is `mnist-lstm-reproduce-…` in the system's temporary folder: `code` is git's worktree,
-`cache` its own DVC cache, and a process holds `lock` as long as it works there.
+The folder is `mnist-lstm-reproduce-…` in the system's temporary folder. In it, `code` is the git
+worktree and `cache` a separate DVC cache. A process holds `lock` while it works there.
 """
 
 import fcntl
@@ -28,12 +28,12 @@ PREFIX = "mnist-lstm-reproduce-"
 CONFIG = (
     "[cache]\n    dir = {0}/cache\n[core]\n    analytics = false\n    site_cache_dir = {0}/site\n"
 )
-# variables that would lead git, dvc or a stage out of the worktree, or change the number of threads
+# variables that would lead git, dvc or a stage to another folder, or change the number of threads
 NOT_PASSED_ON = ("GIT_", "DVC_EXP_", "DVC_STAGE", "MKL_NUM_THREADS", "MLFLOW_RUN_ID")
 
 
 class Scratch:
-    """A worktree with a run restored in it; `project` is the project's folder there."""
+    """A temporary worktree in which a run is restored. `project` is the project's folder in it."""
 
     def __init__(self, root: Path, folder: Path, lock: TextIO) -> None:
         self.root, self.folder, self._lock = root, folder, lock
@@ -41,16 +41,14 @@ class Scratch:
         self.project = folder / "code" / below
 
     def restore_code(self, record: RunRecord) -> None:
-        """Check out the run's commit and apply its patch. Raises UserError where that fails."""
+        """Check out the run's commit and apply its patch. Raises UserError if that fails."""
         commit = record.commit
         if not commit:
-            raise UserError(
-                f"{record.name} was made outside of git, so that its code is nowhere to be had"
-            )
+            raise UserError(f"{record.name} was made outside of git, so its code was not recorded")
         if not git.has_commit(self.root, commit):
             raise UserError(
                 f"{record.name} was made from commit {commit}, which is not in this repository; "
-                f"`git fetch REMOTE {commit}` brings it from one that has it"
+                f"`git fetch REMOTE {commit}` gets it from a repository that has it"
             )
         worktree = self.folder / "code"
         git.git(self.root, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
@@ -62,14 +60,14 @@ class Scratch:
                     f"{record.name} was made from changed code, and its patch does not apply to "
                     f"commit {commit[:10]}: {error}"
                 ) from None
-        # so that dvc neither looks results up nor takes them for made: its own code makes them
+        # without dvc.lock, dvc takes no earlier result: the worktree's code makes all of them
         (self.project / "dvc.lock").unlink(missing_ok=True)
         local = self.project / ".dvc" / "config.local"
         local.parent.mkdir(exist_ok=True)
         local.write_text(CONFIG.format(self.folder))
 
     def restore_params(self, record: RunRecord, evaluation_params: Mapping[str, Any]) -> None:
-        """Write params.yaml with the run's values, and the commit's where the run has none."""
+        """Write params.yaml: the run's values, and the commit's for keys that the run lacks."""
         path = self.project / "params.yaml"
         there = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
         sections = params(there, record, evaluation_params)
@@ -77,10 +75,10 @@ class Scratch:
         path.write_text(text, encoding="utf-8")
 
     def restore_data(self, record: RunRecord) -> bool:
-        """Put the raw files where preprocess reads them; returns whether they were found.
+        """Copy the raw files to where preprocess reads them. Returns whether they were found.
 
-        They are the files of a recorded fetch of the same data set, from DVC's cache or data/raw.
-        The user's own images are copied too, for a fetch that has to run.
+        The files are those of a recorded fetch of the same data set, from DVC's cache or data/raw.
+        The user's own images are copied too, because fetch may have to run.
         """
         own = self.root / "data" / "own"
         if record.dataset == "own" and own.is_dir():
@@ -98,10 +96,10 @@ class Scratch:
     def run(
         self, threads: int, report: Callable[[str], object], *, has_data: bool
     ) -> tuple[int, list[str]]:
-        """Run `dvc repro` there with so many threads; returns its exit code and its output's lines.
+        """Run `dvc repro` there with this number of threads. Returns its exit code and its lines.
 
-        With `has_data`, fetch is left out. `report` is called with each line as it comes. No
-        process is left at work, whatever happens.
+        With `has_data`, fetch is left out. `report` is called with each line of the output. Every
+        process is ended before this method returns or raises.
         """
         arguments = ["repro", "--force", *(["--downstream", "preprocess"] if has_data else [])]
         process = subprocess.Popen(
@@ -112,8 +110,9 @@ class Scratch:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on
-            pass_fds=[self._lock.fileno()],  # if we are killed, nobody removes the folder under it
+            start_new_session=True,  # only this process gets Ctrl-C, and passes it on
+            # if this process is killed, dvc still holds the lock, so that nobody removes its folder
+            pass_fds=[self._lock.fileno()],
         )
         lines = []
         try:
@@ -128,7 +127,7 @@ class Scratch:
         return process.wait(), lines
 
     def _content(self, cache: DvcCache, path: str, md5: str) -> bytes | None:
-        """A file of this MD5, from DVC's cache or the workspace."""
+        """The content with this MD5, from DVC's cache or the workspace; None if neither has it."""
         file = self.root / path
         for content in (cache.content(md5), file.read_bytes() if file.is_file() else None):
             if dvc_cache.is_of(md5, content):
@@ -150,9 +149,9 @@ class Scratch:
 
 @contextmanager
 def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
-    """A folder for a run of the project in `root`; it is removed after the block, unless `keep`.
+    """A folder for a run of the project in `root`. It is removed after the block, unless `keep`.
 
-    Folders that killed processes left are removed first.
+    Folders that killed processes left behind are removed first.
     """
     for worktree in _worktrees(root):
         if worktree.parent.name.startswith(PREFIX):
@@ -165,7 +164,7 @@ def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
         finally:
             with _undisturbed():
                 if keep:
-                    (folder / "lock").unlink()  # so that nobody takes the folder for left behind
+                    (folder / "lock").unlink()  # without a lock, later calls keep the folder
                 else:
                     _remove(root, folder)
 
@@ -175,12 +174,12 @@ def params(
 ) -> dict[str, Any]:
     """The params.yaml of a run: the sections of its commit, with the run's own values.
 
-    `there` is the commit's params.yaml; `evaluation_params` are by dotted key. A run on the CPU is
-    repeated on the CPU, whatever `auto` would choose here.
+    `there` is the commit's params.yaml; `evaluation_params` has dotted keys. A run on the CPU is
+    repeated on the CPU, even if `auto` would choose a GPU here.
     """
     sections = dict(there)
     for name, values in record.params.items():
-        # a training records only the data set of the section fetch
+        # of the section fetch, a training records only the data set
         before = sections.get(name) if name == "fetch" else None
         sections[name] = {**(before or {}), **values} if isinstance(values, Mapping) else values
     values = dict(evaluation_params)
@@ -190,7 +189,7 @@ def params(
 
 
 def _raw_files(root: Path, cache: DvcCache, record: RunRecord) -> Iterator[Files]:
-    """The files that fetch made of the run's data set, their MD5 by path, the likeliest first."""
+    """The files of each recorded fetch of the run's data set: MD5 by path, the likeliest first."""
     (lock,) = git.blobs(root, [f"{record.commit}:./dvc.lock"])
     entries = [
         stages.get("fetch", {})
@@ -208,27 +207,27 @@ def _worktrees(root: Path) -> list[Path]:
 
 
 def _remove_if_left(root: Path, folder: Path) -> None:
-    """Remove the folder of a killed process; one in use or kept on purpose stays."""
+    """Remove the folder of a killed process. A folder in use, or kept on purpose, stays."""
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(root, folder)
     except BlockingIOError:
-        return  # a process is at work there
+        return  # a process is using the folder
     except FileNotFoundError:
         if not folder.exists():  # the system emptied its temporary folder
             _remove(root, folder)
 
 
 def _remove(root: Path, folder: Path) -> None:
-    """Remove a folder, and git's record of its worktree."""
+    """Remove a folder and git's record of its worktree."""
     if folder / "code" in _worktrees(root):
         git.git(root, "worktree", "remove", "--force", "--force", str(folder / "code"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """End dvc and its stage as Ctrl-C does; kill them where that takes long."""
+    """End dvc and its stage as Ctrl-C does. Kill them if that takes more than 20 seconds."""
     for number, seconds in ((signal.SIGINT, 20), (signal.SIGKILL, 20)):
         if process.poll() is None:
             try:
@@ -240,7 +239,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ignore further Ctrl-Cs while the first one's cleaning up is under way."""
+    """Ignore Ctrl-C while the block cleans up after an earlier one."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -1,14 +1,14 @@
-"""A model and its accuracy on validation images, as versions of the registered model record it."""
+"""A candidate for the champion: a model and its validation accuracy, as its version records it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model that is or may become the champion.
+    """A model that is the champion or may become it.
 
-    `validation_sha256` is that of the validation images, `validation_accuracy` the fraction of them
-    that are read right.
+    `validation_sha256` is the digest of the validation images; `validation_accuracy` is the
+    fraction of them that the model classifies correctly.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Entrant:
 
     @property
     def correct(self) -> int:
-        """The number of validation images that are read right."""
+        """The number of validation images that the model classifies correctly."""
         return round(self.validation_accuracy * self.validation_images)
 
     @property

@@ -1,4 +1,4 @@
-"""The MLflow run of a training, updated while it trains, by a thread: no store delays training."""
+"""Update a training's MLflow run while it trains. A thread does it, so that no store delays it."""
 
 import platform
 import threading
@@ -8,9 +8,9 @@ from typing import Any
 
 from mnist_lstm.pipeline.result_files import RunRecord
 
-PAUSES = (1.0, 30.0)  # seconds between two tries of a store that fails: the first, and the longest
+PAUSES = (1.0, 30.0)  # seconds between two tries after a failure: the first, and the longest
 # seconds that a training waits for the store at its end: for a server, which may hang; for a store
-# that failed before; for a local file, whose tables may still be in the making
+# that failed before; for a local file, whose tables may not be complete yet
 PATIENCE = {"server": 5.0, "failed": 2.0, "file": 60.0}
 
 
@@ -18,12 +18,12 @@ class Follower:
     """Updates the MLflow run of a training from a thread.
 
     The first failure of the store is reported. The thread then tries again, with growing pauses.
-    Only at its end does the training wait for the store, at most PATIENCE. The next projection of
-    the files adds the rows that the store lacks.
+    The training waits for the store only at its end, and at most PATIENCE seconds. Rows that the
+    store still lacks are added later, when `evaluate` or `sync` compares the run with the files.
     """
 
     def __init__(self, root: Path, about: RunRecord, report: Callable[[str], None]) -> None:
-        """Start to show a training in the store of the project in `root`.
+        """Start to log a training to the MLflow store of the project in `root`.
 
         The thread calls `report` at most once, with one line.
         """
@@ -40,7 +40,7 @@ class Follower:
     def log_rows(
         self, rows: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Show rows of curve.csv and of timing.csv, a pair a step. Does not wait."""
+        """Log rows of curve.csv and of timing.csv, one pair for each step. Does not wait."""
         self._rows += zip(rows, timings, strict=True)
         self._news.set()
 
@@ -58,7 +58,7 @@ class Follower:
             self._report_failure(f"MLflow store {printable(uri)}: no answer within {patience:g} s")
 
     def _follow(self) -> None:
-        # MLflow's import takes seconds, which the training does not wait for
+        # imported in the thread: MLflow takes seconds, and the training does not wait for them
         from mnist_lstm.tracking.projection import TrackedRun
         from mnist_lstm.tracking.store import TrackingError, open_store
 
@@ -85,11 +85,11 @@ class Follower:
                 return
 
     def _report_failure(self, what: str) -> None:
-        if not self._has_failed:  # once is enough
+        if not self._has_failed:  # report only the first failure
             self._has_failed = True
-            self._report(f"{what}; training goes on, and evaluate will try again")
+            self._report(f"{what}; the training continues, and evaluate will try again")
 
 
 def trainer(root: Path, fingerprint: str) -> str:
-    """Host and path of the lock file that a training's process holds while it lives."""
+    """Host and path of the lock file that a training's process holds while it runs."""
     return f"{platform.node()}:{root.resolve() / '.checkpoints' / fingerprint / 'lock'}"

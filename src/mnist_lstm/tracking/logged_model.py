@@ -1,4 +1,4 @@
-"""The model of a run, as MLflow logs models: a torch.export program (pt2), without pickle."""
+"""Log the model of a run to MLflow: a torch.export program (pt2), without pickle."""
 
 import tempfile
 import warnings
@@ -21,7 +21,7 @@ from mnist_lstm.tracking.view import View
 def log_model(store: Store, run_id: str, view: View) -> None:
     """Log the model as a torch.export program (pt2).
 
-    It takes pixels (B, T, D) and answers with probabilities (B, C).
+    The program takes pixels (B, T, D) and returns probabilities (B, C).
     """
     client, digest = store.client, view.about.model_sha256
     logged = logged_model(store, run_id, digest) or client.create_logged_model(
@@ -31,13 +31,13 @@ def log_model(store: Store, run_id: str, view: View) -> None:
         tags={"model_sha256": digest},
     )
     model = Classifier(view.model).eval()
-    # a batch of one would freeze the size of batches
+    # two images: with a batch of one, the exported program would accept no other batch size
     example = torch.zeros((2, *view.about.image), dtype=torch.uint8)
     signature = ModelSignature(
         inputs=Schema([_any_batch(example)]), outputs=Schema([_any_batch(model(example))])
     )
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # bookkeeping of nn.LSTM that the exported program does not need
+        # the warning is about internals of nn.LSTM that the exported program does not need
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights")
         path = Path(folder) / "model"
         mlflow.pytorch.save_model(
@@ -52,7 +52,7 @@ def log_model(store: Store, run_id: str, view: View) -> None:
             signature=signature,
             input_example=example.numpy(),
             serialization_format="pt2",
-            # named here, since to infer them MLflow starts a process that loads the model
+            # listed here, because MLflow would start a process that loads the model to infer them
             pip_requirements=[f"{name}=={version(name)}" for name in ("torch", "numpy")],
         )
         client.log_model_artifacts(logged.model_id, str(path))
@@ -62,7 +62,7 @@ def log_model(store: Store, run_id: str, view: View) -> None:
 
 
 def logged_model(store: Store, run_id: str, model_sha256: str) -> LoggedModel | None:
-    """The logged model of a run, which an interruption may have left incomplete."""
+    """The logged model of a run; None if there is none. An interruption may leave it incomplete."""
     condition = f"source_run_id = '{run_id}' AND tags.model_sha256 = '{model_sha256}'"
     found = store.client.search_logged_models([store.experiment_id], condition, max_results=1)
     return found[0] if found else None
@@ -73,7 +73,7 @@ def _model_ids(run: mlflow.entities.Run) -> set[str]:
 
 
 def has_model(store: Store, run: mlflow.entities.Run, model_sha256: str) -> bool:
-    """Whether a run has a logged model of these weights with all its files."""
+    """Whether a run has a complete logged model of these weights."""
     logged = logged_model(store, run.info.run_id, model_sha256)
     if not logged or logged.model_id not in _model_ids(run):
         return False

@@ -1,7 +1,7 @@
-"""The registered model `row-lstm`: a version for each model, one of which is the champion.
+"""The registered model `row-lstm`: each model is a version, and one version is the champion.
 
-The tags of a version hold its Entrant, and a note on each promotion and each return of it. A tag of
-the registered model lists the former champions, for going back.
+The tags of a version hold its Entrant and a note about each of its promotions and returns. A tag of
+the registered model lists the former champions, so that one can go back to them.
 """
 
 import json
@@ -24,14 +24,14 @@ MODEL = "row-lstm"
 ALIAS = "champion"
 URI = "MLFLOW_TRACKING_URI"
 BEFORE = "champions_before"  # a tag of the registered model: version numbers, the latest last
-KEPT = 100  # version numbers in that tag, which has room for more
+KEPT = 100  # version numbers in that tag at most; MLflow would allow more
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of the registered model, which `models:/row-lstm/<number>` loads.
+    """A version of the registered model. `models:/row-lstm/<number>` loads it.
 
-    `entrant` is what was recorded when it was registered.
+    `entrant` is what was recorded when the version was registered.
     """
 
     number: str
@@ -40,41 +40,41 @@ class Version:
 
     @property
     def model_sha256(self) -> str:
-        """The digest of its weights, results/train/model.safetensors."""
+        """The SHA-256 of its weights, the file results/train/model.safetensors."""
         return self.entrant.model_sha256
 
     @property
     def training_id(self) -> str:
-        """The id of the first training that made these weights; others may have made them again."""
+        """The id of the first training that made these weights; later ones may have repeated it."""
         return self.entrant.training_id
 
     @property
     def uri(self) -> str:
-        """The URI by which MLflow loads the version."""
+        """The URI from which MLflow loads the version."""
         return f"models:/{MODEL}/{self.number}"
 
 
 def champion(store: Store) -> Version | None:
-    """The version that is the champion; None where there is none. Raises TrackingError."""
+    """The version that is the champion; None if there is none. Raises TrackingError."""
     with store.errors():
         try:
             found = store.client.get_model_version_by_alias(MODEL, ALIAS)
         except MlflowException as error:
             if _is_absent(error):
-                return None  # also where the alias is of a version that was deleted
+                return None  # also if the alias names a version that was deleted
             raise
     return _version(found)
 
 
 def registered(store: Store, model_sha256: str) -> Version | None:
-    """The version with weights of this digest; None where there is none. Raises TrackingError."""
+    """The version with weights of this digest; None if there is none. Raises TrackingError."""
     with store.errors():
         found = [one for one in _all(store) if one.tags.get("model_sha256") == model_sha256]
     return _version(found[0]) if found else None
 
 
 def register(store: Store, entrant: Entrant) -> Version:
-    """The version of a model, created where there is none yet. Its run must be in the store.
+    """The version of a model. It is created if there is none yet; the run must be in the store.
 
     Raises TrackingError.
     """
@@ -84,7 +84,9 @@ def register(store: Store, entrant: Entrant) -> Version:
         (run, *_) = runs(store, f"tags.training_id = '{entrant.training_id}'")
         model = logged_model(store, run.info.run_id, entrant.model_sha256)
         if model is None:
-            raise TrackingError(f"{entrant.name} has no model in the store; `mnist-lstm sync` adds")
+            raise TrackingError(
+                f"{entrant.name} has no model in the MLflow store; `mnist-lstm sync` adds it"
+            )
         _make_model(store)
         with _store_of_all(store):
             made = store.client.create_model_version(
@@ -100,23 +102,23 @@ def register(store: Store, entrant: Entrant) -> Version:
 def promote(
     store: Store, version: Version, instead_of: Version | None, note: Mapping[str, Any]
 ) -> None:
-    """Make a version the champion in place of another; the note becomes a tag.
+    """Make a version the champion in place of another. The note becomes a tag of the version.
 
-    Raises TrackingError, also where the champion is no longer `instead_of`.
+    Raises TrackingError, also if the champion is no longer `instead_of`.
     """
     with store.errors(), one_process(store.lock):
         present = champion(store)
         if (present and present.number) != (instead_of and instead_of.number):
-            raise TrackingError("the champion has changed meanwhile; run this again")
+            raise TrackingError("the champion has changed meanwhile; repeat the command")
         if present and present.number != version.number:
-            # before the alias moves: a kill in between must not lose the former champion
+            # write this before the alias moves: a kill in between must not lose the old champion
             _write_before(store, [*_before(store), present.number])
         _add_note(store, version, "promotion", note)
         store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
 
 
 def former(store: Store) -> Version | None:
-    """The champion before the present one; None where there is none. Raises TrackingError."""
+    """The champion before the present one; None if there was none. Raises TrackingError."""
     with store.errors():
         for _, version in _candidates(store):
             return version
@@ -124,9 +126,9 @@ def former(store: Store) -> Version | None:
 
 
 def roll_back(store: Store, note: Mapping[str, Any]) -> Version | None:
-    """Make the former champion the champion again; None where there is none.
+    """Make the former champion the champion again; returns None if there was none.
 
-    Deleted versions are passed over. Raises TrackingError.
+    Deleted versions are skipped. Raises TrackingError.
     """
     with store.errors(), one_process(store.lock):
         left = champion(store)
@@ -140,7 +142,7 @@ def roll_back(store: Store, note: Mapping[str, Any]) -> Version | None:
 
 
 def _candidates(store: Store) -> Iterator[tuple[list[str], Version]]:
-    """Earlier champions that are still there, the latest first, each with those before it."""
+    """The earlier champions that still exist, the latest first, each with the numbers before it."""
     present = champion(store)
     there = {str(one.version): one for one in _all(store)}
     before = _before(store)
@@ -151,7 +153,7 @@ def _candidates(store: Store) -> Iterator[tuple[list[str], Version]]:
 
 
 def _add_note(store: Store, version: Version, what: str, note: Mapping[str, Any]) -> None:
-    """Add a note as the next of the tags `promotion.1`, `promotion.2`, … of a version."""
+    """Add a note to a version as its next tag of `promotion.1`, `promotion.2`, …"""
     tags = store.client.get_model_version(MODEL, version.number).tags
     number = 1 + sum(key.startswith(f"{what}.") for key in tags)
     text = json.dumps(dict(note), ensure_ascii=False)
@@ -196,7 +198,7 @@ def _version(found: ModelVersion) -> Version:
 
 @contextmanager
 def _store_of_all(store: Store) -> Iterator[None]:
-    """Name the store in the environment: MLflow looks up a version's source only there."""
+    """Set MLFLOW_TRACKING_URI: MLflow finds a version's source only through this variable."""
     before = os.environ.get(URI)
     os.environ[URI] = store.uri
     try:

@@ -1,4 +1,4 @@
-"""MLflow's scoring server around a model, for `serving` to put its checks in front of."""
+"""MLflow's scoring server for a model. The room `serving` puts its checks in front of it."""
 
 import os
 
@@ -6,16 +6,16 @@ from fastapi import FastAPI
 from mlflow.models import Model
 from mlflow.pyfunc.scoring_server.app import app
 
-MODEL_URI = "__pyfunc_model_path__"  # the variable by which MLflow's server is given its model
+MODEL_URI = "__pyfunc_model_path__"  # the variable that tells MLflow's server which model to serve
 
 
 def scoring_app() -> FastAPI:
-    """MLflow's server, as the application that it is."""
+    """MLflow's server as a FastAPI application."""
     server: FastAPI = app
     return server
 
 
 def image_size() -> tuple[int, int]:
-    """Rows and pixels of the images that the served model takes."""
+    """Number of rows, and of pixels in a row, of the images that the served model takes."""
     (_, rows, pixels) = Model.load(os.environ[MODEL_URI]).get_input_schema().inputs[0].shape
     return rows, pixels

@@ -1,4 +1,4 @@
-"""What MLflow shows of a training, made from the training's files alone."""
+"""Everything that MLflow shows of a training, read from the training's files alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ SYSTEM = {
     "gpu_memory_megabytes": "system/gpu_0_memory_usage_megabytes",
     "gpu_percent": "system/gpu_0_utilization_percentage",
 }
-EVALUATION = "trained/"  # MLflow shows charts in the order of names: the curves come first
+EVALUATION = "trained/"  # MLflow sorts charts by name: this prefix puts the curves first
 
-# fields of run.json that are no tags: MLflow has fields of its own for them, or they are artifacts
+# fields of run.json that do not become tags: MLflow has own fields for them, or they are artifacts
 NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch", "data")
 
 READS = {
@@ -37,7 +37,7 @@ READS = {
     "both": "a pixel row and a pixel column at a time",
 }
 
-Point = tuple[str, int, int]  # of a metric: key, step, milliseconds
+Point = tuple[str, int, int]  # one value of a metric: key, step, time in milliseconds
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class View:
 
     @staticmethod
     def read(training: Path, evaluations: Sequence[Path] = ()) -> "View":
-        """That of the folders with the results of train and of evaluate, each time that it ran.
+        """Read the folder of a training's results and the folders of all its evaluations.
 
-        Raises UserError where a file is not there or is damaged.
+        Raises UserError if a file is missing or damaged.
         """
         record = FinishedTraining.read(training)
         about = record.about
@@ -70,7 +70,7 @@ class View:
             at = milliseconds(evaluated.ended)
             figures = flatten(read_json(folder / "metrics.json"), "/")
             points |= {(EVALUATION + key, record.step, at): v for key, v in figures.items()}
-            # tags and files are those of the last evaluation
+            # the last evaluation overwrites the tags and files of the earlier ones
             tags |= {key: str(value) for key, value in evaluated.params.items()}
             files |= _contents(folder, "evaluate") | {"params.yaml": _params_yaml(about, evaluated)}
         params = {key: str(value) for key, value in flatten(about.params).items()}
@@ -81,7 +81,7 @@ class View:
 def curve(
     rows: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]
 ) -> dict[Point, float]:
-    """The points that MLflow shows of rows of curve.csv and of timing.csv."""
+    """Rows of curve.csv and of timing.csv as points of MLflow's metrics."""
     points: dict[Point, float] = {}
     for row, timing in zip(rows, timings, strict=True):
         values = {name: row[name] for name in CURVE}
@@ -92,7 +92,7 @@ def curve(
 
 
 def tags_of(about: RunRecord) -> dict[str, str]:
-    """The tags of a run: the fields of its record, less NOT_TAGS, and those that MLflow names."""
+    """The tags of a run: the fields of its record without NOT_TAGS, and MLflow's own tags."""
     fields = about.as_json().items()
     tags = {key: value for key, value in fields if key not in NOT_TAGS and value is not None}
     tags |= {f"version.{package}": number for package, number in about.versions.items()}
@@ -109,10 +109,10 @@ def _params_yaml(about: RunRecord, evaluated: EvaluationRecord) -> bytes:
 
 
 def _description(about: RunRecord) -> str:
-    """A training in a few sentences, which MLflow shows above its run."""
+    """Describe a training in a few sentences. MLflow shows them above the run."""
     params, data = about.params, about.data
     model, train = params["model"], params["train"]
-    # older runs do not have the parameter: they read rows
+    # older runs do not have the parameter `reads`: they read rows
     reads = READS[model.get("reads", "rows")]
     code = f"commit {about.commit[:10]}" if about.commit else "code outside of git"
     changed = ", with changes that are in code.patch" if about.dirty else ""
@@ -130,5 +130,5 @@ def _contents(folder: Path, name: str) -> dict[str, bytes]:
 
 
 def milliseconds(time: str) -> int:
-    """A time in ISO 8601 as MLflow has times."""
+    """Convert a time in ISO 8601 to milliseconds since 1970, MLflow's form."""
     return round(datetime.fromisoformat(time).timestamp() * 1000)

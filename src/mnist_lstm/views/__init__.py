@@ -1,1 +1,1 @@
-"""Results for people to look at: figures, tables of text, and a page of HTML."""
+"""Show results to people: figures, text tables, and an HTML page."""

@@ -18,7 +18,7 @@ caption { padding-bottom: 0.5rem; text-align: left; }
 th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 1.5rem 0.3rem 0; text-align: left; }
 td { font-variant-numeric: tabular-nums; }
 """
-# a browser that keeps to it sends nothing, whatever the page has in it
+# a browser that follows this policy loads nothing from outside, whatever the page contains
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, with a text alternative for those who cannot see it."""
+    """A PNG, with a text for readers who cannot see it."""
 
     alt: str
     content: bytes
@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and its content; a str is a paragraph."""
+    """A heading and its content. A str is a paragraph."""
 
     heading: str
     parts: Sequence[str | Table | Picture]

@@ -1,4 +1,4 @@
-"""Tables as text: in columns that fold in a narrow terminal, and as markdown."""
+"""Format tables as text: with columns that wrap in a narrow terminal, or as markdown."""
 
 import shutil
 import sys
@@ -9,15 +9,16 @@ GAP = "  "
 
 
 def width() -> int | None:
-    """The width of the terminal; None where the output goes elsewhere, and each row is a line."""
+    """The width of the terminal; None if the output is not a terminal: then no row is wrapped."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def table(rows: Sequence[Sequence[str]], width: int | None, right: str = "") -> list[str]:
-    """Rows, the first of them titles, as a text each, at most `width` wide where folding does it.
+    """Format each row as a text. The first row has the titles.
 
-    `right` has an `r` for each column that is aligned on the right: numbers, which do not fold.
-    Words do not break, other than at their hyphens.
+    Columns are wrapped until the table is at most `width` wide, if that is possible. Words are
+    broken only at hyphens. `right` has an `r` for each right-aligned column; these columns hold
+    numbers and are not wrapped.
     """
     alignment = right.ljust(len(rows[0]))
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -31,9 +32,9 @@ def table(rows: Sequence[Sequence[str]], width: int | None, right: str = "") -> 
 
 
 def markdown(rows: Sequence[Sequence[str]], right: str = "") -> str:
-    """Rows, the first of them titles, as markdown whose columns are aligned in plain text too.
+    """Format rows as a markdown table, aligned in plain text too. The first row has the titles.
 
-    `right` has an `r` for each column that is aligned on the right.
+    `right` has an `r` for each right-aligned column.
     """
     alignment = right.ljust(len(rows[0]))
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -47,7 +48,7 @@ def markdown(rows: Sequence[Sequence[str]], right: str = "") -> str:
 
 
 def fits(rows: Sequence[Sequence[str]], width: int | None) -> bool:
-    """Whether rows are no wider than that, without folding."""
+    """Whether the rows fit into this width without wrapping."""
     return (
         not width or _total([max(map(len, column)) for column in zip(*rows, strict=True)]) <= width
     )
