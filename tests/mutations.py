@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 Edit = tuple[str, int, int, bytes]
+
+# how many damaged files a reader is tried with
+few_or_many = pytest.mark.parametrize("cases", [250, pytest.param(5000, marks=pytest.mark.soak)])
 
 
 def fuzz(cases: int) -> settings:

@@ -306,7 +306,7 @@ def test_a_stage_answers_before_it_imports_what_takes_seconds(
 
 
 WORDS = "0o17 0x1F 0b11 1:30 1:30.5 08 yes no on off true TRUE null Null ~ .inf -.Inf .NAN nan inf"
-SHORT = ("".join(text) for size in range(1, 6) for text in itertools.product("01_.e-", repeat=size))
+SHORT = ("".join(text) for size in range(1, 5) for text in itertools.product("01_.e-", repeat=size))
 
 
 def test_a_number_is_the_one_that_dvc_records(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_number_is_the_one_that_dvc_records(tmp_path: Path) -> None:
     theirs = parse_yaml(path.read_text(), path)
     for key, (text, ours) in numbers.items():
         assert repr(ours) == repr(theirs[key]), text
-    assert len(numbers) > 300
+    assert len(numbers) > 100
 
 
 def test_a_tree_as_one_level() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import Edit, edited, fuzz, some_edits
+from mutations import Edit, edited, few_or_many, fuzz, some_edits
 from numpy.typing import NDArray
 
 from mnist_lstm import UserError
@@ -215,7 +215,7 @@ def what_it_says(content: bytes, rank: int) -> NDArray[np.uint8] | None:
     return np.frombuffer(plain[values:], np.uint8).reshape(shape)
 
 
-@pytest.mark.parametrize("cases", [1250, pytest.param(5000, marks=pytest.mark.soak)])
+@few_or_many
 def test_mutated_files_are_read_as_what_they_say_or_refused(cases):
     outcomes = Counter[str]()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from mutations import DAMAGE, Damage, damaged, fuzz, memory, what_it_says
+from mutations import DAMAGE, Damage, damaged, few_or_many, fuzz, memory, what_it_says
 from safetensors.torch import save_file
 from samples import drawn
 
@@ -73,12 +73,13 @@ def test_what_is_said_of_them_must_be_of_its_type(tmp_path, about: dict[str, obj
         Sequences.load(tmp_path / "bad")
 
 
-def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path) -> None:
+@few_or_many
+def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path, cases) -> None:
     path, refusals, read = tmp_path / "sequences", [], 0
     drawn(12, seed=0).save(path)
     content = path.read_bytes()
 
-    @fuzz(cases=1000)
+    @fuzz(cases)
     @given(DAMAGE)
     def check(damage: Damage) -> None:
         nonlocal read
@@ -98,8 +99,8 @@ def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path) -> None:
             np.testing.assert_array_equal(found.labels.numpy(), arrays["labels"], strict=True)
 
     check()
-    assert len(refusals) > 500
-    assert read > 20
+    assert len(refusals) > cases / 2
+    assert read > cases / 100
     # what torch says where there is no room for what a header claims
     assert not any("\n" in line or "allocate" in line for line in refusals)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from learners import Learner
-from mutations import DAMAGE, Damage, damaged, fuzz, memory
+from mutations import DAMAGE, Damage, damaged, few_or_many, fuzz, memory
 from safetensors.torch import load, save
 from samples import PROJECT
 
@@ -158,12 +158,13 @@ def test_one_set_aside_takes_the_place_of_an_older_one(checkpoint: Checkpoint) -
     assert checkpoint.load(*Learner(0).parts) is None
 
 
+@few_or_many
 def test_mutated_files_are_read_as_what_they_say_or_refused(
-    checkpoint: Checkpoint, content: bytes
+    checkpoint: Checkpoint, content: bytes, cases: int
 ) -> None:
     original, refused = load(content), dict[bytes, str]()
 
-    @fuzz(cases=1500)
+    @fuzz(cases)
     @given(DAMAGE)
     def check(damage: Damage) -> None:
         file = damaged(content, damage)
@@ -179,7 +180,7 @@ def test_mutated_files_are_read_as_what_they_say_or_refused(
             assert all(torch.equal(state.tensors[name], original[name]) for name in original)
 
     check()
-    assert len(refused) >= 1000
+    assert len(refused) >= cases / 2
     assert content not in refused
     assert not any("\n" in line for line in refused.values())
 

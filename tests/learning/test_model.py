@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from mutations import DAMAGE, Damage, damaged, fuzz, memory, what_it_says
+from mutations import DAMAGE, Damage, damaged, few_or_many, fuzz, memory, what_it_says
 from samples import small_model
 
 from mnist_lstm import UserError
@@ -182,12 +182,13 @@ def test_weights_of_another_type_are_not_converted(tmp_path, dtype: torch.dtype)
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
-def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path) -> None:
+@few_or_many
+def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path, cases) -> None:
     path, refusals, read = tmp_path / "model.safetensors", [], 0
     small_model(hidden_size=4).save(path)
     content = path.read_bytes()
 
-    @fuzz(cases=1000)
+    @fuzz(cases)
     @given(DAMAGE)
     def check(damage: Damage) -> None:
         nonlocal read
@@ -208,8 +209,8 @@ def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path) -> None:
                 np.testing.assert_array_equal(weight, arrays[name], strict=True)
 
     check()
-    assert len(refusals) > 500
-    assert read > 20
+    assert len(refusals) > cases / 2
+    assert read > cases / 100
     # what torch says where there is no room for what a header claims
     assert not any("\n" in line or "allocate" in line for line in refusals)
 

@@ -11,17 +11,21 @@ from mnist_lstm.pipeline.result_files import read_rows
 
 
 @pytest.mark.mnist
-def test_300_steps_on_mnist_pass_92_percent(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("steps", "passes"), [(100, 0.75), pytest.param(300, 0.92, marks=pytest.mark.soak)]
+)
+def test_the_reference_learns_mnist(steps: int, passes: float, tmp_path: Path) -> None:
+    """The published script read 85.59 % after 100 steps, and 94.09 % after 300."""
     mirror = os.environ.get("MNIST_MIRROR")
     if not mirror:
         pytest.skip("MNIST_MIRROR is not set")
     workspace = Workspace.create(tmp_path)
     (tmp_path / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
-    workspace.set("train.steps", 300)
-    workspace.set("train.eval_every", 300)
+    workspace.set("train.steps", steps)
+    workspace.set("train.eval_every", steps)
     # one thread, as all of them here: other tests have the other core, and a training with two
     # threads waits for the slower one at each turn
     workspace.dvc("repro", "train", MNIST_MIRROR=str((PROJECT / mirror).resolve()))
     (row,) = read_rows(tmp_path / "results" / "train" / "curve.csv")
-    assert (row["step"], row["epoch"]) == (300, 0)
-    assert row["test_accuracy"] > 0.92
+    assert (row["step"], row["epoch"]) == (steps, 0)
+    assert row["test_accuracy"] > passes
