@@ -114,6 +114,22 @@ def test_inputs_that_change_meanwhile_are_named(project: Path, change: str, name
     assert done.stderr.count("\n") == 1
 
 
+def test_what_changes_while_a_stage_imports_is_noticed_before_the_work(project: Path) -> None:
+    edits = "p = Path('src/demo.py'); p.write_text(p.read_text() + '#')"
+    script = DEMO.format(work=WRITE).replace("\ndef demo", f"\nstage.begin(); {edits}\n\ndef demo")
+    (project / "src" / "demo.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "src/demo.py", "out"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("demo: changed while the stage ran: src/demo.py;")
+    assert not (project / "out").exists()
+
+
 def test_params_of_other_stages_may_change_meanwhile(project: Path) -> None:
     change = "p = Path('params.yaml'); p.write_text(p.read_text().replace('2000', '3000'))"
     assert run(project, f"{WRITE}; {change}").returncode == 0

@@ -48,7 +48,7 @@ def fingerprint(facts: Mapping[str, object]) -> str:
 
 def code_digest(sources: Sequence[Path]) -> str:
     """The hex digest of Python files' syntax trees, which comments do not change."""
-    trees = [ast.dump(ast.parse(source.read_text(encoding="utf-8"))) for source in sources]
+    trees = [ast.dump(ast.parse(source.read_bytes())) for source in sources]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()
 
 

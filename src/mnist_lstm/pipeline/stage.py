@@ -44,17 +44,23 @@ def root() -> Path:
     raise UserError(f"{here}: no dvc.yaml here or above; run this inside the project")
 
 
-def begin() -> None:
-    """Answer --help, and refuse wrong arguments and a wrong params.yaml, in under a second.
+_at_start: dict[str, object] | None = None  # the stage's inputs, as `begin` found them
 
-    A stage's script calls this before it imports torch. `run` checks both again.
+
+def begin() -> None:
+    """Answer --help, refuse wrong arguments and a wrong params.yaml, and note the inputs' state.
+
+    For the start of a stage's script, before it imports torch, which takes seconds: a file that is
+    edited in these seconds is not what runs.
     """
+    global _at_start
     script = Path(sys.argv[0])
     _paths(script, script.stem)
     with _errors_in_one_line(script.stem):
         _refuse_foreign_code(script.parent)
         _section(script.stem)
         load(Path("params.yaml"))
+        _at_start = inputs(script.stem)
 
 
 def run(work: Callable[..., None]) -> None:
@@ -73,7 +79,8 @@ def run(work: Callable[..., None]) -> None:
         sys.stdout.reconfigure(line_buffering=True)
     with _errors_in_one_line(name), signals.immediate():
         _refuse_foreign_code(script.parent)
-        before = inputs(name)
+        before = _at_start or inputs(name)
+        _refuse_changed_inputs(name, before)  # before work of hours
         work(load(Path("params.yaml")), *paths)
         _refuse_changed_inputs(name, before)
 
@@ -159,7 +166,7 @@ def _section(name: str) -> dict[str, list[str]]:
 
 def _paths(script: Path, name: str) -> list[Path]:
     """The paths on the command line, one for each path that the stage's function takes."""
-    module = ast.parse(script.read_text(encoding="utf-8"))
+    module = ast.parse(script.read_bytes())
     functions = (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef))
     work = next(node for node in functions if node.name == name)
     parser = argparse.ArgumentParser(
