@@ -1,8 +1,9 @@
-"""What does each ingredient of recipes/best.yaml bring? The recipe without it, two seeds each.
+"""Measure the effect of each ingredient of recipes/best.yaml: train without it, with two seeds.
 
-Run: python benchmarks/ingredients.py   (22 trainings as DVC experiments, shorter and of a narrower
-model than the recipe's; what was trained on this commit is not trained again). Writes
-benchmarks/ingredients.csv, a row a training, and prints the table of docs/accuracy.md.
+Run: python benchmarks/ingredients.py   (22 trainings as DVC experiments, with fewer steps and a
+narrower model than the recipe's; experiments that this commit already has are not trained again).
+Writes benchmarks/ingredients.csv, one row for each training, and prints the table of
+docs/accuracy.md.
 """
 
 import csv
@@ -16,14 +17,14 @@ from statistics import mean, stdev
 HERE = Path(__file__).parent
 FILE = HERE / "ingredients.csv"
 SEEDS = 2
-# the averages of the recipe reach too far back for so few steps
+# with so few steps, the recipe's averaging decay would reach too far back
 SHORTER = {"model.hidden_size": 128, "train.steps": 2000, "train.averaging": 0.99}
 UNDISTORTED = {f"augment.{kind}": 0 for kind in ("rotation", "scale", "shear", "shift", "elastic")}
-# by what is left out: what the reference has in its place
+# what is left out, and the reference's values in its place
 WITHOUT: Mapping[str, Mapping[str, object]] = {
     "nothing": {},
     "distorted images": UNDISTORTED,
-    "of these, the elastic ones": {"augment.elastic": 0},
+    "elastic distortions only": {"augment.elastic": 0},
     "one-cycle learning rate": {"train.schedule": "constant", "train.learning_rate": 0.001},
     "averaged weights": {"train.averaging": 0},
     "mean pooling": {"model.pooling": "last"},
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def measured(without: str, values: Mapping[str, object]) -> Iterable[dict[str, object]]:
-    """What each seed came to without an ingredient; trains where there is no such experiment."""
+    """The results of each seed without an ingredient. Trains if there is no such experiment."""
     settings = (f"{key}={json.dumps(value)}" for key, value in {**SHORTER, **values}.items())
     changes = [part for setting in settings for part in ("-S", setting)]
     command = [str(Path(sys.executable).parent / "mnist-lstm"), "seeds", str(SEEDS)]
@@ -72,7 +73,7 @@ def measured(without: str, values: Mapping[str, object]) -> Iterable[dict[str, o
 
 
 def table() -> str:
-    """The table of docs/accuracy.md, from the file: percent of the images that are read right."""
+    """The table of docs/accuracy.md, from the file: accuracies in percent."""
     with FILE.open() as file:
         rows = list(csv.DictReader(file))
     lines = ["| without | validation images | test images |", "|---|---|---|"]
@@ -83,7 +84,7 @@ def table() -> str:
         )
         if name == "nothing":
             shifted = [format_accuracy(of, f"{split}_shifted_") for split in ("validation", "test")]
-            lines.append(f"| nothing, and with moved images | {' | '.join(shifted)} |")
+            lines.append(f"| nothing, measured with shifted images | {' | '.join(shifted)} |")
     return "\n".join(lines)
 
 

@@ -117,5 +117,5 @@ def test_the_accuracy_page_has_what_was_recorded(folder: Path) -> None:
         f"| {test.mean:.2%} ± {100 * test.deviation:.2f} | {validation.mean:.2%} "
         f"± {100 * validation.deviation:.2f} | {len(records)} | {recipe['train.steps']:,} |"
     ) in page
-    said = re.findall(rf"`recipes/{folder.name}.yaml` reads (\S+) % right", README)
+    said = re.findall(rf"`recipes/{folder.name}.yaml` reaches (\S+) %", README)
     assert said == [f"{test.mean:.2%}".removesuffix("%")] * len(said)

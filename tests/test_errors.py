@@ -854,8 +854,8 @@ MET = {
         "cuda:9", gpus=2
     ),
     f"{DEVICE}mps, but {NO_MAC}; write auto or cpu": device("mps", gpus=0),
-    "train: train.precision is bfloat16, but torch <version> has no <implementation> LSTM in it "
-    "for this device; write auto or float32": without_bfloat16,
+    "train: train.precision is bfloat16, but torch <version> has no <implementation> LSTM in "
+    "bfloat16 for this device; write auto or float32": without_bfloat16,
     "<stage>: <file>: No space left on device; make room there and run again": full_disk,
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows who owns it": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,

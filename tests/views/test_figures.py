@@ -112,7 +112,7 @@ def test_the_curve_is_laid_over_the_published_one_where_there_is_one() -> None:
     assert lines(with_published) == ours | {
         "published script, test images": [(50, 0.7), (100, 0.85)]
     }
-    assert title(without.axes[0]) == "90.00% of the test images read right after 100 steps"
+    assert title(without.axes[0]) == "90.00% accuracy on the test images after 100 steps"
 
 
 def test_accuracy_by_rows_has_a_point_a_row() -> None:
@@ -127,7 +127,7 @@ def test_confusion_counts_what_was_read_as_what() -> None:
     (axes,) = figure.axes
     cells = {text.get_position(): text.get_text() for text in axes.texts}
     assert cells == {(0, 0): "2", (2, 0): "1", (1, 1): "1", (2, 2): "1"}  # (column, row)
-    assert title(axes).startswith("1 of 5 test images read wrong")
+    assert title(axes) == "1 of 5 test images misclassified"
     (recall,) = axes.child_axes
     assert [tick.get_text() for tick in recall.get_yticklabels()] == ["66.7%", "100.0%", "100.0%"]
 

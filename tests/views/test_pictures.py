@@ -61,7 +61,7 @@ def test_belief_shows_the_first_image_of_each_class_and_every_row() -> None:
         assert np.array_equal(image, images[digit])
         assert np.array_equal(shades, beliefs[digit])
         answer = beliefs[digit, -1].argmax()
-        read = f"read as {answer} ({beliefs[digit, -1, answer]:.0%})"
+        read = f"answer: {answer} ({beliefs[digit, -1, answer]:.0%})"
         assert (read if answer == digit else f"{read}: wrong") in words
     assert words.count("row") == 10
     assert any("wrong" in word for word in words)
@@ -71,7 +71,7 @@ def test_an_image_without_a_label_is_never_called_wrong() -> None:
     images, _, beliefs = answers()
     words = texts(pictures.belief_of_one("seven.jpg", images[0], beliefs[0], DIGITS))
     assert not any("wrong" in word for word in words)
-    assert sum("read as" in word for word in words) == 1
+    assert sum("answer: " in word for word in words) == 1
 
 
 @pytest.mark.parametrize("classes", [DIGITS, FASHION])

@@ -1,4 +1,4 @@
-"""The data sets: their files, checksums, classes and origins."""
+"""The data sets: their files, checksums, classes and sources."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
 TEST_IMAGES = "t10k-images-idx3-ubyte.gz"
 TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
 FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
-CLASSES = "classes.txt"  # the names of the classes, one a line, in the order of the labels
+CLASSES = "classes.txt"  # the names of the classes, one on each line, in the order of the labels
 
-# bytes, a little over what 60,000 and 10,000 images of 28×28 take before compression
+# bytes: a little more than 60,000 and 10,000 images of 28×28 take before compression
 SIZE_BOUNDS = {
     TRAIN_IMAGES: 48_000_000,
     TRAIN_LABELS: 62_000,
@@ -25,7 +25,7 @@ SIZE_BOUNDS = {
 class Published:
     """The digest (hex, by `algorithm`) and the size (bytes) that a file must have.
 
-    Where the size is not published, `exact` is False and `size` is an upper bound.
+    If the size is not published, `exact` is False and `size` is an upper bound.
     """
 
     algorithm: Literal["sha256", "md5"]
@@ -34,7 +34,7 @@ class Published:
     exact: bool = True
 
     def mistake(self, content: bytes) -> str | None:
-        """What is wrong with a file's content, if anything."""
+        """What is wrong with a file's content; None if it is right."""
         if len(content) > self.size or (self.exact and len(content) != self.size):
             size = "more" if len(content) > self.size else f"{len(content):,}"
             return f"expected {'' if self.exact else 'at most '}{self.size:,} bytes, {size} came"
@@ -83,7 +83,7 @@ def _digits() -> dict[str, bytes]:
 def _by_md5(*digests: str) -> dict[str, Published]:
     """Files for which torchvision lists only MD5 sums, in the order of `FILES`.
 
-    Their SHA-256 and size are not published. MD5 detects a damaged or exchanged file, but not one
+    Their SHA-256 and size are not published. MD5 detects a damaged or wrong file, but not a file
     that was forged on purpose.
     """
     return {
@@ -171,5 +171,5 @@ DATASETS = {
         ),
     )
 }
-OWN = "own"  # the user's own, which user_data.py reads
+OWN = "own"  # the user's own data set, which user_data.py reads
 NAMES = (*DATASETS, OWN)

@@ -1,7 +1,8 @@
 """IDX bytes <-> uint8 arrays.
 
-IDX, as MNIST is published: two zero bytes, the type (8: unsigned byte), the rank, each dimension
-as four bytes, big-endian, then the values, the last dimension fastest; often inside gzip.
+MNIST is published in the IDX format: two zero bytes, the type (8: unsigned byte), the rank, each
+dimension as four bytes (big-endian), then the values, the last dimension fastest. A file is often
+compressed with gzip.
 """
 
 import gzip
@@ -54,7 +55,7 @@ def read_pair(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read images (N, H, W) and their labels (N,), all below `num_classes`, from two IDX files.
 
-    Raises IdxError, and UserError where a file is missing.
+    Raises IdxError, and UserError if a file is missing.
     """
     pixels, classes = _read(images, rank=3), _read(labels, rank=1)
     if len(pixels) != len(classes):
@@ -114,7 +115,7 @@ def _parse(file: io.BufferedIOBase, rank: int, name: str) -> NDArray[np.uint8]:
         raise IdxError(name, "dimensions", f"at most {MAX_VALUES:,} values", claim)
 
     values = bytearray()
-    # to one byte beyond the claim: the end, or that there is more
+    # read at most one byte more than the header claims, to notice bytes after the end
     while chunk := file.read(min(_CHUNK, size + 1 - len(values))):
         values += chunk
     if len(values) != size:

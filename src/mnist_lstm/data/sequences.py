@@ -50,7 +50,7 @@ class Sequences:
             "dataset": self.dataset,
             "preprocess": self.preprocess,
         }
-        # one key: the order of several is not the same in each file that safetensors writes
+        # one key only: safetensors writes several keys in an order that varies
         write_atomically(path, save(tensors, {"sequences": json.dumps(about)}))
 
     @staticmethod
@@ -84,7 +84,7 @@ class Sequences:
         if len(self.pixels) != len(self.labels):
             return f"{len(self.pixels)} images but {len(self.labels)} labels"
         if self.num_classes > 256:
-            return f"{self.num_classes} classes are more than uint8 labels tell apart"
+            return f"{self.num_classes} classes are more than uint8 labels can name"
         if (highest := int(self.labels.max())) >= self.num_classes:
             return f"label {highest} is beyond the {self.num_classes} classes"
         return None
@@ -125,7 +125,7 @@ class Batches(Iterator[Tensor]):
         self.num_images = num_images
         self.batch_size = batch_size
         self.generator = generator
-        self.left = torch.empty(0, dtype=torch.int64, device=device)  # of the present shuffle
+        self.left = torch.empty(0, dtype=torch.int64, device=device)  # rest of the present shuffle
 
     def __next__(self) -> Tensor:
         while len(self.left) < self.batch_size:

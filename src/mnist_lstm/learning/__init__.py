@@ -1,1 +1,1 @@
-"""The model and how it is trained and measured, on tensors alone."""
+"""The model, its training and its evaluation. This room works on tensors only."""

@@ -15,10 +15,11 @@ SPACING = 7  # pixels between the points whose elastic displacements are drawn
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The ranges of the distortions; all zero leaves images as they are.
+    """The ranges of the distortions. If all are zero, images stay as they are.
 
     Drawn uniformly within ±: `rotation` (degrees), `scale` (a fraction, for height and width each),
-    `shear` (a fraction: pixels to the side for each pixel up), `shift` (pixels, both ways).
+    `shear` (pixels to the side for each pixel of height), `shift` (pixels, horizontally and
+    vertically).
     `elastic` is the standard deviation (pixels) of the displacements of points that are SPACING
     pixels apart, with cubic interpolation between them, as in Ronneberger et al. (2015).
     """
@@ -47,7 +48,7 @@ class Augmentation:
         return F.grid_sample(images, grid, align_corners=False)[:, 0]
 
     def _affine(self, pixels: Tensor) -> Tensor:
-        """The source of each pixel, as (x, y) from the centre of the image: (B, T, D, 2)."""
+        """Where each pixel is taken from: (x, y) from the image's centre, (B, T, D, 2)."""
         batch, rows, columns = pixels.shape
         draws = torch.rand((6, batch), device=pixels.device) * 2 - 1
         turn = draws[0] * math.radians(self.rotation)
@@ -65,7 +66,7 @@ class Augmentation:
         return moved.view(batch, rows, columns, 2)
 
     def _displacements(self, pixels: Tensor) -> Tensor:
-        """(B, T, D, 2), in pixels."""
+        """The elastic displacement of each pixel, in pixels: (B, T, D, 2)."""
         batch, *size = pixels.shape
         points = [max(2, round(side / SPACING) + 1) for side in size]
         drawn = torch.randn((batch, 2, *points), device=pixels.device) * self.elastic

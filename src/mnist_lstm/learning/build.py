@@ -13,7 +13,7 @@ from mnist_lstm.learning.optimizer import AveragingAdam, one_cycle
 
 @dataclass(frozen=True)
 class Learner:
-    """All that learns. `rate_at` returns the learning rate of a step, and is None if constant."""
+    """Model, optimizer and batches. `rate_at` gives the learning rate of a step; None: constant."""
 
     model: RowLSTM
     optimizer: AveragingAdam

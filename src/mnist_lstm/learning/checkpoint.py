@@ -29,8 +29,8 @@ from mnist_lstm import UserError
 from mnist_lstm.data.sequences import Batches
 from mnist_lstm.files import write_atomically
 
-SHARE = 0.02  # of the time of a training, for its checkpoints
-LONGEST = 5.0  # seconds of a training on a GPU, where saving stops nothing, without a checkpoint
+SHARE = 0.02  # fraction of a training's time that its checkpoints may take
+LONGEST = 5.0  # seconds between checkpoints on a GPU, where saving does not stop the training
 LIMIT = 10**9  # bytes that the checkpoints of all trainings may take
 
 
@@ -47,7 +47,7 @@ def fingerprint(facts: Mapping[str, object]) -> str:
 
 
 def code_digest(sources: Sequence[Path]) -> str:
-    """The hex digest of Python files' syntax trees, which comments do not change."""
+    """The hex digest of Python files' syntax trees: comments and line breaks do not change it."""
     trees = [ast.dump(ast.parse(source.read_bytes())) for source in sources]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()
 
@@ -123,7 +123,7 @@ def _misfit(
 ) -> str | None:
     """The name of the first tensor that does not fit this training; None if all fit."""
     expected = {name: _kind(tensor) for name, tensor in capture(model, optimizer, batches).items()}
-    if any(name.startswith("optimizer.") for name in tensors):  # it has made a step
+    if any(name.startswith("optimizer.") for name in tensors):  # the optimizer has made a step
         moments = ["exp_avg", "exp_avg_sq"]
         moments += ["average"] if optimizer.defaults.get("averaging") else []
         for index, weight in enumerate(optimizer.param_groups[0]["params"]):
@@ -205,9 +205,9 @@ class Checkpoint:
         self.lock = self.folder / "lock"
         self.previous = self.folder / "previous.safetensors"
         self.seconds = 0.0  # spent on saving
-        self._last = 0.0  # of these, on the last one
-        self._since = time.perf_counter()  # the last one began, or this was made
-        self._is_beside = False  # whether saving stops nothing
+        self._last = 0.0  # spent on saving the last checkpoint
+        self._since = time.perf_counter()  # start of the last saving, or of this object
+        self._is_beside = False  # whether a thread saves while the training continues
         self._writer: threading.Thread | None = None
         self._failed: OSError | None = None
 
@@ -243,7 +243,7 @@ class Checkpoint:
 
         def write() -> None:
             beside = torch.cuda.Stream(device)
-            copied.synchronize()  # what the GPU has yet to compute is no cost of saving
+            copied.synchronize()  # first, so that the GPU's earlier work does not count as saving
             try:
                 with torch.cuda.stream(beside):
                     self._write(tensors, text)
@@ -281,10 +281,11 @@ class Checkpoint:
             raise failed
 
     def is_due(self, seconds: float) -> bool:
-        """Whether it is time for a checkpoint, after so many seconds of training.
+        """Whether it is time for a checkpoint, after `seconds` of training.
 
-        A checkpoint is due if all of them together then take at most SHARE of the time. On a GPU a
-        checkpoint is also due LONGEST seconds after the last one, and never while one is written.
+        A checkpoint is due if all checkpoints together, this one included, take at most SHARE of
+        the time. On a GPU, a checkpoint is also due LONGEST seconds after the last one, and never
+        while one is written.
         """
         if self._writer and self._writer.is_alive():
             return False
@@ -320,14 +321,14 @@ class Checkpoint:
     def held(self, waits_for: Callable[[str], None]) -> Iterator[None]:
         """Hold the training's lock within the block.
 
-        If another process holds it, call `waits_for` with its description, and wait.
+        If another process holds the lock, call `waits_for` with a description of it, and wait.
         """
         with self._taken(waits_for) as lock:
             since = datetime.now().astimezone().isoformat(" ", "seconds")
             lock.truncate(0)
             lock.write(f"process {os.getpid()} in {Path.cwd()}, since {since}")
             lock.flush()
-            for draft in self.folder.glob(".*.draft"):  # of a trainer that was killed
+            for draft in self.folder.glob(".*.draft"):  # left by a training that was killed
                 draft.unlink()
             try:
                 yield
@@ -342,14 +343,14 @@ class Checkpoint:
             try:
                 lock = self.lock.open("a+")
             except FileNotFoundError:
-                continue  # `remove` was quicker
+                continue  # `remove` has deleted the folder
             if not _locked(lock):
                 lock.seek(0)
-                waits_for(lock.read() or "a process that has just begun")
+                waits_for(lock.read() or "a process that has just started")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock.fileno()).st_nlink:
                 return lock
-            lock.close()  # `remove` took it away meanwhile
+            lock.close()  # `remove` has deleted the lock file meanwhile
 
     def remove(self) -> bool:
         """Delete the training's folder, unless it is locked. Returns whether the folder is gone.

@@ -1,4 +1,4 @@
-"""The device a stage computes on: chosen, named, and made deterministic."""
+"""Choose the device that a stage computes on, describe it, and make it deterministic."""
 
 import ctypes
 import os
@@ -9,14 +9,14 @@ import torch
 
 from mnist_lstm import UserError
 
-# of glibc's mallopt(3), with 1 GiB for both
+# options of glibc's mallopt(3); both are set to 1 GiB
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def choose(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA where there is a GPU, else the CPU.
+    """The device of that name. `auto` is an NVIDIA GPU if there is one, otherwise the CPU.
 
-    Computation on it is made deterministic. Raises UserError where it is not there.
+    Computation on it is made deterministic. Raises UserError if the machine has no such device.
     """
     gpus = torch.cuda.device_count()
     if name == "auto":
@@ -40,8 +40,8 @@ def choose(name: str) -> torch.device:
         )
     _be_deterministic()
     if device.type == "cuda":
-        # autocast's copies of weights in bfloat16 are packed anew at each call: an evaluation's
-        # 15,128 images take 6 ms with it
+        # autocast copies the weights to bfloat16, and cuDNN packs the copies at each call: with it,
+        # an evaluation of 15,128 images takes 6 ms
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
     if device.type == "cpu":
         _keep_freed_memory()
@@ -49,7 +49,7 @@ def choose(name: str) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """What kind of device it is, as far as it decides about bits: `cuda NVIDIA H200`."""
+    """The kind of device, as far as it influences the weights: `cuda NVIDIA H200`."""
     match device.type:
         case "cuda":
             return f"cuda {torch.cuda.get_device_name(device)}"
@@ -60,10 +60,10 @@ def describe(device: torch.device) -> str:
 
 
 def _be_deterministic() -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
-    # as torch.use_deterministic_algorithms(True), which imports torch._inductor too: 2 s
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be so
+    # the same as torch.use_deterministic_algorithms(True), which takes 2 s: it imports _inductor
     torch.set_deterministic_debug_mode("error")
-    # else all memory is filled before it is written: 33 ms of a 172 ms CPU step
+    # by default torch fills all memory before it is written: 33 ms of a 172 ms CPU step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     # cuDNN's LSTM would otherwise round float32 to TF32's ten bits
@@ -71,9 +71,10 @@ def _be_deterministic() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have the memory that a step frees serve the next one, where the C library is glibc.
+    """Keep the memory that a step frees for the next step, if the C library is glibc.
 
-    It would go back to the system, which zeroes each page anew: 60 ms of system time a step.
+    By default it goes back to the system, which then zeroes each page again: 60 ms of system time
+    per step.
     """
     with suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

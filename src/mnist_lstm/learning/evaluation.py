@@ -1,4 +1,4 @@
-"""Logits -> accuracy, loss, precision, recall and F1 of each class; accuracy by rows read.
+"""From logits: accuracy, loss, precision, recall and F1 of each class, accuracy after each row.
 
 N images, T rows as time steps, D pixels a row, B batch, H hidden size, C classes
 """
@@ -24,7 +24,7 @@ def overall(logits: Tensor, labels: Tensor) -> dict[str, float]:
 def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
     """For each class: its number of images, precision, recall and F1 (fractions; 0 if undefined).
 
-    (N, C), (N,), a name a class
+    Shapes: logits (N, C), labels (N,), one name for each class
     """
     scores = precision_recall_fscore_support(
         labels.numpy(), logits.argmax(dim=1).numpy(), labels=range(len(classes)), zero_division=0
@@ -70,5 +70,5 @@ def mean_answer(model: RowLSTM, views: Iterable[Tensor], batch_size: int) -> Ten
 
 
 def accuracy_by_rows(logits: Tensor, labels: Tensor) -> list[float]:
-    """Accuracy after 1, 2, … T rows, fractions: (N, T, C), (N,) -> T of them."""
+    """Accuracy after 1, 2, … T rows: (N, T, C), (N,) -> T fractions."""
     return [accuracy(after, labels) for after in logits.unbind(dim=1)]

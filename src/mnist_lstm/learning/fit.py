@@ -12,10 +12,10 @@ from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.model import infer
 from mnist_lstm.learning.optimizer import averaged, set_rate
 
-# steps before one is recorded: cuDNN and cuBLAS set themselves up, Triton compiles, Adam makes
-# its state
+# steps before one is recorded as a graph. In them, cuDNN and cuBLAS set themselves up, Triton
+# compiles, and Adam creates its state
 UNRECORDED = 3
-AS_MANY = 16  # times the images at once in an evaluation that a GPU takes
+AS_MANY = 16  # on a GPU, an evaluation computes this many times eval_batch_size at once
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ def fit(
     rate_at: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
 ) -> Iterator[Evaluation | None]:
-    """Train from step `start` to `steps`, a batch of indices (B,) into `train` at a time.
+    """Train from step `start` to `steps`. `batches` are indices (B,) into `train`.
 
-    Yields after each step: an Evaluation at each multiple of `eval_every` and at the end, else
+    Yields after each step: an Evaluation at each multiple of `eval_every` and at the end, otherwise
     None. The caller can save the training between two steps, or stop. All data and batches must be
     on the model's device. On a CUDA device, steps can be `recorded` (with a capturable optimizer):
     each step is then launched as one CUDA graph, which gives the same weights. Between evaluations
-    nothing waits for the GPU. An evaluation computes `eval_batch_size` images at once, on a GPU
+    nothing waits for the GPU. An evaluation computes `eval_batch_size` images at once; on a GPU,
     AS_MANY times as many.
 
     Beyond the reference: `augment` distorts the images of a batch, `rate_at` returns the learning
@@ -104,17 +104,18 @@ def fit(
 class _Recorded:
     """A function of indices (B,) that becomes one CUDA graph at its call UNRECORDED + 1.
 
-    The function is called for its side effects, and its tensors must stay at their addresses.
-    As in https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
+    The function is called for its side effects, and its tensors must stay at their addresses. See
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
 
-    Each function is recorded on a stream of its own, since cuBLAS has one workspace a stream: two
-    graphs that share one overwrite each other's intermediate sums when they run at the same time.
+    Each function is recorded on its own stream, because cuBLAS has one workspace for each stream.
+    Two graphs that share a workspace overwrite each other's intermediate sums when they run at the
+    same time.
     """
 
     def __init__(self, function: Callable[[Tensor], None]) -> None:
         self.function = function
         self.calls = 0
-        self.indices = torch.empty(0)  # that the graph reads
+        self.indices = torch.empty(0)  # the graph reads its input from here
         self.graph = torch.cuda.CUDAGraph()
         self.beside = torch.cuda.Stream()
 
@@ -149,7 +150,7 @@ def _answers(model: nn.Module, parts: Sequence[Sequences], batch_size: int) -> l
 
 
 def _accuracies(logits: Sequence[Tensor], parts: Sequence[Sequences]) -> list[float]:
-    """The accuracy on each part; waits for the GPU once."""
+    """The accuracy on each part. Waits for the GPU only once."""
     right = [
         (answers.argmax(dim=1) == part.labels).sum()
         for answers, part in zip(logits, parts, strict=True)

@@ -66,8 +66,9 @@ def dropout(x: Tensor, fraction: float) -> Tensor:
 def kept(shape: Sequence[int], fraction: float, device: torch.device) -> Tensor:
     """A random mask, False for the `fraction` of the elements that dropout zeroes.
 
-    The mask is cut from random 64-bit words, 16 bits an element: 0.8 ms for (128, 28, 256) where
-    `bernoulli_` takes 11 of a 160 ms CPU step. So `fraction` is rounded to one of 65,536 parts.
+    The mask uses random 64-bit words, 16 bits for each element. For (128, 28, 256) this takes
+    0.8 ms; `bernoulli_` takes 11 ms of a 160 ms CPU step. `fraction` is rounded to a multiple of
+    1/65,536.
     """
     elements = math.prod(shape)
     words = torch.empty((elements + 3) // 4, dtype=torch.int64, device=device)
@@ -77,7 +78,7 @@ def kept(shape: Sequence[int], fraction: float, device: torch.device) -> Tensor:
 
 
 IMPLEMENTATIONS = {"fused": fused, "unrolled": unrolled}
-# what the reference does not have: it is not written where it is not used
+# settings that the reference does not have. With these values, they are not written to a model file
 BEYOND = {
     "num_rows": None,
     "reads": "rows",
@@ -158,7 +159,7 @@ class RowLSTM(nn.Module):
 
         pixels_of_column = input_size if num_rows is None else num_rows
         self.layers = stack(pixels_of_column if reads == "columns" else input_size)
-        self.beside = stack(pixels_of_column) if reads == "both" else ()  # of columns
+        self.beside = stack(pixels_of_column) if reads == "both" else ()  # reads the columns
         self.head = nn.Linear(outputs * (1 + (reads == "both")), num_classes)
         self._initialise(forget_bias, recurrent_init)
 
@@ -167,7 +168,7 @@ class RowLSTM(nn.Module):
         for layer in (*self.layers, *self.beside):
             # Glorot and Bengio (2010), over the joint [input; hidden] kernel
             bound = (6 / (layer.input_size + layer.hidden_size + 4 * layer.hidden_size)) ** 0.5
-            for w_ih, w_hh, b_ih, b_hh in layer.all_weights:  # of a direction
+            for w_ih, w_hh, b_ih, b_hh in layer.all_weights:  # one entry for each direction
                 nn.init.uniform_(w_ih, -bound, bound)
                 if recurrent_init == "orthogonal":
                     for gate in w_hh.chunk(4):
@@ -181,7 +182,7 @@ class RowLSTM(nn.Module):
         nn.init.constant_(self.head.bias, 0.1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels as IDX has them, 0–255 (B, T, D), any number type -> logits (B, C)."""
+        """Pixels 0–255 of any number type (B, T, D) -> logits (B, C)."""
         return self._classified(self._outputs(pixels))
 
     @property
@@ -203,7 +204,7 @@ class RowLSTM(nn.Module):
 
     @property
     def can_be_a_wavefront(self) -> bool:
-        """Whether layers need only past steps of those below, and stacks have equal shapes."""
+        """Whether each layer needs only past steps of the layer below, and stacks are alike."""
         rows = self.config.get("num_rows") if self.reads == "both" else None
         return (
             self.directions == "forward"
@@ -224,7 +225,7 @@ class RowLSTM(nn.Module):
 
     def _wavefront(self, x: Tensor) -> list[Tensor]:
         """The same as `_outputs`, computed by the wavefront kernels."""
-        from mnist_lstm.learning import wavefront  # with Triton, which is for Linux alone
+        from mnist_lstm.learning import wavefront  # imports Triton, which exists only for Linux
 
         reads = {"rows": [x], "columns": [x.mT], "both": [x, x.mT]}[self.reads]
         layers = [layer for stack in (self.layers, self.beside) for layer in stack]
@@ -248,13 +249,13 @@ class RowLSTM(nn.Module):
         return y
 
     def _classified(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Logits from the outputs of a stack of layers or two: (B, T, R·H) each -> (B, C)."""
+        """Logits from the outputs of one or two stacks of layers: (B, T, R·H) each -> (B, C)."""
         pooled = torch.cat([self._pooled(y) for y in outputs], dim=1)
         logits: Tensor = self.head(pooled.to(self.head.weight.dtype))
         return logits
 
     def _pooled(self, y: Tensor) -> Tensor:
-        """(B, T, R·H) -> (B, R·H)"""
+        """Pool the outputs over the time steps: (B, T, R·H) -> (B, R·H)."""
         if self.pooling == "mean":
             return y.mean(dim=1)
         if self.directions == "forward":
@@ -270,7 +271,7 @@ class RowLSTM(nn.Module):
     def save(self, path: Path) -> None:
         """Write weights and configuration atomically, as a safetensors file."""
         weights = {name: weight.cpu().contiguous() for name, weight in self.state_dict().items()}
-        # one key: the order of several is not the same in each file that safetensors writes
+        # one key only: safetensors writes several keys in an order that varies
         write_atomically(path, save(weights, {"model": json.dumps(self.config)}))
 
     @staticmethod
@@ -279,9 +280,9 @@ class RowLSTM(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 config, weights = json.loads(file.metadata()["model"]), file.get_tensors()
-            if config["num_layers"] > len(weights):  # so many would take long to make
+            if config["num_layers"] > len(weights):  # a huge number would take long to build
                 raise ValueError(f"{len(weights)} weights are not those of its configuration")
-            with torch.device("meta"):  # where sizes take no memory, whatever the file claims
+            with torch.device("meta"):  # takes no memory, whatever sizes the file claims
                 expected = RowLSTM(**config).state_dict()
             if others := _kinds(expected).items() ^ _kinds(weights).items():
                 name, _ = min(others)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WARM_UP = 0.3  # of a one-cycle training, in which the learning rate rises
+WARM_UP = 0.3  # fraction of a one-cycle training during which the learning rate rises
 
 
 class AveragingAdam(torch.optim.Adam):
@@ -73,9 +73,9 @@ def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the steps to come."""
+    """Set the learning rate of the next steps."""
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):  # which a CUDA graph reads
+        if isinstance(group["lr"], Tensor):  # a CUDA graph reads the rate from this tensor
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate

@@ -1,7 +1,7 @@
-"""The number format of the LSTM layers: float32, or bfloat16 where that is native and works.
+"""The number format of the LSTM layers: float32, or bfloat16 if that is native and works.
 
 Weights, losses and the optimizer are float32 in both. In bfloat16 on a GPU, the layers train as a
-wavefront where that works, else by cuDNN.
+wavefront if that works, otherwise by cuDNN.
 """
 
 import importlib.util
@@ -11,27 +11,28 @@ import torch
 from mnist_lstm import UserError
 from mnist_lstm.learning.model import RowLSTM
 
-NATIVE = ("avx512_bf16", "amx_bf16")  # x86-64's instructions for it
+NATIVE = ("avx512_bf16", "amx_bf16")  # the instructions of x86-64 that multiply bfloat16
 
 
 def choose(name: str, model: RowLSTM) -> str:
-    """Resolve a precision's name for a model on its device; `auto` means the fastest.
+    """Resolve a precision's name for a model on its device. `auto` means the fastest.
 
     The fastest is bfloat16 on a processor or GPU that multiplies it natively, if torch has such an
-    LSTM there, else float32. Raises UserError if bfloat16 is asked for and does not work.
+    LSTM there; otherwise float32. Raises UserError if bfloat16 is asked for and does not work.
     """
     if name == "auto":
         return "bfloat16" if _is_native(model) and works(model) else "float32"
     if name == "bfloat16" and not works(model):
         raise UserError(
             f"train.precision is {name}, but torch {torch.__version__} has no "
-            f"{model.config['implementation']} LSTM in it for this device; write auto or float32"
+            f"{model.config['implementation']} LSTM in bfloat16 for this device; write auto or "
+            "float32"
         )
     return name
 
 
 def works(model: RowLSTM) -> bool:
-    """Whether a model can train in bfloat16 on its device: tries one image.
+    """Whether a model can train in bfloat16 on its device. Trains on one image to find out.
 
     Draws random numbers.
     """
@@ -49,11 +50,11 @@ def works(model: RowLSTM) -> bool:
 
 
 def is_wavefront(precision: str, model: RowLSTM) -> bool:
-    """Whether to train a model on its device as a wavefront: tries a small one."""
+    """Whether to train a model on its device as a wavefront. Runs a small one to find out."""
     device = model.head.weight.device
     if precision != "bfloat16" or device.type != "cuda" or not model.can_be_a_wavefront:
         return False
-    if importlib.util.find_spec("triton") is None:  # which is there for Linux alone
+    if importlib.util.find_spec("triton") is None:  # Triton exists only for Linux
         return False
     from mnist_lstm.learning import wavefront
 
@@ -61,7 +62,7 @@ def is_wavefront(precision: str, model: RowLSTM) -> bool:
 
 
 def _is_native(model: RowLSTM) -> bool:
-    """Whether a model is on a processor or a GPU that is faster in bfloat16."""
+    """Whether a model is on a processor or GPU that multiplies bfloat16 natively."""
     device = model.head.weight.device
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere

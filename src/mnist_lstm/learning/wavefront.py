@@ -1,12 +1,13 @@
 """LSTM layers as a wavefront on an NVIDIA GPU: while layer l reads time step t, layer l + 1 reads
 step t - 1. A wave is one kernel, in Triton; waves follow each other in one CUDA graph.
 
-cuDNN computes a layer after another, since dropout between two layers is drawn here and not there:
-a step of the reference recipe takes it 0.97 ms on an H100 (docs/benchmark.md).
+cuDNN cannot do this: dropout between two layers is drawn outside of cuDNN, so cuDNN computes one
+layer after another. A step of the reference recipe then takes 0.97 ms on an H100
+(docs/benchmark.md).
 
-S stacks of layers beside each other, L layers a stack, T time steps, B batch, D inputs, H hidden
-size. Tensors of a layer stand one after another, stack by stack: layer l of stack s is number
-s·L + l. Dimensions follow time first: (S·L, T, B, H).
+S stacks of layers beside each other, L layers in each stack, T time steps, B batch, D inputs, H
+hidden size. A tensor holds the layers one after another, stack by stack: layer l of stack s is
+number s·L + l. Time comes before the batch: (S·L, T, B, H).
 """
 
 from collections.abc import Sequence
@@ -19,15 +20,16 @@ from torch import Tensor
 from triton.runtime.errors import PTXASError
 
 GATES = 4  # input, forget, cell, output: torch's order
-ALIGNED = 16  # inputs are padded to a multiple, so that they are loaded 16 bytes at once
-# images and units a program computes, the length of a product's parts, warps, pipeline stages;
-# the best of 34 measured on an H100, for (S·L·B, H) of (256, 256) and (2048, 256)
+ALIGNED = 16  # inputs are padded to a multiple of this, so that 16 bytes are loaded at once
+# images and units that a program computes, the length of a product's parts, warps, pipeline stages:
+# the best of 34 that were measured on an H100, for (S·L·B, H) of (256, 256) and (2048, 256)
 FEW, MANY = 0, 1
 FORWARD_TILES = ((16, 32, 128, 4, 4), (64, 32, 64, 4, 3))
 BACKWARD_TILES = ((16, 32, 256, 4, 3), (64, 32, 128, 4, 3))
-SMALL = 512  # images of all layers together up to which tiles are those of few
+SMALL = 512  # up to this many images in all layers together, the tiles FEW are used
 
-_wave_of = {"do_not_specialize": ["wave", "steps", "batch"]}  # else some waves compile anew
+# without this, Triton would compile some waves again
+_wave_of = {"do_not_specialize": ["wave", "steps", "batch"]}
 
 
 @triton.jit
@@ -46,10 +48,10 @@ def _forward_wave(
     D: tl.constexpr, H: tl.constexpr, L: tl.constexpr, DROPS: tl.constexpr,
     IMAGES: tl.constexpr, UNITS: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """Each layer's next time step, for IMAGES images and UNITS units a program.
+    """Compute each layer's next time step. A program does so for IMAGES images and UNITS units.
 
     `lowest` (S, T, B, D + H) and `inner` (S, L - 1, T, B, 2H) hold what a layer multiplies at each
-    step: its inputs, then its own output of the step before. `kernels` has a layer's weights in
+    step: its inputs, then its own output of the previous step. `kernels` has a layer's weights in
     the same order, (4H, D + H) or (4H, 2H). Hochreiter and Schmidhuber (1997) with forget gates
     (Gers et al., 2000): c' = f·c + i·g, h' = o·tanh(c').
     """
@@ -62,7 +64,7 @@ def _forward_wave(
         is_image, is_unit = images < batch, units < H
         inside = is_image[:, None] & is_unit[None, :]
         here = ((number * steps + t) * batch + images[:, None]) * H + units[None, :]
-        # what is needed last is asked for first
+        # load first what is needed last
         before = tl.load(cells + here - batch * H, inside & (units[None, :] + t * H >= H), 0.0)
         if DROPS:
             mask = tl.load(kept + here, inside, 0).to(tl.float32) * scale
@@ -124,11 +126,11 @@ def _backward_wave(
     D: tl.constexpr, H: tl.constexpr, L: tl.constexpr, S: tl.constexpr, DROPS: tl.constexpr,
     IMAGES: tl.constexpr, UNITS: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of each layer's previous time step, for IMAGES and UNITS a program.
+    """Compute the gradients of each layer's previous time step, as `_forward_wave` divides them.
 
-    The first S·L programs along the last axis compute those of a layer's gates, `by_gate`
-    (S·L, T, B, 4H), the others, a wave later, those of a layer's inputs, `by_input`
-    (S·(L - 1), T, B, H). So layer l is two waves behind layer l + 1.
+    The first S·L programs along the last axis compute the gradients of a layer's gates, `by_gate`
+    (S·L, T, B, 4H). The other programs compute, one wave later, the gradients of a layer's inputs,
+    `by_input` (S·(L - 1), T, B, H). So layer l is two waves behind layer l + 1.
     """
     number = tl.program_id(2)
     is_gate = number < S * L
@@ -154,7 +156,7 @@ def _backward_wave(
             weights += 4 * H * (D + H) + (layer - 1) * 8 * H * H
             if is_gate:
                 weights += H
-        # a step's output is read by the layer itself a step later
+        # the layer itself reads the output of a step one step later
         length = 4 * H
         if is_gate & (t == steps - 1):
             length = 0
@@ -201,7 +203,7 @@ def _backward_wave(
 
 
 class _Wavefront(torch.autograd.Function):
-    """(S, T, B, D) -> outputs of the top layers (S, T, B, H), and the gradients of the weights."""
+    """Inputs (S, T, B, D) -> outputs of the top layers (S, T, B, H); with gradients of weights."""
 
     @staticmethod
     def forward(
@@ -279,11 +281,11 @@ def run(
 ) -> Tensor:
     """The outputs of the top layers, dropout included: (S, T, B, D) -> (S, T, B, H).
 
-    `weights` has of each layer, stack by stack, w_ih (4H, D or H), w_hh (4H, H) and b_ih (4H),
-    float32 on the GPU; `kept` (S·L, T, B, H) tells which outputs dropout keeps, having dropped the
-    fraction `dropped`; None keeps all. Products are of bfloat16 on a GPU and summed up in float32,
-    in which cells are, too; on a CPU, where Triton's interpreter can run this, all is float32. The
-    same inputs give the same bits.
+    `weights` has w_ih (4H, D or H), w_hh (4H, H) and b_ih (4H) of each layer, stack by stack, in
+    float32 on the GPU. `kept` (S·L, T, B, H) says which outputs dropout keeps, and `dropped` is the
+    fraction that it drops; None keeps all outputs. On a GPU, products are computed in bfloat16 and
+    summed in float32, and cells are float32. On a CPU, where Triton's interpreter can run the
+    kernels, everything is float32. The same inputs give the same bits.
     """
     stacks = x.shape[0]
     flat = [weight for layer in weights for weight in layer]
@@ -293,7 +295,7 @@ def run(
 
 
 def works(device: torch.device) -> bool:
-    """Whether kernels compile and run on a GPU: Triton needs a C compiler, and Ampere or newer."""
+    """Whether the kernels work on a GPU: Triton needs a C compiler and an Ampere GPU or newer."""
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     x = torch.zeros((1, 2, 1, ALIGNED), dtype=torch.bfloat16, device=device)
@@ -301,13 +303,13 @@ def works(device: torch.device) -> bool:
     layer = [torch.zeros(size, device=device, requires_grad=True) for size in sizes]
     try:
         run(x, [layer, layer], None, 0.0).sum().backward()
-    except (RuntimeError, OSError, PTXASError):  # no C compiler, no room for its cache, …
+    except (RuntimeError, OSError, PTXASError):  # no C compiler, no disk space for its cache, …
         return False
     return True
 
 
 def _packed(weights: Sequence[Tensor], stacks: int, padded: int) -> Tensor:
-    """The kernels of all layers after each other, [inputs | hidden], in bfloat16 on a GPU."""
+    """The kernels of all layers one after another, [inputs | hidden], in bfloat16 on a GPU."""
     hidden, layers = weights[1].shape[1], len(weights) // 3 // stacks
     kind = torch.bfloat16 if weights[0].is_cuda else torch.float32
     size = GATES * hidden * (padded + hidden) + (layers - 1) * GATES * hidden * 2 * hidden

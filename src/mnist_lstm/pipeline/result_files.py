@@ -1,4 +1,4 @@
-"""The files of results/: a run's typed record and its tables, how they are written and read."""
+"""Write and read the files in results/: a run's typed record and its tables."""
 
 import csv
 import io
@@ -31,10 +31,11 @@ class SplitRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What results/train/run.json has from the start of a training.
+    """The part of results/train/run.json that is known at the start of a training.
 
-    `image` is (rows, pixels); `data` is by split; `params` are sections of params.yaml; `patch` is
-    the difference of the code from `commit`. `commit` is None outside of git.
+    `image` is (rows, pixels). `data` has one entry for each split, `params` has sections of
+    params.yaml. `patch` is the difference of the code from `commit`; `commit` is None outside of
+    git.
     """
 
     training_id: str
@@ -62,26 +63,25 @@ class RunRecord:
 
     @property
     def patch_bytes(self) -> bytes:
-        """The patch as git wrote it: its text may hold bytes that are not UTF-8."""
+        """The patch as git wrote it, which may contain bytes that are not UTF-8."""
         return self.patch.encode(errors="surrogateescape")
 
     def as_json(self) -> dict[str, Any]:
-        """The record in JSON's types, its keys in the order of the fields."""
+        """The record in JSON's types, with its keys in the order of the fields."""
         return asdict(self) | {"image": list(self.image)}
 
     @classmethod
     def from_json(cls, value: object, name: str) -> Self:
-        """The record that parsed JSON holds; other keys are passed over.
+        """Read the record from parsed JSON. Other keys are ignored.
 
-        Raises UserError with `name`, the first field that is missing or of another type, and what
-        it must be.
+        Raises UserError with `name` and the first field that is missing or has another type.
         """
         return _record(cls, value, name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRecord(RunRecord):
-    """The whole of results/train/run.json: of a training that has come to its end."""
+    """All of results/train/run.json, for a training that has finished."""
 
     ended: str
     model_sha256: str
@@ -89,7 +89,7 @@ class FinishedRecord(RunRecord):
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What results/evaluate/run.json has; `params` are by dotted key, `evaluate.batch_size` say."""
+    """results/evaluate/run.json. `params` has dotted keys, such as `evaluate.batch_size`."""
 
     training_id: str
     started: str
@@ -99,10 +99,10 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training leaves beside its weights.
+    """The results of a training without its weights.
 
-    `about` is run.json. `rows` are curve.csv, an Evaluation each, and `timings` timing.csv, a
-    Timing each: both have a row for each evaluation.
+    `about` is run.json. `rows` are the rows of curve.csv (an Evaluation each), and `timings` those
+    of timing.csv (a Timing each). Both have one row for each evaluation.
     """
 
     about: RunRecord
@@ -120,7 +120,7 @@ class Training:
 
     @staticmethod
     def from_state(state: Mapping[str, Any], name: str) -> "Training":
-        """The training that `as_state` gave. Raises UserError with `name` where it is another."""
+        """Read what `as_state` returned. Raises UserError with `name` for anything else."""
         about = RunRecord.from_json(state.get("about"), name)
         return Training(about, state["rows"], state["timings"])
 
@@ -133,13 +133,13 @@ class Training:
 
 @dataclass(frozen=True)
 class FinishedTraining(Training):
-    """A training that has come to its end."""
+    """A training that has finished."""
 
     about: FinishedRecord
 
     @staticmethod
     def read(folder: Path) -> "FinishedTraining":
-        """Read what `write` wrote. Raises UserError where a file is missing or damaged."""
+        """Read what `write` wrote. Raises UserError if a file is missing or damaged."""
         return FinishedTraining(
             read_run(folder / "run.json"),
             read_rows(folder / "curve.csv"),
@@ -148,12 +148,12 @@ class FinishedTraining(Training):
 
 
 def read_run(path: Path) -> FinishedRecord:
-    """Read a run.json of train. Raises UserError where it is missing or damaged."""
+    """Read a run.json of train. Raises UserError if it is missing or damaged."""
     return FinishedRecord.from_json(_json(path), str(path))
 
 
 def parse_run(content: bytes, name: str) -> FinishedRecord:
-    """The record in the content of a run.json of train. Raises UserError with that name."""
+    """Parse the content of a run.json of train. Raises UserError with `name` as file."""
     return FinishedRecord.from_json(_parse(content, name), name)
 
 
@@ -163,25 +163,25 @@ def read_evaluation(path: Path) -> EvaluationRecord:
 
 
 def parse_evaluation(content: bytes, name: str) -> EvaluationRecord:
-    """The record in the content of a run.json of evaluate. Raises UserError with that name."""
+    """Parse the content of a run.json of evaluate. Raises UserError with `name` as file."""
     return _record(EvaluationRecord, _parse(content, name), name)
 
 
 def row(measured: Any) -> Row:
-    """A dataclass, field by field, as a row of a table."""
+    """Turn a dataclass into a row of a table, one column for each field."""
     return {entry.name: getattr(measured, entry.name) for entry in fields(measured)}
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON that people can read: indented, keys in their order."""
+    """Write JSON that people can read: indented, with the keys in their order."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    # bytes of a patch that are not UTF-8, as JSON's escapes: nothing else cannot be encoded
+    # only bytes of a patch that are not UTF-8 cannot be encoded: write them as JSON's escapes
     text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
     write_atomically(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises UserError where the file is missing or damaged."""
+    """Read a JSON object. Raises UserError if the file is missing or damaged."""
     try:
         return parse_json(path.read_bytes(), str(path))
     except FileNotFoundError:
@@ -189,7 +189,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, name: str) -> dict[str, Any]:
-    """The JSON object in a file's content. Raises UserError with that name."""
+    """Parse a file's content as a JSON object. Raises UserError with `name` as file."""
     value = _parse(content, name)
     if not isinstance(value, dict):
         raise UserError(f"{name}: must be a JSON object, is {_described(value)}")
@@ -197,7 +197,7 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table as CSV: numbers with all their digits, None as nothing."""
+    """Write a table as CSV: numbers with all their digits, None as an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
@@ -206,7 +206,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a table as `parse_rows` does. Raises UserError where the file is missing."""
+    """Read a table as `parse_rows` does. Raises UserError if the file is missing."""
     try:
         return parse_rows(path.read_bytes())
     except FileNotFoundError:
@@ -214,7 +214,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def parse_rows(content: bytes) -> list[Row]:
-    """The rows of a CSV file: whole numbers as int, others as float, nothing as None, else text."""
+    """The rows of a CSV file. A cell becomes int, float, None (if it is empty) or text."""
     file = io.StringIO(content.decode(), newline="")
     return [{name: _value(text) for name, text in entry.items()} for entry in csv.DictReader(file)]
 
@@ -254,11 +254,11 @@ def _record(kind: type[_Kind], value: object, name: str) -> _Kind:
 
 
 class _WrongField(Exception):
-    """A field is missing or of another type; the message says which."""
+    """A field is missing or has another type. The message names it."""
 
 
 def _checked(value: object, kind: Any, key: str) -> Any:
-    """A value of parsed JSON as a field's type has it. Raises _WrongField."""
+    """Convert a value of parsed JSON to a field's type. Raises _WrongField."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return value

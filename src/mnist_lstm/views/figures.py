@@ -1,7 +1,7 @@
-"""Figures of numbers: accuracy curves and the confusion matrix; and how a figure is written.
+"""Figures of numbers: accuracy curves and the confusion matrix; and writing figures as PNG.
 
-One function draws one Figure from plain values. `save` writes a Figure as PNG: the same values
-give the same bytes. Figures are eight inches wide, 800 pixels on a page.
+Each function draws one Figure from plain values. `save` writes a Figure as PNG: the same values
+give the same bytes. Figures are eight inches wide, and 800 pixels wide on a page.
 N images, C classes
 """
 
@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from mnist_lstm.files import write_atomically
 
-# Okabe and Ito's colours, which people tell apart whatever their colour vision
+# Okabe and Ito's colours: people with any kind of colour vision can distinguish them
 BLUE, ORANGE, RED = "#0072B2", "#E69F00", "#D55E00"
 SEVERAL = (BLUE, ORANGE, "#009E73", RED, "#CC79A7", "#56B4E9", "#000000")
 SHADES = "Blues"  # one hue, from light to dark
@@ -41,7 +41,7 @@ STYLE = {
     "grid.color": PALE,
     "legend.frameon": False,
     "savefig.dpi": "figure",
-    "text.parse_math": False,  # the user's own class may be called $x$
+    "text.parse_math": False,  # a class of the user's own data set may be called $x$
 }
 
 Inputs = ParamSpec("Inputs")
@@ -69,7 +69,7 @@ def save(figure: Figure, path: Path) -> None:
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     content = io.BytesIO()
-    # without the version of matplotlib, which is no part of the picture
+    # matplotlib's version is left out, so that the bytes depend on the picture alone
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
 
@@ -78,7 +78,7 @@ def png(figure: Figure) -> bytes:
 def accuracy_curve(
     rows: Sequence[Mapping[str, float]], published: Sequence[Mapping[str, float]] = ()
 ) -> Figure:
-    """Accuracy over steps, from rows of curve.csv and of the published curve (may be empty)."""
+    """Accuracy over the steps, from rows of curve.csv and of the published curve (may be empty)."""
     figure = Figure(figsize=(WIDTH, 4.5))
     axes = figure.add_subplot()
     steps, values = _columns(rows, "step", "train_accuracy")
@@ -91,7 +91,7 @@ def accuracy_curve(
         axes.plot(steps, values, color="black", linestyle="--", label=line, zorder=3)
     last = rows[-1]
     axes.set_title(
-        f"{last['test_accuracy']:.2%} of the test images read right after {last['step']:,} steps"
+        f"{last['test_accuracy']:.2%} accuracy on the test images after {last['step']:,} steps"
     )
     axes.set_xlabel("step (updates of the weights)")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -104,10 +104,10 @@ def several_curves(
     curves: Mapping[str, Sequence[Mapping[str, float]]],
     published: Sequence[Mapping[str, float]] = (),
 ) -> Figure:
-    """Accuracy over steps of several runs, from the rows of their curve.csv, by run name.
+    """Accuracy of several runs over the steps, from the rows of their curve.csv, by run name.
 
-    The upper plot has the validation images. The lower one has the test images, beside the
-    published curve (may be empty), and omits the first quarter of the rows if it lies far below.
+    The upper plot has the validation images. The lower plot has the test images and the published
+    curve (may be empty). It omits the first quarter of the rows if their accuracy is much lower.
     """
     figure = Figure(figsize=(WIDTH, 7))
     panels = dict(zip(("validation", "test"), figure.subplots(2, 1, sharex=True), strict=True))
@@ -139,7 +139,8 @@ def several_curves(
 def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> Figure:
     """The confusion matrix, from labels (N,), predictions (N,) and class names.
 
-    Only mistakes are coloured: next to the correct answers they would all look like zero.
+    Only mistakes are coloured: on one scale with the correct answers, they would all look like
+    zero.
     """
     counts = np.zeros((len(classes), len(classes)), dtype=int)  # (C, C)
     np.add.at(counts, (actual, predicted), 1)
@@ -156,16 +157,16 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
             color, weight = "white" if dark else "black", "bold" if row == column else "normal"
             axes.text(
                 column, row, f"{count:,}", ha="center", va="center", color=color, weight=weight
-            ).set_in_layout(False)  # it lies inside of the axes
+            ).set_in_layout(False)  # the text lies inside the axes
     _name_classes(axes.xaxis, classes, upright=short(classes))
     _name_classes(axes.yaxis, classes)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("actual class")
     shares = counts.diagonal() / counts.sum(axis=1).clip(1)
     recall = axes.secondary_yaxis("right")
-    recall.set_ylabel("read right (% of the images of that class)")
+    recall.set_ylabel("recall (% of the images of the class)")
     _name_classes(recall.yaxis, [f"{share:.1%}" for share in shares])
-    axes.set_title(f"{mistakes.sum():,} of {len(actual):,} test images read wrong (a cell: images)")
+    axes.set_title(f"{mistakes.sum():,} of {len(actual):,} test images misclassified")
     return figure
 
 
@@ -175,8 +176,8 @@ def accuracy_by_rows(rows: Sequence[Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(WIDTH, 4.5))
     axes = figure.add_subplot()
     _draw_splits(axes, rows, "rows")
-    axes.set_title("Accuracy when cut short: the model is trained to answer after the last row")
-    axes.set_xlabel(f"rows read, from the top (of {len(rows)})")
+    axes.set_title("Accuracy after each row; the model is trained to answer after the last one")
+    axes.set_xlabel(f"number of rows read, from the top (of {len(rows)})")
     axes.set_xlim(0, len(rows) * 1.02)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 10]))
@@ -189,7 +190,7 @@ def _columns(rows: Sequence[Mapping[str, float]], *names: str) -> tuple[list[flo
 
 
 def _draw_splits(axes: Axes, rows: Sequence[Mapping[str, float]], x: str) -> None:
-    """The accuracy on both splits over the column `x`."""
+    """Draw the accuracy on both splits over the column `x`."""
     for split, colour, marker in (("validation", ORANGE, "s"), ("test", BLUE, "o")):
         xs, values = _columns(rows, x, f"{split}_accuracy")
         line = f"{split} images: {values[-1]:.2%}"

@@ -1,7 +1,8 @@
-"""Figures of images: what a model believes row by row, its mistakes, a batch.
+"""Figures of images: a model's answers row by row, its mistakes, and a batch.
 
-They hold up to a hundred small parts whose places are known beforehand. So each is drawn on a sheet
-measured in inches, and no layout has to be solved [constrained layout: 3 s for the beliefs].
+These figures have up to a hundred small parts, and the place of each part is known. So each figure
+is drawn on a sheet measured in inches, and matplotlib need not compute a layout [constrained layout
+took 3 s for the answers row by row].
 N images, T rows of D pixels, C classes
 """
 
@@ -15,8 +16,8 @@ from matplotlib.patches import Rectangle
 from mnist_lstm.views.figures import PALE, RED, SHADES, WIDTH, short, styled
 
 BATCH = 36  # images in the picture of a batch
-TITLE = 0.45  # inches that the title takes at the top of a sheet
-LINE = 0.17  # inches that a line of text takes
+TITLE = 0.45  # inches: height of the title at the top of a sheet
+LINE = 0.17  # inches: height of a line of text
 MARGIN = 0.1  # inches
 
 
@@ -24,9 +25,9 @@ MARGIN = 0.1  # inches
 def confident_mistakes(
     images: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> Figure:
-    """The wrong answers with the highest probabilities, in falling order.
+    """The wrong answers with the highest probabilities, the highest first.
 
-    (N, T, D) pixels 0–255, (N,) labels, (N, C), a name a class.
+    `images` (N, T, D) has pixels 0–255, `actual` (N,) labels, `probabilities` (N, C).
     """
     columns, most = 6, 18
     predicted, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)  # (N,), (N,)
@@ -38,7 +39,7 @@ def confident_mistakes(
     height = _height(images, width)
     step = texts + height + 2 * MARGIN
     lines = max(-(-len(surest) // columns), 1)
-    title = f"The surest of {len(wrong):,} mistakes on {len(actual):,} test images"
+    title = f"The most confident of {len(wrong):,} mistakes on {len(actual):,} test images"
     figure, sheet = _sheet(WIDTH, TITLE + lines * step, title)
     for index, (left, top) in zip(surest, _cells(columns, cell, TITLE, step), strict=False):
         names = classes[actual[index]], classes[predicted[index]]
@@ -54,8 +55,8 @@ def batch(
 ) -> Figure:
     """Training images below their class names, each above its distorted version if there is one.
 
-    (N, T, D) pixels 0–255, N at most BATCH; (N,) labels, a name a class; the distorted ones, or
-    None.
+    `images` (N, T, D) has pixels 0–255, N at most BATCH, and `labels` (N,). `distorted` is of the
+    same shape as `images`, or None.
     """
     kinds = [images] if distorted is None else [images, distorted]
     columns = 12
@@ -64,9 +65,9 @@ def batch(
     height = _height(images, width)
     step = LINE + len(kinds) * (height + MARGIN / 2) + MARGIN
     title = (
-        "The first images of the training set, as the model is given them"
+        "The first images of the training set, as the model gets them"
         if distorted is None
-        else "Images of the training set, and below each how a step of training distorts it"
+        else "Images of the training set, and below each its distorted form in a training step"
     )
     figure, sheet = _sheet(WIDTH, TITLE + -(-len(images) // columns) * step, title)
     for index, (left, top) in zip(
@@ -87,12 +88,12 @@ def belief(
 ) -> Figure:
     """The first image of each class, beside the model's probabilities after each pixel row.
 
-    (N, T, D) pixels 0–255, (N,) labels, (N, T, C), a name a class.
+    `images` (N, T, D) has pixels 0–255, `actual` (N,) labels, `probabilities` (N, T, C).
     """
     found = (np.flatnonzero(actual == label)[:1] for label in range(len(classes)))
     chosen = [int(index) for indices in found for index in indices]
     return _beliefs(
-        "What the model believes after each row, for the first test image of each class",
+        "The model's answer after each row, for the first test image of each class",
         images[chosen],
         actual[chosen],
         probabilities[chosen],
@@ -106,9 +107,9 @@ def belief_of_one(
 ) -> Figure:
     """An unlabelled image, beside the model's probabilities after each pixel row.
 
-    (T, D) pixels 0–255, (T, C), a name a class.
+    `image` (T, D) has pixels 0–255, `probabilities` (T, C).
     """
-    title = f"What the model believes after each row of {name}"
+    title = f"The model's answer after each row of {name}"
     return _beliefs(title, image[None], None, probabilities[None], classes)
 
 
@@ -119,14 +120,14 @@ def _beliefs(
     probabilities: np.ndarray,
     classes: Sequence[str],
 ) -> Figure:
-    """Draw images, two a line, each with its probabilities beside it; `actual` labels, if known."""
+    """Draw images, two on a line, each beside its probabilities. `actual` (N,): labels, or None."""
     across = min(2, len(images))
     lines = -(-len(images) // across)
     cell = WIDTH / 2 if across == 2 else WIDTH * 2 / 3
     upright = short(classes)
     height = 1.3
     step = height + 2 * LINE + MARGIN + (LINE if upright else 0)
-    names = 0 if upright else 0.09 * max(map(len, classes))  # below the last line, turned
+    names = 0 if upright else 0.09 * max(map(len, classes))  # turned, below the last line
     bottom = TITLE + lines * step + names
     figure, sheet = _sheet(cell * across, bottom + 0.85, title)
     for number, (left, top) in zip(
@@ -147,7 +148,7 @@ def _draw_belief(
     probabilities: np.ndarray,
     label: int | None,
     classes: Sequence[str],
-    named: bool,  # whether the class names stand below
+    named: bool,  # whether to write the class names below
 ) -> None:
     """Draw an image and its probabilities (T, C) into `box`: left, top, width, height."""
     left, top, room, height = box
@@ -183,7 +184,7 @@ def _draw_belief(
             weight="bold" if number == label else "normal",
         )
     answer = int(probabilities[-1].argmax())
-    read = f"read as {classes[answer]} ({probabilities[-1, answer]:.0%})"
+    read = f"answer: {classes[answer]} ({probabilities[-1, answer]:.0%})"
     wrong = label is not None and answer != label
     words, color, weight = (f"{read}: wrong", RED, "bold") if wrong else (read, "black", "normal")
     above = top - 0.03
@@ -194,7 +195,7 @@ def _draw_belief(
 
 
 def _draw_scale(sheet: Axes, middle: float, top: float) -> None:
-    """Draw what the shades of a belief mean."""
+    """Draw the scale: which shade stands for which probability."""
     width, height = 3.0, 0.1
     left = middle - width / 2
     shades = np.linspace(0, 1, 256)[None]
@@ -208,7 +209,7 @@ def _draw_scale(sheet: Axes, middle: float, top: float) -> None:
 
 
 def _sheet(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """A figure, and its one Axes: in inches, from the upper left corner."""
+    """A figure and its only Axes, whose coordinates are inches from the upper left corner."""
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("none")
     sheet = figure.add_axes((0, 0, 1, 1))
@@ -228,12 +229,12 @@ def _cells(columns: int, width: float, top: float, height: float) -> Iterator[tu
 
 
 def _ticks(rows: int) -> list[int]:
-    """The rows that are named: the first, the last, and whole tens that have room between them."""
+    """The rows with a number: the first, the last, and multiples of ten that are not too near."""
     return [1, *range(10, rows - 3, 10), rows]
 
 
 def _height(images: np.ndarray, width: float) -> float:
-    """The height of images (N, T, D) that are `width` wide."""
+    """The height of images (N, T, D) that are drawn `width` wide."""
     return width * images.shape[1] / images.shape[2]
 
 
