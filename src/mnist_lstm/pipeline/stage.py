@@ -50,8 +50,8 @@ _at_start: dict[str, object] | None = None  # the stage's inputs, as `begin` fou
 def begin() -> None:
     """Answer --help, refuse wrong arguments and a wrong params.yaml, and note the inputs' state.
 
-    A stage's script calls this before it imports torch. That takes seconds, and a file that is edited
-    in these seconds is not what runs. `run` checks all of it again.
+    A stage's script calls this before it imports torch. The import takes seconds. A file that is
+    edited in these seconds is not the file that runs. `run` checks everything again.
     """
     global _at_start
     script = Path(sys.argv[0])
