@@ -156,6 +156,8 @@ def _show(name: str, training: Path, results: Path) -> None:
 
     try:
         store = open_store(stage.root())
+        for line in store.changes:
+            print(f"MLflow store: {line}")
         project(store, View.read(training, [results]))
         print(f"see the run in MLflow: `make ui` ({printable(store.uri)})")
     except TrackingError as error:

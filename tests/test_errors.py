@@ -4,6 +4,7 @@ What DVC itself says is met in tests/pipeline/test_refusals.py, and what is said
 going on in tests/pipeline/test_kills.py.
 """
 
+import errno
 import http.server
 import importlib
 import os
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -629,6 +630,59 @@ def store_of_another(project: Project) -> str:
         return line
 
 
+def full_artifacts(project: Project) -> str:
+    """The error of a copy from a temporary folder to a full disk, which the kernel makes."""
+    shutil.copy(project.fresh_store, project.folder)
+    there, why = str(project.folder / "mlruns" / "curve.csv"), os.strerror(errno.ENOSPC)
+    with pytest.raises(TrackingError) as error, open_store(project.folder).errors():
+        raise OSError(errno.ENOSPC, why, "/tmp/draft", None, there)
+    assert there in str(error.value)
+    return str(error.value)
+
+
+def store_without_a_table(project: Project) -> str:
+    shutil.copy(project.fresh_store, project.folder)
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        database.execute("DROP TABLE latest_metrics")
+    database.close()
+    return project.store()
+
+
+def store_in_use(project: Project) -> str:
+    shutil.copy(project.fresh_store, project.folder)
+    store, path = open_store(project.folder), project.folder / "mlflow.db"
+    with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(path, timeout=0)) as other:
+        one.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError) as error, store.errors():
+            other.execute("BEGIN EXCLUSIVE")
+    return str(error.value)
+
+
+def put_right(change: Callable[[Path], object]) -> Callable[[Project], str]:
+    """What a command says of the store of a project in which that has happened."""
+
+    def provoke(project: Project) -> str:
+        shutil.copy(project.fresh_store, project.folder)
+        open_store(project.folder)
+        change(project.folder)
+        project.with_history(results=False)
+        assert cli.main(["sync"]) == 0
+        return project.capsys.readouterr().err.rstrip("\n")
+
+    return provoke
+
+
+def delete_the_experiment(folder: Path) -> None:
+    store = open_store(folder)
+    store.client.delete_experiment(store.experiment_id)
+
+
+def move_the_project(folder: Path) -> None:
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        database.execute("UPDATE experiments SET artifact_location = 'file:///elsewhere/mlruns'")
+    database.close()
+
+
 def store_of_another_version(project: Project) -> str:
     with sqlite3.connect(project.folder / "mlflow.db") as database:
         database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
@@ -868,6 +922,18 @@ MET = {
         "http://127.0.0.1:9"
     ),
     f"{STORE}<file>: Permission denied": store_in_a_folder_of_another,
+    f"{STORE}<file>: No space left on device; make room there": full_artifacts,
+    f"{STORE}no such table: <table>; move that file away, and a new one is made": (
+        store_without_a_table
+    ),
+    f"{STORE}database is locked; another process is at work on it, so run this again when it has "
+    "ended": store_in_use,
+    "mnist-lstm <command>: the experiment mnist-lstm was deleted: restored, with its runs": (
+        put_right(delete_the_experiment)
+    ),
+    "mnist-lstm <command>: the project was moved: its artifacts were in <address> before": (
+        put_right(move_the_project)
+    ),
     f"{STORE}file is not a database; move that file away, and a new one is made": (
         lambda p: p.store(b"no database" * 100)
     ),

@@ -12,6 +12,8 @@ from contextlib import suppress
 import pytest
 from samples import PROJECT
 
+from mnist_lstm.pipeline import signals
+
 # says what it is at, then what came of it
 SCRIPT = """
 import os, sys, time
@@ -88,15 +90,21 @@ def test_a_second_signal_does_not_break_into_the_work_of_the_first(
     assert printed.endswith("stopped by Ctrl-C; earlier results are kept: run it again\n")
 
 
-def test_what_is_ignored_stays_ignored() -> None:
-    command = ["nohup", sys.executable, "-c", SCRIPT]
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 0), (signal.SIGINT, 130)])
+def test_what_is_ignored_stays_ignored_but_for_ctrl_c(number: signal.Signals, code: int) -> None:
+    """The first as after nohup, the second as a shell script's background."""
+    ignores = (
+        "import os, signal, sys; signal.signal({}, signal.SIG_IGN); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", ignores.format(int(number)), sys.executable, "-c", SCRIPT]
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
-        printed = printed_after(process, "work", signal.SIGHUP)
-    assert process.returncode == 0
-    assert printed.endswith("never after a signal\n")
+        printed = printed_after(process, "work", number)
+    assert process.returncode == code
+    assert printed.endswith("never after a signal\n") == (code == 0)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +127,27 @@ def test_imports_that_take_long_are_told_of_on_a_terminal(imports: float, told: 
     assert process.returncode == 0
     story = f"imports\n{told}work\nstep\nstep done None\nnever after a signal\n"
     assert printed.decode().replace("\r\n", "\n") == story
+
+
+def test_it_ends_with_the_command_above_dvc() -> None:
+    """The command, which no process started here, is killed; dvc, our parent, is not."""
+    with subprocess.Popen(["sleep", "1000"]) as command:
+        environment = os.environ | {
+            "PYTHONPATH": str(PROJECT / "src"),
+            "DVC_STAGE": "train",
+            signals.COMMAND: str(command.pid),
+        }
+        with subprocess.Popen(
+            [sys.executable, "-c", SCRIPT.replace("0.5", "2")],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "imports\n"
+            command.kill()  # and is not waited for, as a parent that sleeps does not
+            printed = process.stdout.read()
+    assert "stopped since mnist-lstm is gone" in printed
 
 
 def test_it_ends_with_the_dvc_that_started_it() -> None:

@@ -1,7 +1,6 @@
 """The `mnist-lstm` command: parses the command line and calls the subcommand."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +17,8 @@ from mnist_lstm.commands import (
     sync,
     verify,
 )
+from mnist_lstm.pipeline import process
+from mnist_lstm.runs.child import interruptible
 
 COMMANDS = {
     "compare": compare,
@@ -34,6 +35,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand. Returns its exit code: 2 if a `UserError` stopped it."""
+    process.prepare()
     parser = argparse.ArgumentParser(
         prog="mnist-lstm",
         description="List, compare, repeat, share and use the trained models of this project.",
@@ -52,16 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         module.add(command)
         command.set_defaults(run=module.run, name=name)
-    parsed = parser.parse_args(arguments)
+    name = "mnist-lstm"
     try:
-        code: int = parsed.run(parsed)
-        sys.stdout.flush()
+        try:
+            parsed = parser.parse_args(arguments)
+            name += f" {parsed.name}"
+            with interruptible():
+                code: int = parsed.run(parsed)
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"mnist-lstm {parsed.name}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader closed the pipe, as in `mnist-lstm runs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except OSError as error:
+        if error.filename != process.OUTPUT:
+            raise
+        process.discard_output()
+        if isinstance(error, BrokenPipeError):  # who reads it has read enough: `mnist-lstm | head`
+            return 141
+        print(f"{name}: {process.OUTPUT}: {error.strerror}", file=sys.stderr)
+        return 2
     return code

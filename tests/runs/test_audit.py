@@ -4,9 +4,11 @@ import fcntl
 from pathlib import Path
 
 import pytest
+from learners import Learner
 from tracked import ROWS, TIMINGS, about, leave_results
 
-from mnist_lstm.pipeline.result_files import read_run
+from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.pipeline.result_files import Training, read_run
 from mnist_lstm.runs.audit import Disagreement, disagreements
 from mnist_lstm.runs.history import Files, History, Result
 from mnist_lstm.tracking.follower import trainer
@@ -86,6 +88,28 @@ def test_a_run_marked_as_running_that_nothing_trains(
 
     run = TrackedRun(store, about("c" * 32))
     run.log_trainer("another-machine:/its/lock")
+    assert found(store, history, root) == []
+
+
+def test_a_run_marked_as_finished_that_dvc_has_not_recorded(
+    store: Store, history: History, root: Path
+) -> None:
+    """Its trainer was killed before that; the checkpoint, from which it goes on, is still there."""
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    record = about("b" * 32)
+    run = TrackedRun(store, record)
+    run.finish("FINISHED", record, TIMINGS[0]["time"])
+    state = {"step": 1, "seconds": 1.0, "record": Training(record, ROWS, TIMINGS).as_state()}
+    checkpoint = Checkpoint(root / ".checkpoints", "f")
+    with checkpoint.held(lambda _: None):
+        checkpoint.save(*Learner(0).parts, state)
+        (one,) = found(store, history, root)
+        assert one.mend is None  # it is about to be recorded
+    (one,) = found(store, history, root)
+    assert one.lines == ["it is marked as finished, and was stopped before DVC recorded it"]
+    assert one.mend
+    one.mend()
+    assert store.client.get_run(run.id).info.status == "KILLED"
     assert found(store, history, root) == []
 
 

@@ -149,7 +149,7 @@ def test_the_champion_is_what_mlflow_loads_also_where_the_project_was_moved(
     shutil.rmtree(root)
     _artifact_repos_cache.clear()
     moved = open_store(there)
-    assert moved.moved_from == (root / "mlruns").as_uri()
+    assert (root / "mlruns").as_uri() in "".join(moved.changes)
     assert champion(moved) == "b"
     assert_loads(moved, model)
     promote(moved, entrants[2])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
+    from mnist_lstm.tracking.store import Store
 
 RUN = """\
 A RUN is the run's name, its training_id, its id in MLflow, or the name of its DVC experiment. The
@@ -24,6 +25,16 @@ def read_history(root: Path, command: str) -> "History":
     for line in history.unreadable:
         print(f"mnist-lstm {command}: left out: {line}", file=sys.stderr)
     return history
+
+
+def open_store(root: Path, command: str) -> "Store":
+    """MLflow's store of the project; a line on stderr for each thing that was put right in it."""
+    from mnist_lstm.tracking import store  # seconds, with MLflow
+
+    opened = store.open_store(root)
+    for line in opened.changes:
+        print(f"mnist-lstm {command}: {line}", file=sys.stderr)
+    return opened
 
 
 def count(text: str) -> int:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, read_history
+from mnist_lstm.commands import RUN, open_store, read_history
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
@@ -81,9 +81,8 @@ def _promote(arguments: argparse.Namespace) -> int:
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking import registry  # takes seconds: only for a run that can be promoted
     from mnist_lstm.tracking.projection import project
-    from mnist_lstm.tracking.store import open_store
 
-    store = open_store(root)
+    store = open_store(root, "promote")
     champion = registry.champion(store)
     if champion and champion.model_sha256 == entrant.model_sha256:
         print(f"{entrant.name} is already the champion, {_name_of(champion)}")
@@ -137,9 +136,8 @@ def _report(
 def _roll_back(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.tracking import registry
-    from mnist_lstm.tracking.store import open_store
 
-    store = open_store(stage.root())
+    store = open_store(stage.root(), "promote")
     left = registry.champion(store)
     if arguments.dry_run:
         back = registry.former(store)

@@ -3,10 +3,8 @@
 import argparse
 import json
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(line, flush=True)
 
     try:
-        with _signals(), scratch(root, keep=arguments.keep) as place:
+        with scratch(root, keep=arguments.keep) as place:
             now, outcome = _reproduce(then, place, arguments.tolerance, report)
             _print(arguments, then, now, outcome, place.project if arguments.keep else None)
     except KeyboardInterrupt:
@@ -179,18 +177,3 @@ def _fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a fraction from 0 to 1, is {text!r}")
     return value
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP stop the work as Ctrl-C does; ignored signals stay ignored (nohup)."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -25,7 +25,7 @@ DIR/seed-<n>.csv (its curve) as it ends, small files for git, so that the seeds 
 days and machines. A training that is stopped goes on from its checkpoint with the same command.
 
 Exit code: 0 when all seeds are trained, 2 when one did not come to its end or the command is
-wrong, 130 after Ctrl-C."""
+wrong, 130 when it was stopped."""
 
 FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "loss"))
 
@@ -70,10 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
         )
     )
     name = arguments.recipe.stem
-    records = [
-        seeds.seed_record(root, recipe | {"seed": seed}, here, name, arguments.record)
-        for seed in range(arguments.seeds)
-    ]
+    try:
+        records = [
+            seeds.seed_record(root, recipe | {"seed": seed}, here, name, arguments.record)
+            for seed in range(arguments.seeds)
+        ]
+    except KeyboardInterrupt:
+        print("mnist-lstm seeds: stopped; the same command continues from there", file=sys.stderr)
+        return 130
     summaries = {
         " ".join(names): seeds.summary([_figure(record, *names) for record in records])
         for names in FIGURES

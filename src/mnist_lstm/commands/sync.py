@@ -2,7 +2,7 @@
 
 import argparse
 
-from mnist_lstm.commands import read_history
+from mnist_lstm.commands import open_store, read_history
 
 HELP = """\
 Compare every result of this project with its run in MLflow, and add what the run lacks, with the
@@ -22,12 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking.projection import project
-    from mnist_lstm.tracking.store import open_store, printable
+    from mnist_lstm.tracking.store import printable
 
     root = stage.root()
-    store, history = open_store(root), read_history(root, "sync")
-    if store.moved_from:
-        print(f"the project was moved: its artifacts were in {store.moved_from} before")
+    store, history = open_store(root, "sync"), read_history(root, "sync")
     changed = 0
     for result in history.results:
         lines = project(store, view(history, result))

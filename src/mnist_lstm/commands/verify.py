@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from mnist_lstm.commands import read_history
+from mnist_lstm.commands import open_store, read_history
 
 HELP = """\
 Compare every result of this project with its run in MLflow, and every run with the results. List
@@ -26,10 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, print each disagreement and, with --fix, fix it."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import disagreements
-    from mnist_lstm.tracking.store import open_store, printable
+    from mnist_lstm.tracking.store import printable
 
     root = stage.root()
-    store, history = open_store(root), read_history(root, "verify")
+    store, history = open_store(root, "verify"), read_history(root, "verify")
     found = []
     for disagreement in disagreements(store, history, root):
         mended = arguments.fix and disagreement.mend is not None

@@ -18,6 +18,7 @@ from types import FrameType
 import psutil
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
+COMMAND = "MNIST_LSTM_COMMAND"  # a variable: the process id of the command that runs dvc
 PARENT_CHECKED = 0.5  # seconds between two checks
 SILENT = 2.0  # seconds of imports before a line says so
 
@@ -26,8 +27,8 @@ class Interrupted(BaseException):
     """A signal stopped the work. The message says which one, and what is kept."""
 
     def __init__(self, number: int, kept: str) -> None:
-        is_orphan = number == signal.SIGTERM and orphaned()
-        cause = "since dvc is gone" if is_orphan else f"by {NAMES[signal.Signals(number)]}"
+        gone = _gone() if number == signal.SIGTERM else None
+        cause = f"since {gone} is gone" if gone else f"by {NAMES[signal.Signals(number)]}"
         super().__init__(f"stopped {cause}; {kept}")
         self.exit_code = 128 + number  # as shells have it
 
@@ -41,11 +42,13 @@ _imports: threading.Timer | None = None  # prints that imports are under way
 def watch() -> None:
     """Note signals from here on; the end of the `dvc` that started us counts as one.
 
-    Signals that are ignored, after nohup say, stay ignored.
+    So does the end of the command that runs dvc. Signals that are ignored, after nohup say, stay
+    ignored, but for Ctrl-C's: shells let what a script runs in the background ignore it, and then
+    `dvc queue kill` and Ctrl-C would stop dvc alone.
     """
     global _ancestors, _imports
     for number in NAMES:
-        if signal.getsignal(number) != signal.SIG_IGN:
+        if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, _note)
     if "DVC_STAGE" in os.environ:
         _ancestors = _up_to_dvc()
@@ -78,11 +81,26 @@ def deferred() -> Iterator[None]:
 
 
 def orphaned() -> bool:
-    """Whether the `dvc` that started us is gone, or the shell between us."""
+    """Whether the `dvc` that started us is gone, the shell between us, or the command above it."""
+    return _gone() is not None
+
+
+def _gone() -> str | None:
+    """The program that we must not outlive, and that is gone."""
     try:
-        return bool(_ancestors) and _up_from_us(len(_ancestors)) != _ancestors
+        if _ancestors and _up_from_us(len(_ancestors)) != _ancestors:
+            return "dvc"
     except psutil.NoSuchProcess:
-        return True
+        return "dvc"
+    command = os.environ.get(COMMAND)
+    return "mnist-lstm" if command and not _is_alive(int(command)) else None
+
+
+def _is_alive(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import argparse
 import ast
 import errno
 import inspect
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ import mnist_lstm
 from mnist_lstm import UserError, dvc_cache, git
 from mnist_lstm.dvc_cache import DvcCache
 from mnist_lstm.files import sha256, write_atomically
-from mnist_lstm.pipeline import signals
+from mnist_lstm.pipeline import process, signals
 from mnist_lstm.pipeline.params import load, values_of
 from mnist_lstm.pipeline.signals import Interrupted
 
@@ -54,6 +53,7 @@ def begin() -> None:
     edited in these seconds is not the file that runs. `run` checks everything again.
     """
     global _at_start
+    process.prepare()
     script = Path(sys.argv[0])
     _paths(script, script.stem)
     with _errors_in_one_line(script.stem):
@@ -75,8 +75,7 @@ def run(work: Callable[..., None]) -> None:
     """
     name, script = work.__name__, Path(inspect.getfile(work))
     paths = _paths(script, name)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # by default, a pipe gets blocks of 8 KiB
-        sys.stdout.reconfigure(line_buffering=True)
+    process.prepare()
     with _errors_in_one_line(name), signals.immediate():
         _refuse_foreign_code(script.parent)
         before = _at_start or inputs(name)
@@ -97,6 +96,8 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
             sys.exit(error.exit_code)
         if not isinstance(error, UserError | OSError):
             raise
+        if isinstance(error, OSError) and error.filename == process.OUTPUT:
+            process.discard_output()
         sys.exit(f"{name}: {_one_line(error)}{lost}")
 
 
@@ -211,6 +212,8 @@ def _one_line(error: Exception) -> str:
         return " ".join(str(error).split())
     # a failed write names no file; the files that a stage writes are all in the project's folder
     where = Path(error.filename or Path.cwd())
+    if error.filename == process.OUTPUT:
+        return f"{where}: {error.strerror}; run again with another"
     if error.errno in DISK_FULL:
         return f"{where}: {error.strerror}; make room there and run again"
     if error.errno in READ_ONLY:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mnist_lstm.runs.history import History, Result, is_held
+from mnist_lstm.runs.history import History, Result, is_held, unfinished
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.projection import (
     TRAINER,
@@ -80,9 +80,18 @@ def _of_run(store: Store, run: StoredRun, root: Path) -> Iterator[Disagreement]:
     if run.info.status == "RUNNING" and not _is_at_work(run, root):
         line = "it is marked as running, and nothing trains it"
         yield Disagreement(name, training_id, [line], partial(mark_killed, store, run))
+    elif run.info.status == "FINISHED" and training_id in _stopped(root):
+        line = "it is marked as finished, and was stopped before DVC recorded it"
+        yield Disagreement(name, training_id, [line], partial(mark_killed, store, run))
     elif run.info.status == "FINISHED":
         line = "no result here has its model"
         yield Disagreement(name, training_id, [line], None)
+
+
+def _stopped(root: Path) -> set[str]:
+    """The ids of the trainings that no process is at work on, and `evaluate` has not met."""
+    trainings = unfinished(root / ".checkpoints")
+    return {each.record.training_id for each in trainings if not each.at_work}
 
 
 def _is_at_work(run: StoredRun, root: Path) -> bool:

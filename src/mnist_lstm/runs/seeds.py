@@ -8,8 +8,9 @@ import hashlib
 import json
 import math
 import os
-import subprocess
+import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,16 @@ from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256
 from mnist_lstm.pipeline.result_files import read_json, write_json
 from mnist_lstm.runs import history, resolve
+from mnist_lstm.runs.child import run_dvc
 
 # fields of run.json that a record has too
 ABOUT = (
     *("name", "training_id", "started", "ended", "commit", "dirty"),
     *("device", "precision", "threads", "versions", "model_sha256"),
 )
+# what dvc says where another one is at work; for the first, it waits itself
+BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+PAUSE = 5.0  # seconds until it is asked again
 CODE = (
     "src",
     "dvc.yaml",
@@ -134,16 +139,19 @@ def _is_there(root: Path, experiment: str) -> bool:
 
 
 def _dvc(root: Path, *arguments: str) -> int:
-    """Run dvc with all its output on stderr, since stdout is for our own. Returns its exit code."""
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=root,
-        env=os.environ | {"PATH": programs},
-        stdout=2,  # standard error
-    )
-    try:
-        return process.wait()
-    except KeyboardInterrupt:  # dvc gets the signal too; wait until it has ended
-        process.wait()
-        raise
+    """Run dvc with all its output on stderr, since stdout is for our own. Returns its exit code.
+
+    If another dvc is at work here, this waits for its end.
+    """
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    while True:
+        code, lines = run_dvc(
+            *("--wait-for-lock", *arguments), folder=root, environment=os.environ, report=report
+        )
+        if not code or not any(map(BUSY.search, lines)):
+            return code
+        report("another dvc is at work here; waiting for its end")
+        time.sleep(PAUSE)

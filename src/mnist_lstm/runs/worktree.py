@@ -7,9 +7,6 @@ worktree and `cache` a separate DVC cache. A process holds `lock` while it works
 import fcntl
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +20,7 @@ from mnist_lstm.dvc_cache import DvcCache, Files
 from mnist_lstm.git import GitError
 from mnist_lstm.pipeline.params import value_at, with_values
 from mnist_lstm.pipeline.result_files import RunRecord
+from mnist_lstm.runs.child import run_dvc, undisturbed
 
 PREFIX = "mnist-lstm-reproduce-"
 CONFIG = (
@@ -101,30 +99,14 @@ class Scratch:
         With `has_data`, fetch is left out. `report` is called with each line of the output. Every
         process is ended before this method returns or raises.
         """
-        arguments = ["repro", "--force", *(["--downstream", "preprocess"] if has_data else [])]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", *arguments],
-            cwd=self.project,
-            env=self._environment(threads),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # only this process gets Ctrl-C, and passes it on
+        return run_dvc(
+            *("repro", "--force", *(["--downstream", "preprocess"] if has_data else [])),
+            folder=self.project,
+            environment=self._environment(threads),
+            report=report,
             # if this process is killed, dvc still holds the lock, so that nobody removes its folder
-            pass_fds=[self._lock.fileno()],
+            open_files=[self._lock.fileno()],
         )
-        lines = []
-        try:
-            assert process.stdout
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                report(lines[-1])
-        except BaseException:
-            with _undisturbed():
-                _end(process)
-            raise
-        return process.wait(), lines
 
     def _content(self, cache: DvcCache, path: str, md5: str) -> bytes | None:
         """The content with this MD5, from DVC's cache or the workspace; None if neither has it."""
@@ -140,7 +122,6 @@ class Scratch:
         if mirror and "://" not in mirror:  # a relative path starts at the project's folder
             kept["MNIST_MIRROR"] = str((self.root / Path(mirror).expanduser()).resolve())
         return kept | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}",
             "DVC_ROOT": str(self.project),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.project / 'mlflow.db'}",
             "OMP_NUM_THREADS": str(threads),
@@ -162,7 +143,7 @@ def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
         try:
             yield Scratch(root, folder, lock)
         finally:
-            with _undisturbed():
+            with undisturbed():
                 if keep:
                     (folder / "lock").unlink()  # without a lock, later calls keep the folder
                 else:
@@ -224,24 +205,3 @@ def _remove(root: Path, folder: Path) -> None:
     if folder / "code" in _worktrees(root):
         git.git(root, "worktree", "remove", "--force", "--force", str(folder / "code"))
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    """End dvc and its stage as Ctrl-C does. Kill them if that takes more than 20 seconds."""
-    for number, seconds in ((signal.SIGINT, 20), (signal.SIGKILL, 20)):
-        if process.poll() is None:
-            try:
-                os.killpg(process.pid, number)
-                process.communicate(timeout=seconds)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C while the block cleans up after an earlier one."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

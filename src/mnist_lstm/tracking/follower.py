@@ -25,7 +25,8 @@ class Follower:
     def __init__(self, root: Path, about: RunRecord, report: Callable[[str], None]) -> None:
         """Start to log a training to the MLflow store of the project in `root`.
 
-        The thread calls `report` at most once, with one line.
+        The thread calls `report` with a line for the first failure, and for each thing that was put
+        right in the store.
         """
         self._root, self._about, self._report = root, about, report
         self._has_failed = False
@@ -68,7 +69,10 @@ class Follower:
             end, rows = self._end, list(self._rows)
             try:
                 if run is None:
-                    run = TrackedRun(open_store(self._root), self._about)
+                    store = open_store(self._root)
+                    for line in store.changes:
+                        self._report(f"MLflow store: {line}")
+                    run = TrackedRun(store, self._about)
                     run.log_trainer(trainer(self._root, self._about.fingerprint))
                 if rows:
                     run.log_rows(*zip(*rows, strict=True))

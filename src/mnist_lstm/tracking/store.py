@@ -1,17 +1,20 @@
 """The project's MLflow store: where it is, how it is opened or created, and its errors."""
 
+import errno
 import fcntl
 import os
 import re
 import sqlite3
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import mlflow
 from alembic.util import CommandError
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,6 +28,10 @@ ADDRESSES = (
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
+# SQLite's codes for which the database is sound, and the place is not: SQLITE_PERM, _READONLY,
+# _IOERR, _FULL and _CANTOPEN
+NO_PLACE = (3, 8, 10, 13, 14)
+IN_USE = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 
 
 class TrackingError(UserError):
@@ -33,13 +40,16 @@ class TrackingError(UserError):
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow store and the experiment in it that holds this project's runs."""
+    """An MLflow store and the experiment in it that holds this project's runs.
+
+    `changes` says what was put right when it was opened, a sentence each.
+    """
 
     uri: str
     lock: Path | None  # for `one_process`; None for a server
     client: mlflow.MlflowClient
     experiment_id: str
-    moved_from: str | None = None  # the artifacts' folder before the project was moved
+    changes: Sequence[str] = ()
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -50,7 +60,7 @@ class Store:
 
 def uri_of(root: Path) -> str:
     """The address of a project's store: MLFLOW_TRACKING_URI, else mlflow.db in its folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _uri_of_file(root.resolve() / "mlflow.db")
 
 
 def is_server(uri: str) -> bool:
@@ -66,8 +76,8 @@ def printable(uri: str) -> str:
 def open_store(root: Path) -> Store:
     """Open the store of the project in `root`; store and experiment are created where missing.
 
-    Where the project's folder was moved or copied, the artifacts' addresses are corrected. Raises
-    TrackingError where the store does not open.
+    Where the project's folder was moved or copied, the artifacts' addresses are corrected; where
+    the experiment was deleted, it is restored. Raises TrackingError where the store does not open.
     """
     uri, artifacts = uri_of(root), (root.resolve() / "mlruns").as_uri()
     lock = None if is_server(uri) else root / ".mlflow.lock"
@@ -75,21 +85,16 @@ def open_store(root: Path) -> Store:
         if database := _database(uri):
             _open_or_make(database)
         client = mlflow.MlflowClient(uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            try:
-                number = client.create_experiment(EXPERIMENT, artifacts if lock else None)
-            except MlflowException:  # another process has created it meanwhile
-                experiment = client.get_experiment_by_name(EXPERIMENT)
-                if experiment is None:
-                    raise
-                number = experiment.experiment_id
-            return Store(uri, lock, client, number)
-        if database == root.resolve() / "mlflow.db" and experiment.artifact_location != artifacts:
-            _readdress(database, experiment.artifact_location, artifacts)
-            moved_from = experiment.artifact_location
-            return Store(uri, lock, client, experiment.experiment_id, moved_from)
-        return Store(uri, lock, client, experiment.experiment_id)
+        experiment = _experiment(client, artifacts if lock else None)
+        changes = []
+        if experiment.lifecycle_stage == LifecycleStage.DELETED:
+            client.restore_experiment(experiment.experiment_id)
+            changes.append(f"the experiment {EXPERIMENT} was deleted: restored, with its runs")
+        before = experiment.artifact_location
+        if database == root.resolve() / "mlflow.db" and before != artifacts:
+            _readdress(database, before, artifacts)
+            changes.append(f"the project was moved: its artifacts were in {before} before")
+        return Store(uri, lock, client, experiment.experiment_id, changes)
 
 
 @contextmanager
@@ -107,10 +112,34 @@ def one_process(path: Path | None) -> Iterator[None]:
         yield
 
 
+def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experiment:
+    """The project's experiment, also one that was deleted; created where it is missing."""
+    if experiment := client.get_experiment_by_name(EXPERIMENT):
+        return experiment
+    try:
+        return client.get_experiment(client.create_experiment(EXPERIMENT, artifacts))
+    except MlflowException:  # another process has created it meanwhile
+        if experiment := client.get_experiment_by_name(EXPERIMENT):
+            return experiment
+        raise
+
+
 def _database(uri: str) -> Path | None:
     """The file of an SQLite store; None for another store."""
     scheme, _, path = uri.partition(":///")
-    return Path(path).absolute() if scheme == "sqlite" and path and "?" not in path else None
+    if scheme.split("+")[0] != "sqlite" or not path or "?" in path:
+        return None
+    return Path(unquote(path)).absolute()
+
+
+def _uri_of_file(database: Path) -> str:
+    """The address of an SQLite store.
+
+    With the driver in it where characters are escaped: from the shorter form, MLflow takes a folder
+    as it is written there, and makes it.
+    """
+    path = re.sub("[%?#]", lambda found: quote(found[0]), str(database))
+    return f"{'sqlite' if path == str(database) else 'sqlite+pysqlite'}:///{path}"
 
 
 def _open_or_make(database: Path) -> None:
@@ -125,8 +154,9 @@ def _open_or_make(database: Path) -> None:
             opened.execute("PRAGMA schema_version")
         return
     draft = database.with_name(f".{database.name}.draft")
-    draft.unlink(missing_ok=True)  # of a process that was killed
-    mlflow.MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
+    for end in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
+        draft.with_name(f"{draft.name}{end}").unlink(missing_ok=True)
+    mlflow.MlflowClient(_uri_of_file(draft)).search_experiments(max_results=1)
     draft.replace(database)
 
 
@@ -162,12 +192,18 @@ def _why(error: BaseException, uri: str) -> str:
     while below := inner.__cause__ or inner.__context__:
         inner = below
     if isinstance(inner, OSError):
-        where = f"{inner.filename}: " if inner.filename else ""
+        path = inner.filename2 or inner.filename  # of a copy, the second is where it was to be
+        where = f"{path}: " if path else ""
         hint = "; see that the server is up and its address right" if uri.startswith("http") else ""
+        if inner.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "; make room there"
         return f"{where}{inner.strerror or inner}{hint}"
-    if isinstance(inner, sqlite3.OperationalError):
-        return f"{inner}; see that the disk has room and that you may write there"
     if isinstance(inner, sqlite3.Error):
+        code = (getattr(inner, "sqlite_errorcode", None) or 0) & 0xFF
+        if code in NO_PLACE:
+            return f"{inner}; see that the disk has room and that you may write there"
+        if code in IN_USE:
+            return f"{inner}; another process is at work on it, so run this again when it has ended"
         return f"{inner}; move that file away, and a new one is made"
     if isinstance(error, CommandError):
         return f"another version of MLflow made it ({error}); move it away, and a new one is made"

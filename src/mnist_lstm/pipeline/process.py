@@ -1,0 +1,57 @@
+"""What a process may lack is made good before it works: an output, and a name of its user."""
+
+import getpass
+import io
+import os
+import sys
+from typing import Any
+
+OUTPUT = "standard output"  # how its errors name it
+
+
+def prepare() -> None:
+    """Let output take any character and name itself in errors, and give the user a name.
+
+    An output that is closed is taken for one that nobody reads. DVC and MLflow ask for the user's
+    name, which a user id in a container need not have.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            _discard(number)
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    if (stdout := sys.__stdout__) and stdout is sys.stdout:
+        stdout.flush()
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Output(1, "w", closefd=False)),
+            encoding=stdout.encoding,
+            errors="backslashreplace",
+            line_buffering=True,  # else a pipe gets nothing before 8 KiB
+        )
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # the second from Python 3.13 on
+        os.environ["LOGNAME"] = f"uid_{os.getuid()}"
+
+
+def discard_output() -> None:
+    """Let what is still to be written go nowhere, after the output has failed."""
+    _discard(sys.stdout.fileno())
+
+
+def _discard(number: int) -> None:
+    opened = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(opened, number)
+    if opened != number:
+        os.close(opened)
+    os.set_inheritable(number, True)
+
+
+class _Output(io.FileIO):
+    """A file whose errors name it; those of the system say only what happened."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            error.filename = OUTPUT
+            raise

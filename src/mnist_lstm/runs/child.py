@@ -1,0 +1,106 @@
+"""Run dvc as a command's child: it ends with the command, however that ends.
+
+A signal to the command ends dvc and its stage first. Where the command is killed, the stage ends
+itself, since it is told the command's process id (pipeline/signals), and dvc does when it fails.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mnist_lstm.pipeline.signals import COMMAND
+
+PATIENCE = 60  # seconds in which a child can save a checkpoint and clean up, then it is killed
+
+
+def run_dvc(
+    *arguments: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    report: Callable[[str], object],
+    open_files: Sequence[int] = (),
+) -> tuple[int, list[str]]:
+    """Run dvc in a folder; returns its exit code and the lines of its output.
+
+    `report` is called with each line as it comes. The child has the `open_files` too.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env={**environment, "PATH": path, COMMAND: str(os.getpid())},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on
+        pass_fds=open_files,
+    )
+    lines = []
+    try:
+        assert process.stdout
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            report(lines[-1])
+        return process.wait(), lines
+    except BaseException:
+        with undisturbed():
+            _end(process)
+        raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt in the block, as Ctrl-C does.
+
+    The two stay ignored where they were, after nohup say. Ctrl-C does not: shells let what a script
+    runs in the background ignore it, and its children would inherit that.
+    """
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN or number == signal.SIGINT:
+            signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore signals to stop while cleaning up is under way."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _STOPPING}
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _stop(*_: object) -> None:
+    for number in _STOPPING:  # a second signal must not interrupt the cleaning up after the first
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _restore(handlers: Mapping[signal.Signals, object]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End dvc and its stage as Ctrl-C does; kill them where that takes long."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, number)
+                process.communicate(timeout=PATIENCE)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue

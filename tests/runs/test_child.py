@@ -1,0 +1,79 @@
+"""A child that ends with its command. The real dvc is met in tests/pipeline."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from samples import PROJECT
+
+COMMAND = """
+import os, sys
+from pathlib import Path
+from mnist_lstm.runs.child import interruptible, run_dvc
+try:
+    with interruptible():
+        print(run_dvc("repro", folder=Path(), environment=os.environ, report=print))
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+# in the place of dvc: says that it is there, and what it is told
+DVC = """
+import os, sys, time
+try:
+    print("at work", os.environ["MNIST_LSTM_COMMAND"], flush=True)
+    time.sleep({})
+except KeyboardInterrupt:
+    open("told", "w").write("Ctrl-C")
+    time.sleep(0.5)
+    open("told", "a").write(", done")
+    sys.exit(1)
+print("at the end")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dvc").mkdir()
+    (tmp_path / "dvc" / "__init__.py").touch()
+    return tmp_path
+
+
+def command(folder: Path, seconds: float, before: str = "") -> "subprocess.Popen[str]":
+    (folder / "dvc" / "__main__.py").write_text(DVC.format(seconds))
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{before}{COMMAND}"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(PROJECT / "src"), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_its_lines_are_reported_and_returned(folder: Path) -> None:
+    with command(folder, 0) as process:
+        printed, _ = process.communicate()
+    said = [f"at work {process.pid}", "at the end"]
+    assert printed.splitlines() == [*said, f"(0, {said})"]
+
+
+IGNORES = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+
+
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGHUP, ""), (signal.SIGINT, IGNORES)],
+)
+def test_it_cleans_up_before_the_command_ends(
+    folder: Path, number: signal.Signals, before: str
+) -> None:
+    with command(folder, 1000, before) as process:
+        assert process.stdout
+        assert process.stdout.readline() == f"at work {process.pid}\n"
+        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)  # does not break into it
+        assert process.stdout.read() == "stopped\n"
+        assert (folder / "told").read_text() == "Ctrl-C, done"
+    assert process.returncode == 0
