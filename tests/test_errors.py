@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from mnist_lstm.pipeline.result_files import (
     write_rows,
 )
 from mnist_lstm.pipeline.timing import now
+from mnist_lstm.runs import resolve
 from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.resolve import find
 from mnist_lstm.tracking import registry
@@ -464,6 +466,28 @@ def made_again(**told: object) -> Callable[[Project], str]:
         write_json(path, read_json(path) | {"commit": head.stdout.decode().strip()} | told)
         assert cli.main(["reproduce", "drawn"]) == 2
         return project.capsys.readouterr().err.rstrip("\n")
+
+    return provoke
+
+
+PATCH = (
+    "diff --git a/new b/new\nnew file mode 100644\n--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+1\n"
+)
+
+
+def patch_of_the_store(answer: str = "") -> Callable[[Project], str]:
+    """What `reproduce` says of a patch that MLflow alone has, after that answer at a terminal."""
+
+    def provoke(project: Project) -> str:
+        found = resolve.find_results
+        project.monkeypatch.setattr(
+            resolve, "find_results", lambda *of: replace(found(*of), from_store=True)
+        )
+        for stream in (typed := StringIO(answer), sys.stderr):
+            project.monkeypatch.setattr(stream, "isatty", lambda: bool(answer), raising=False)
+        project.monkeypatch.setattr(sys, "stdin", typed)
+        *_, last = made_again(patch=PATCH)(project).splitlines()
+        return last.removeprefix("Run it? (yes, no, or diff to read it) ")
 
     return provoke
 
@@ -994,6 +1018,13 @@ MET = {
     "commit <commit>: <reason>": made_again(patch="no patch"),
     "mnist-lstm reproduce: <run> is a run in MLflow, but has no run.json there nor here: it did "
     "not finish, or was never evaluated": made_again_from_the_store("dra", "a" * 32),
+    "mnist-lstm reproduce: <run>: its patch runs only if somebody at a terminal agrees, or with "
+    "--trust-patch; read it first: `patch` in train/run.json of this run in MLflow": (
+        patch_of_the_store()
+    ),
+    "mnist-lstm reproduce: <run>: nobody agreed to its patch, so nothing ran": (
+        patch_of_the_store("no\n")
+    ),
     "mnist-lstm report: <file>: no such file; `dvc repro` makes it": commanded_to("report"),
     "mnist-lstm <command>: <file>: <reason>; name another file with --out": (
         page_that_cannot_be_written

@@ -1,10 +1,19 @@
 """The parameters of a run; what runs in a scratch worktree: tests/pipeline/test_reproduce.py."""
 
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 
+import pytest
 from samples import FINISHED
 
-from mnist_lstm.runs.worktree import params
+from mnist_lstm import cli
+from mnist_lstm.runs import resolve
+from mnist_lstm.runs.reproduction import RunResults
+from mnist_lstm.runs.worktree import Scratch, params
 
 THERE = {
     "seed": 1,
@@ -44,3 +53,78 @@ def test_a_device_is_only_changed_where_auto_may_choose_another() -> None:
 
 def test_a_commit_without_parameters_gets_the_runs() -> None:
     assert params({}, RECORD, {"evaluate.batch_size": 7})["evaluate"] == {"batch_size": 7}
+
+
+EVIL = """diff --git a/src/evil.py b/src/evil.py
+new file mode 100644
+--- /dev/null
++++ b/src/evil.py
+@@ -0,0 +1,2 @@
++print("\x1b[2J evil")
++print("\udcff")
+"""
+Reproduce = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def reproduce(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Reproduce:
+    """Make a run with a patch again; returns its exit code, 3 where the patch ran, and stderr.
+
+    The project is in a folder of the repository, and `typed` is what is typed at a terminal.
+    """
+    project = tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    (project / "dvc.yaml").touch()
+    for arguments in (
+        ("init", "--quiet"),
+        ("add", "."),
+        ("-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "one"),
+    ):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(Scratch, "restore_data", lambda *_: False)
+
+    def ran(place: Scratch, *_: object, **__: object) -> tuple[int, Sequence[str]]:
+        assert (place.folder / "code" / "src" / "evil.py").is_file()
+        return 1, ["no pipeline here"]
+
+    monkeypatch.setattr(Scratch, "run", ran)
+
+    def call(*options: str, typed: str = "", from_store: bool = True) -> tuple[int, str]:
+        record = replace(FINISHED, commit="HEAD", patch=EVIL)
+        then = RunResults(record, from_store=from_store)
+        monkeypatch.setattr(resolve, "find_results", lambda *_: then)
+        for stream in (stdin := StringIO(typed), sys.stderr):
+            monkeypatch.setattr(stream, "isatty", lambda: bool(typed), raising=False)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        code = cli.main(["reproduce", "drawn", *options])
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def test_a_patch_that_the_store_alone_has_is_not_run_unasked(reproduce: Reproduce) -> None:
+    code, said = reproduce()
+    assert code == 2
+    # the whole patch, though the project is in another folder
+    assert "\n2\t0\tsrc/evil.py\n create mode 100644 src/evil.py\n" in said
+    assert "or with --trust-patch" in said
+
+
+def test_it_is_run_where_somebody_agrees(reproduce: Reproduce) -> None:
+    assert reproduce("--trust-patch")[0] == 3
+    assert reproduce(typed="yes\n")[0] == 3
+    for answer in ("no\n", "\n", "yep\n"):
+        assert reproduce(typed=answer)[0] == 2
+
+
+def test_it_can_be_read_first_and_the_terminal_does_not_obey_it(reproduce: Reproduce) -> None:
+    code, said = reproduce(typed="diff\nno\n")
+    assert code == 2
+    assert '+print("\\x1b[2J evil")\n+print("\\udcff")\n' in said
+
+
+def test_a_run_of_the_own_results_is_made_again_unasked(reproduce: Reproduce) -> None:
+    assert reproduce(from_store=False) == (3, "")

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_lstm import UserError
 from mnist_lstm.commands import RUN
 from mnist_lstm.runs.reproduction import TOLERANCE
 
 if TYPE_CHECKING:
+    from mnist_lstm.pipeline.result_files import RunRecord
     from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults
     from mnist_lstm.runs.worktree import Scratch
 
@@ -23,14 +25,15 @@ then, and nothing here changes. It takes as long as the run did. Packages are th
 installed now; where their versions, the device or the data are not those of the run, it says so.
 
 It takes the repository and the run's record: from its results or, where they are gone, from its
-files in MLflow. Raw data comes from DVC's cache or data/raw, else fetch gets it from a mirror.
+files in MLflow. A patch that only MLflow has is shown first, and runs only if you say so. Raw data
+comes from DVC's cache or data/raw, else fetch gets it from a mirror.
 
 {RUN}
 
 Exit code: 0 when the weights are the same, bit for bit; 1 when they are not, but the accuracies on
 validation and on test images each differ by no more than the tolerance; 3 when these differ by
-more, the data is another, or the pipeline failed; 2 when the run is not known or cannot be
-restored; 130 when it was stopped."""
+more, the data is another, or the pipeline failed; 2 when the run is not known, cannot be restored,
+or has a patch that you do not trust; 130 when it was stopped."""
 
 # advice of stages and dvc that does not hold in a worktree that will be removed
 ADVICE = re.compile(
@@ -50,6 +53,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=TOLERANCE,
         help=f"of the images, by which accuracies may differ where the weights do; {TOLERANCE} "
         "unless given: five seeds of the reference recipe lie that close",
+    )
+    parser.add_argument(
+        "--trust-patch",
+        action="store_true",
+        help="run the patch of a run that only MLflow has, without being asked: docs/runs.md",
     )
     parser.add_argument(
         "--keep", action="store_true", help="leave the scratch worktree, and say where it is"
@@ -74,6 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         with scratch(root, keep=arguments.keep) as place:
+            place.check_out(then.record)
+            if then.from_store and then.record.patch:
+                _warn_of_patch(then.record, place.changes(then.record))
+                if not arguments.trust_patch:
+                    _ask(then.record)
             now, outcome = _reproduce(then, place, arguments.tolerance, report)
             _print(arguments, then, now, outcome, place.project if arguments.keep else None)
     except KeyboardInterrupt:
@@ -86,12 +99,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _reproduce(
     then: "RunResults", place: "Scratch", tolerance: float, report: Callable[[str], object]
 ) -> tuple["RunResults | None", "ReproductionOutcome"]:
-    """Make the run again; returns its results, None where it failed, and the outcome."""
+    """Make the run again from its commit, which is checked out.
+
+    Returns its results, None where it failed, and the outcome.
+    """
     from mnist_lstm.pipeline.result_files import read_json, read_run
     from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults, compare
 
     record = then.record
-    place.restore_code(record)
+    place.apply(record)
     place.restore_params(record, then.evaluation_params)
     has_data = place.restore_data(record)
     patched = ", with its patch" if record.patch else ""
@@ -106,6 +122,42 @@ def _reproduce(
         read_run(results / "train" / "run.json"), read_json(results / "evaluate" / "metrics.json")
     )
     return now, compare(then, now, tolerance)
+
+
+def _warn_of_patch(record: "RunRecord", changes: Sequence[str]) -> None:
+    print(
+        f"{record.name} is in MLflow alone, with a patch: code of whoever wrote it there, which "
+        "will run as you. It changes, by lines added and removed:",
+        *changes,
+        sep="\n",
+        file=sys.stderr,
+    )
+
+
+def _ask(record: "RunRecord") -> None:
+    """Raise UserError unless somebody at a terminal says that the patch may run."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UserError(
+            f"{record.name}: its patch runs only if somebody at a terminal agrees, or with "
+            "--trust-patch; read it first: `patch` in train/run.json of this run in MLflow"
+        )
+    while True:
+        print("Run it? (yes, no, or diff to read it) ", end="", file=sys.stderr, flush=True)
+        match sys.stdin.readline().strip().lower():
+            case "y" | "yes":
+                return
+            case "d" | "diff":
+                print(_visible(record.patch), file=sys.stderr)
+            case _:
+                raise UserError(f"{record.name}: nobody agreed to its patch, so nothing ran")
+
+
+def _visible(text: str) -> str:
+    """Text whose control characters a terminal shows instead of obeying them."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+        for character in text
+    )
 
 
 def _failure(lines: Sequence[str]) -> str:

@@ -15,11 +15,15 @@ CIRCUMSTANCES = ("device", "precision", "threads")
 
 @dataclass(frozen=True)
 class RunResults:
-    """A training's run.json, and the metrics.json and parameters of its latest evaluation."""
+    """A training's run.json, and the metrics.json and parameters of its latest evaluation.
+
+    `from_store`: all of it was read from MLflow, where others may write.
+    """
 
     record: FinishedRecord
     metrics: Mapping[str, Any] = field(default_factory=dict)
     evaluation_params: Mapping[str, Any] = field(default_factory=dict)
+    from_store: bool = False
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,7 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
         parse_run(record, f"{name} in MLflow: {paths[0]}"),
         parse_json(metrics, f"{name} in MLflow: {paths[1]}") if metrics else {},
         parse_evaluation(evaluation, f"{name} in MLflow: {paths[2]}").params if evaluation else {},
+        from_store=True,
     )
 
 

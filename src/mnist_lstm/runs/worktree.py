@@ -38,8 +38,8 @@ class Scratch:
         below = os.fsdecode(git.git(root, "rev-parse", "--show-prefix")).rstrip("\n")
         self.project = folder / "code" / below
 
-    def restore_code(self, record: RunRecord) -> None:
-        """Check out the run's commit and apply its patch. Raises UserError if that fails."""
+    def check_out(self, record: RunRecord) -> None:
+        """Check out the run's commit. Raises UserError if it is not here."""
         commit = record.commit
         if not commit:
             raise UserError(f"{record.name} was made outside of git, so its code was not recorded")
@@ -48,21 +48,38 @@ class Scratch:
                 f"{record.name} was made from commit {commit}, which is not in this repository; "
                 f"`git fetch REMOTE {commit}` gets it from a repository that has it"
             )
-        worktree = self.folder / "code"
-        git.git(self.root, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
+        worktree = str(self.folder / "code")
+        git.git(self.root, "worktree", "add", "--quiet", "--detach", worktree, commit)
+
+    def changes(self, record: RunRecord) -> list[str]:
+        """What the run's patch would change there: lines added and removed by file, and new modes.
+
+        The names are whole, and git has quoted what a terminal would obey. Raises as `apply` does.
+        """
+        return self._apply(record, "--numstat", "--summary").decode().splitlines()
+
+    def apply(self, record: RunRecord) -> None:
+        """Apply the run's patch, if it has one. Raises UserError if it does not apply."""
         if record.patch:
-            try:
-                git.git(worktree, "apply", "--whitespace=nowarn", input=record.patch_bytes)
-            except GitError as error:
-                raise UserError(
-                    f"{record.name} was made from changed code, and its patch does not apply to "
-                    f"commit {commit[:10]}: {error}"
-                ) from None
+            self._apply(record)
         # without dvc.lock, dvc takes no earlier result: the worktree's code makes all of them
         (self.project / "dvc.lock").unlink(missing_ok=True)
         local = self.project / ".dvc" / "config.local"
         local.parent.mkdir(exist_ok=True)
         local.write_text(CONFIG.format(self.folder))
+
+    def _apply(self, record: RunRecord, *options: str) -> bytes:
+        try:
+            return git.git(
+                self.folder / "code",
+                *("apply", "--whitespace=nowarn", *options),
+                input=record.patch_bytes,
+            )
+        except GitError as error:
+            raise UserError(
+                f"{record.name} was made from changed code, and its patch does not apply to "
+                f"commit {(record.commit or '')[:10]}: {error}"
+            ) from None
 
     def restore_params(self, record: RunRecord, evaluation_params: Mapping[str, Any]) -> None:
         """Write params.yaml: the run's values, and the commit's for keys that the run lacks."""
