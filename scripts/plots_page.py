@@ -21,10 +21,15 @@ INSIDE = re.compile(
     "vega|d3-|topojson|delaunator|robust-pred|internmap|fast-json-patch|json-stringify|semver|tslib"
 )
 HERE = Path(__file__).parent.parent / ".dvc" / "plots"
+# DVC writes scripts into the page, and Vega makes functions of text: the policy lets both run, and
+# nothing load from elsewhere. Pictures lie beside the page; Vega saves a chart as data: or blob:.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none';
+  script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline';
+  img-src 'self' file: data: blob:; base-uri 'none'; form-action 'none'">
 {refresh_tag}
 <title>Plots</title>
 <!-- made by scripts/plots_page.py; the scripts' licences are in LICENSES.txt beside it -->

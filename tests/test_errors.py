@@ -908,7 +908,13 @@ MET = {
     f"{OWN}not UTF-8 text (<reason> at byte <number>)": own(CLASSES=b"\xff\xfe"),
     f"{OWN}line <number> must have the name of a class, is empty": own(CLASSES=b"cat\n\ndog\n"),
     f"{OWN}line <number> must have a new name, is that of line <number>": own(CLASSES=b"a\na\n"),
+    f"{OWN}line <number> must be of printable characters other than < and >, has U+<code>": (
+        own(CLASSES=b"cat\ndog\t.\n")
+    ),
     f"{OWN}must name 2 to 256 classes, one a line, names <number>": own(CLASSES=b"cat\n"),
+    f"{OWN}must name 2 to 256 classes, one a line, has over <number> bytes": (
+        own(CLASSES=b"x" * 100_000)
+    ),
     f"{OWN}no such file, with .gz or without; a data set of one's own is four files of IDX: "
     f"{SEE}": own_without(datasets.TEST_LABELS),
     f"{OWN}is there with .gz and without; keep one of them": own_twice,

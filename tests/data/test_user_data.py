@@ -68,6 +68,34 @@ def write(name: str, content: str | bytes | np.ndarray) -> Callable[[Path], None
     return change
 
 
+def class_names(own: Path, text: str) -> tuple[str, ...]:
+    (own / CLASSES).write_bytes(text.encode())
+    return read(own).classes
+
+
+def test_lines_end_as_windows_and_old_editors_end_them(own):
+    for text in ("a b\r\nγάτα\r\n🐈\r\n", "a b\rγάτα\r🐈", "a b \nγάτα\n\t🐈\n"):
+        assert class_names(own, text) == ("a b", "γάτα", "🐈")
+
+
+OBEYED = "<>\0\t\v\f\x1b\x1c\x7f\x85\xad\u2028\u2029\u202e\ufeff\U000e0041"
+
+
+@pytest.mark.parametrize("character", OBEYED)
+def test_no_class_name_has_what_a_terminal_or_a_page_obeys(own, character):
+    for name in (f"d{character}g", f"dog{character}."):
+        with pytest.raises(UserError, match=rf"line 2 .* has U\+{ord(character):04X}$"):
+            class_names(own, f"cat\n{name}\nT-shirt/top\n")
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "/dev/urandom"])
+def test_a_link_to_what_never_ends_is_no_file(own, file):
+    (own / CLASSES).unlink()
+    (own / CLASSES).symlink_to(file)
+    with pytest.raises(UserError, match="no such file"):
+        read(own)
+
+
 def test_a_mark_of_utf8_is_no_part_of_a_name(own):
     (own / CLASSES).write_text("cat\ndog\nT-shirt/top\n", encoding="utf-8-sig")
     assert read(own).classes == ("cat", "dog", "T-shirt/top")

@@ -19,7 +19,7 @@ def reproduce(
     assert done.returncode == code, printed
     assert nothing_is_left(workspace)
     assert (workspace.git("status", "--porcelain"), made_here(workspace)) == (before, stores)
-    told: dict[str, Any] = json.loads(printed)
+    told: dict[str, Any] = json.loads(printed[printed.index("{\n") :])  # stderr comes before it
     return told
 
 

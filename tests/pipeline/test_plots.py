@@ -6,7 +6,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
-from browser import WATCH, asked_for, needs_chromium, opened
+from browser import OUTSIDE, WATCH, asked_for, needs_chromium, opened
+from samples import PROJECT
 from workspace import Workspace
 
 PICTURES = {"batch", "belief", "confusion", "curve", "mistakes", "reading"}
@@ -74,3 +75,31 @@ def test_the_page_draws_its_charts_with_the_network_off(page: Path) -> None:
     assert drawn.count("symbol") == 1  # the classes
     assert drawn.count("rect") == drawn.count("text") == 1  # the confusion's cells
     assert all(address.startswith("file://") for address in asked_for(done.stdout))
+    (widths,) = re.findall(r'widths="(.*?)"', done.stdout)
+    *pictures, outside = map(int, widths.split())
+    assert (len(pictures), min(pictures) > 0, outside) == (len(PICTURES), True, 0)
+
+
+# and it tells what was refused
+ATTACK = f"""
+<script>
+const refused = [];
+document.addEventListener("securitypolicyviolation", (event) => {{
+  refused.push(event.effectiveDirective);
+  document.body.setAttribute("refused", refused.sort().join(" "));
+}});
+</script>
+<script src="{OUTSIDE}"></script><link rel="stylesheet" href="{OUTSIDE}"><img src="{OUTSIDE}">
+<iframe src="{OUTSIDE}"></iframe><object data="{OUTSIDE}"></object>
+<script>fetch("{OUTSIDE}").catch(() => 0);</script>
+"""
+
+
+@needs_chromium
+def test_what_gets_into_the_page_reaches_nothing_outside(tmp_path: Path) -> None:
+    template = (PROJECT / ".dvc" / "plots" / "page.html").read_text()
+    page = template.replace("{refresh_tag}", "").replace("{plot_divs}", ATTACK)
+    done = opened(page, tmp_path / "page.html")
+    (refused,) = re.findall(r'<body refused="(.*?)"', done.stdout)
+    kinds = "connect-src frame-src img-src object-src script-src-elem style-src-elem"
+    assert refused == kinds

@@ -1,9 +1,11 @@
 """The user's own data set: a folder with four files of IDX and `classes.txt`.
 
 The files have the names in `datasets.FILES`, without `.gz` if they are not compressed. classes.txt
-has one class name a line, in the order of the labels.
+has one class name a line, in the order of the labels. Names are shown in terminals and become part
+of HTML pages, DVC's among them: they are of printable characters, without `<` and `>`.
 """
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from mnist_lstm.data.datasets import (
     Dataset,
 )
 from mnist_lstm.data.idx import encode, read_pair
+
+LONGEST = 64 * 1024  # bytes of classes.txt, 256 for each class
 
 
 def read(folder: Path) -> Dataset:
@@ -50,21 +54,34 @@ def read(folder: Path) -> Dataset:
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    try:
-        # "-sig": Windows marks UTF-8 at its start, which is no part of the first name
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except FileNotFoundError:
+    if not path.is_file():  # a device would never end
         raise UserError(
             f"{path}: no such file; it has the name of each class in a line, in the order of the "
             "labels: docs/datasets.md"
-        ) from None
+        )
+    with path.open("rb") as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise UserError(
+            f"{path}: must name 2 to 256 classes, one a line, has over {LONGEST:,} bytes"
+        )
+    try:
+        # "-sig": Windows marks UTF-8 at its start, which is no part of the first name
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    # not splitlines(), for which U+2028 and some control characters end a line too
+    names = [line.strip(" \t\n") for line in StringIO(text, newline=None)]
     if not 2 <= len(names) <= 256:
         raise UserError(f"{path}: must name 2 to 256 classes, one a line, names {len(names)}")
     for number, name in enumerate(names, start=1):
         if not name:
             raise UserError(f"{path}: line {number} must have the name of a class, is empty")
+        if unfit := [each for each in name if not each.isprintable() or each in "<>"]:
+            raise UserError(
+                f"{path}: line {number} must be of printable characters other than < and >, has "
+                f"U+{ord(unfit[0]):04X}"
+            )
         if (first := names.index(name) + 1) != number:
             raise UserError(f"{path}: line {number} must have a new name, is that of line {first}")
     return tuple(names)
