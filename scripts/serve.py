@@ -1,6 +1,7 @@
 """Serve the champion on this machine alone, until Ctrl-C. Run: make serve (PORT=5001)"""
 
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -9,6 +10,12 @@ HOST = "127.0.0.1"
 
 
 def main(port: str) -> None:
+    hosts = os.environ.get("SERVE_HOSTS", "").split()
+    if wrong := [host for host in hosts if not re.fullmatch(r"(\*\.)?[\w.-]+", host)]:
+        sys.exit(
+            "make serve: SERVE_HOSTS must be names of hosts such as digits.example.org, with "
+            f"spaces between them, has {wrong[0]!r}"
+        )
     try:
         socket.create_server((HOST, int(port))).close()
     except (OSError, OverflowError, ValueError):
@@ -39,8 +46,8 @@ def main(port: str) -> None:
         # as `mlflow models serve --env-manager local` names it to its server, which this one wraps
         "__pyfunc_model_path__": found.uri,
     }
-    server = [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", port, "--no-access-log"]
-    os.execv(sys.executable, [*server, "mnist_lstm.serving.app:app"])
+    server = [sys.executable, "-m", "mnist_lstm.serving.app", HOST, port, *hosts]
+    os.execv(sys.executable, server)
 
 
 if __name__ == "__main__":

@@ -614,6 +614,11 @@ def served(project: Project) -> str:
     return made(project, "serve", port=0)
 
 
+def served_under_a_wrong_name(project: Project) -> str:
+    project.monkeypatch.setenv("SERVE_HOSTS", "digits.example.org:5001")
+    return made(project, "serve", port=0)
+
+
 def page_that_cannot_be_written(project: Project) -> str:
     folder = project.folder / "results" / "evaluate"
     metrics = {split: {"accuracy": 1.0, "loss": 0.1} for split in ("validation", "test")}
@@ -1110,6 +1115,8 @@ MET = {
     "make serve: cannot use port <number>; take another: make serve PORT=5002": partial(
         port_in_use, target="serve"
     ),
+    "make serve: SERVE_HOSTS must be names of hosts such as digits.example.org, with spaces "
+    "between them, has <text>": served_under_a_wrong_name,
 }
 
 

@@ -6,33 +6,69 @@ that the environment names, as MLflow's own `models serve` hands it to its serve
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from fastapi import Request, Response
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
-from mnist_lstm.serving.request import Unacceptable, check
+from mnist_lstm.serving.patience import PatientProtocol
+from mnist_lstm.serving.request import Unacceptable, check, most_bytes
 from mnist_lstm.tracking.scoring_server import image_size, scoring_app
 
-app = scoring_app()
-ROWS, PIXELS = image_size()
+OWN_HOSTS = ("127.0.0.1", "localhost")
+OPTIONS: dict[str, Any] = {"http": PatientProtocol, "ws": "none", "access_log": False}  # uvicorn's
 
 
-@app.middleware("http")
-async def refuse_what_is_no_image(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """Answer 415 or 400 with a reason, in the form of MLflow's own errors, or hand on."""
-    if request.url.path == "/invocations" and request.method == "POST":
+def guarded(server: FastAPI, rows: int, pixels: int, hosts: Sequence[str]) -> FastAPI:
+    """Let MLflow's server be asked for images of `rows` rows of `pixels` pixels only.
+
+    `hosts` are names by which it may be asked, beside those of this machine. Its page /docs goes,
+    which loads scripts from elsewhere.
+    """
+    server.router.routes[:] = [route for route in server.routes if isinstance(route, APIRoute)]
+    server.max_body_size = most_bytes(rows, pixels)
+
+    @server.middleware("http")
+    async def refuse_what_is_no_image(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        """Answer 415 or 400 with a reason, in the form of MLflow's own errors, or hand on."""
+        if request.method != "POST":  # whatever its path: /invocations%0A is /invocations too
+            return await call_next(request)
         given = request.headers.get("content-type", "")
         if given.partition(";")[0].strip().lower() != "application/json":
             return _refusal(415, f"the Content-Type must be application/json, is {given or 'none'}")
         try:
-            await asyncio.to_thread(check, await request.body(), ROWS, PIXELS)
+            await asyncio.to_thread(check, await request.body(), rows, pixels)
         except Unacceptable as error:
             return _refusal(400, str(error))
-    return await call_next(request)
+        except ClientDisconnect:
+            logging.getLogger("uvicorn.error").warning("A request broke off before its end.")
+            return Response()  # to nobody
+        return await call_next(request)
+
+    server.add_middleware(
+        TrustedHostMiddleware, allowed_hosts=[*OWN_HOSTS, *hosts], www_redirect=False
+    )
+    return server
 
 
 def _refusal(status: int, message: str) -> Response:
     content = {"error_code": "BAD_REQUEST", "message": message}
-    return Response(json.dumps(content, ensure_ascii=False), status, media_type="application/json")
+    # in ASCII: the message may quote half a surrogate pair, which UTF-8 cannot encode
+    return Response(json.dumps(content), status, media_type="application/json")
+
+
+def main(host: str, port: str, *hosts: str) -> None:
+    server = guarded(scoring_app(), *image_size(), hosts)
+    uvicorn.run(server, host=host, port=int(port), **OPTIONS)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

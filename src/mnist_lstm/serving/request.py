@@ -10,6 +10,12 @@ TAKES = "whole numbers from 0 to 255"
 LARGEST = 10_000  # images at once: 10,000 of MNIST's take some seconds
 
 
+def most_bytes(rows: int, pixels: int) -> int:
+    """What LARGEST images take as JSON, at most: as Python writes it, on one line."""
+    row = pixels * len("255, ") + len(", ")  # brackets are as long as the last comma and space
+    return LARGEST * (rows * row + len(", ")) + len('{"inputs": []}')
+
+
 class Unacceptable(Exception):
     """The body is no batch of images; the message says why and what it must be."""
 

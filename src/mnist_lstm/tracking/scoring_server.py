@@ -4,13 +4,14 @@ import os
 
 from fastapi import FastAPI
 from mlflow.models import Model
-from mlflow.pyfunc.scoring_server.app import app
 
 MODEL_URI = "__pyfunc_model_path__"  # the variable that tells MLflow's server which model to serve
 
 
 def scoring_app() -> FastAPI:
     """MLflow's server as a FastAPI application."""
+    from mlflow.pyfunc.scoring_server.app import app  # loads the model
+
     server: FastAPI = app
     return server
 
