@@ -82,7 +82,7 @@ def test_variants_are_compared_and_the_best_is_promoted_used_and_made_again(
     for path in (project.folder / "results").rglob("*.*"):
         path.unlink()
     said = tour.command("predict", str(tmp_path / "pictures"), code=2)
-    assert f"the champion, version {tour.champion.number}, has weights that are not here" in said
+    assert f"the weights of the champion, version {tour.champion.number}, are not here" in said
     make_the_changed_one_again(tour, dirty)
     shutil.rmtree(project.folder / "data" / "raw")  # which is then fetched again
     make_the_best_one_again(tour, best, temporary)
@@ -124,7 +124,7 @@ def read_pictures(tour: Tour, ours: Classifier, folder: Path) -> None:
     seen = torch.stack([torch.from_numpy(read(Path(one["file"]), form)) for one in answers])
     assert_same([list(one["probabilities"].values()) for one in answers], ours, seen)
     said = tour.command("predict", str(folder / "0.png"))
-    assert f"model: the champion, version 1: that of {tour.champion.entrant.name}" in said
+    assert f"model: the champion, version 1, of {tour.champion.entrant.name}" in said
 
 
 def images(tour: Tour) -> Tensor:
