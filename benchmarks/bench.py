@@ -1,7 +1,8 @@
-"""This project beside what people would use instead, in one run on one machine. Run: make bench
+"""Measure this project and its alternatives in one run on one machine. Run: make bench
 
-Each contender is a process of its own, measured in rounds, one after another, so that a machine
-that is slower for a while is slower for all of them. Images are random: for timing, any will do.
+Each contender runs in its own process. The contenders take turns in several rounds, so that a
+machine that is slower for a while slows all of them. Images are random: the time does not depend
+on them.
 """
 
 import argparse
@@ -26,7 +27,7 @@ LATEST = PROJECT / ".bench"
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: a file of contenders/, and what it is asked for."""
+    """A row of the table: a file of contenders/ and what it is to measure."""
 
     name: str
     contender: str
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def measure(*, quick: bool, device: str, alone: bool, rounds: int | None) -> dict[str, Any]:
-    """Everything there is to measure, or the contenders alone, as the JSON has it."""
+    """Measure everything, or only the contenders. Returns the content of the JSON file."""
     work, usual = size(quick=quick, device=device)
     rounds = rounds or usual
     say(f"{'about 4' if quick else 'about 15'} minutes on two cores, without a download")
@@ -128,7 +129,7 @@ def measure(*, quick: bool, device: str, alone: bool, rounds: int | None) -> dic
 
 
 def _others(work: Work, *, quick: bool) -> dict[str, Any]:
-    """How time grows with sizes, and what the pipeline around a training costs."""
+    """Measure how time grows with sizes, and what the pipeline costs apart from the training."""
     grown = [row | {"summary": summary([row["round"]])} for row in growth.measure(work, say)]
     try:
         steps, times = (50, 1) if quick else (200, 5)
@@ -140,7 +141,7 @@ def _others(work: Work, *, quick: bool) -> dict[str, Any]:
 
 
 def size(*, quick: bool, device: str) -> tuple[Work, int]:
-    """What each process is to do, and how many rounds of them there are."""
+    """The work of each process, and the number of rounds."""
     threads = machine.threads()
     if device == "cuda":
         work = Work(50, 3, 100, evaluations=3, evaluated=10_000, threads=threads, device=device)
@@ -151,7 +152,7 @@ def size(*, quick: bool, device: str) -> tuple[Work, int]:
 
 
 def not_here(entry: Entry, device: str, missing: str) -> str:
-    """Why an entry cannot be measured; nothing where it can."""
+    """Why an entry cannot be measured here; empty if it can."""
     if entry.library == "tensorflow":
         return "on a processor alone" if device != "cpu" else missing
     if entry.precision == "bfloat16" and device == "cpu" and not machine.multiplies_bfloat16():
@@ -160,7 +161,7 @@ def not_here(entry: Entry, device: str, missing: str) -> str:
 
 
 def format_answer(answer: Mapping[str, Any]) -> str:
-    """An answer in one line."""
+    """Format the result of a process as one line."""
     found = summary([answer])
     if "skipped" in found:
         return str(found["skipped"])
@@ -168,7 +169,7 @@ def format_answer(answer: Mapping[str, Any]) -> str:
 
 
 def commit() -> str:
-    """The project's, and whether something differs from it."""
+    """The project's commit, and whether the files differ from it."""
     if not git.is_repository(PROJECT):
         return "unknown"
     described = git.git(PROJECT, "describe", "--always", "--dirty", "--exclude=*")
@@ -176,8 +177,8 @@ def commit() -> str:
 
 
 def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
-    """Keep JSON and figure: in .bench/, or, for the record, where git has them, with the page."""
-    # from here on, since a process's peak memory is at least its parent's when it starts
+    """Write JSON and figure into .bench/; for the record, into git's folders, with the page."""
+    # imported only now: a process's peak memory is at least that of its parent at its start
     from benchmarks.figure import whole_jobs
     from mnist_lstm.views.figures import save
 
@@ -200,7 +201,7 @@ def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
 
 
 def say(line: str) -> None:
-    """What it is at, while it is at it."""
+    """Print what is being measured."""
     print(f"bench: {line}", flush=True)
 
 

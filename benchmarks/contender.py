@@ -1,7 +1,7 @@
-"""What each contender of the benchmark is given and answers: a process that prints one JSON line.
+"""The work and the answer of a contender of the benchmark: a process that prints one JSON line.
 
-Run by bench.py, in whichever environment has the contender's library, so that nothing but numpy is
-needed here: python -m benchmarks.contenders.NAME WORK, with WORK as JSON.
+bench.py runs it in the environment that has the contender's library, so this file needs only numpy:
+python -m benchmarks.contenders.NAME WORK, with WORK as JSON.
 """
 
 import json
@@ -20,15 +20,16 @@ LEARNING_RATE = 0.001
 
 
 class Skipped(Exception):
-    """This contender does not compete here; the message is the reason, for the table."""
+    """This contender cannot be measured here. The message is the reason, for the table."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done: the sizes of the reference recipe, unless growth is measured.
+    """The work of a contender: the sizes of the reference recipe, unless growth is measured.
 
-    A contender trains `warm_up` steps unmeasured, then `blocks` times `steps`. It evaluates
-    `evaluated` of the test images `blocks` times; the seconds are scaled up to all of them.
+    A contender trains `warm_up` steps that are not measured, then `blocks` times `steps` steps. It
+    evaluates `evaluated` of the test images `blocks` times; the seconds are scaled up to all test
+    images.
     """
 
     warm_up: int
@@ -51,9 +52,9 @@ class Work:
 
 
 class Contender(ABC):
-    """A model that can be trained a few steps and evaluated; its set-up is not measured.
+    """A model that can be trained for a few steps and evaluated. Its set-up is not measured.
 
-    `beside` is how many images an evaluation reads besides those to test with.
+    `beside` is the number of images that an evaluation reads in addition to the test images.
     """
 
     beside = 0
@@ -67,25 +68,25 @@ class Contender(ABC):
 
     @abstractmethod
     def answer(self, images: int) -> None:
-        """Find the accuracy on the first so many test images."""
+        """Compute the accuracy on this many test images, the first ones."""
 
     @abstractmethod
     def about(self) -> dict[str, str]:
-        """The versions of what it computes with, and on what."""
+        """The versions of its libraries, and what it computes on."""
 
     def wait(self) -> None:  # noqa: B027
-        """Return when all that was started has been computed."""
+        """Wait until everything that was started has been computed."""
 
     def validate(self) -> float | None:
-        """Seconds that the validation figure adds to an evaluation; None where there is none."""
+        """Seconds that the validation images add to an evaluation; None if there are none."""
         return None
 
     def memory(self) -> int | None:
-        """The peak of the GPU's memory in bytes; None on a processor."""
+        """The peak of the GPU's memory in bytes; None on a CPU."""
         return None
 
     def train(self, steps: int) -> float:
-        """The seconds that so many steps took, a step."""
+        """Seconds per step, measured over this many steps."""
         self.wait()
         start = time.perf_counter()
         for _ in range(steps):
@@ -94,7 +95,7 @@ class Contender(ABC):
         return (time.perf_counter() - start) / steps
 
     def evaluate(self, images: int) -> float:
-        """The seconds that an evaluation on so many test images took."""
+        """Seconds of an evaluation on this many test images."""
         self.wait()
         start = time.perf_counter()
         self.answer(images)
@@ -103,7 +104,7 @@ class Contender(ABC):
 
 
 def run(kind: type[Contender]) -> None:
-    """Do the work that the command line names, and print what was measured."""
+    """Do the work that the command line describes, and print the measurements."""
     work = Work(**json.loads(sys.argv[1]))
     try:
         print(json.dumps(measure(kind, work)))
@@ -112,7 +113,7 @@ def run(kind: type[Contender]) -> None:
 
 
 def measure(kind: type[Contender], work: Work) -> dict[str, Any]:
-    """Seconds a step (one figure a block), an evaluation on all test images, and peak memory."""
+    """Seconds per step (one value for each block), seconds of an evaluation, and peak memory."""
     contender = kind(work)
     contender.train(work.warm_up)
     steps = [contender.train(work.steps) for _ in range(work.blocks)]
@@ -130,13 +131,13 @@ def measure(kind: type[Contender], work: Work) -> dict[str, Any]:
 
 
 def drawn(images: int, work: Work, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random pixels 0–255 (N, T, D) and labels (N,), both uint8: for timing, any image will do."""
+    """Random pixels 0–255 (N, T, D) and labels (N,), both uint8."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (images, work.rows, work.pixels), dtype=np.uint8)
     return pixels, random.integers(0, CLASSES, images, dtype=np.uint8)
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had."""
+    """The peak memory of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -1,4 +1,4 @@
-"""TensorFlow and both Keras in an environment of the benchmark's own, .venv-bench."""
+"""An environment with TensorFlow, Keras and tf_keras for the benchmark: .venv-bench."""
 
 import subprocess
 import sys
@@ -8,15 +8,15 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = PROJECT / ".venv-bench"
 LOCK = PROJECT / "benchmarks" / "requirements.lock"
-MADE_FROM = FOLDER / "made-from"  # written last: without it, an install was interrupted
+MADE_FROM = FOLDER / "made-from"  # written last; if it is missing, an installation was interrupted
 
 
 class Unavailable(Exception):
-    """It could not be made; the message says why, in one line."""
+    """The environment could not be made. The message says why, in one line."""
 
 
 def python() -> Path:
-    """Its interpreter, after it has been made or brought up to date, which is said first.
+    """Make or update the environment, after printing so, and return its interpreter.
 
     Raises Unavailable.
     """

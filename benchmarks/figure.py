@@ -1,4 +1,4 @@
-"""The benchmark's figure: the whole job of each contender, beside the floor of its precision."""
+"""Draw the benchmark's figure: the whole job of each contender beside the floor."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from mnist_lstm.views.figures import BLUE, ORANGE, STYLE, WIDTH
 
 
 def whole_jobs(results: Mapping[str, Any]) -> Figure:
-    """A bar a contender that was measured, in the table's order, its two parts in two colours."""
+    """One bar for each measured contender, in the table's order, with its two parts coloured."""
     shown = [found for found in results["contenders"] if "job" in found["summary"]]
     below = floors(results["contenders"])
     with style.context(["default", STYLE]):

@@ -1,4 +1,4 @@
-"""How time and memory grow: steps, hidden size, rows and images, each doubled in turn."""
+"""Measure how time and memory grow when steps, hidden size, rows or images are doubled."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,7 +9,7 @@ from benchmarks.process import measured
 
 
 def doubled(work: Work) -> Mapping[str, Work]:
-    """The work as it is, and with each of the four doubled."""
+    """The work as it is, and the work with each of the four sizes doubled."""
     return {
         "as it is": work,
         "steps × 2": replace(work, blocks=2 * work.blocks),
@@ -26,7 +26,7 @@ def doubled(work: Work) -> Mapping[str, Work]:
 
 
 def measure(work: Work, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """This project's own loop on each, every one in its own process."""
+    """Measure this project's loop on each work, each in its own process."""
     rows = []
     for name, sized in doubled(work).items():
         say(f"growth: {name}")

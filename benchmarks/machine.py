@@ -1,4 +1,4 @@
-"""The machine that was measured on, in words; what its processor can do."""
+"""Describe the machine of the benchmark and what its processor can do."""
 
 import os
 import platform
@@ -11,17 +11,17 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def threads() -> int:
-    """What each contender computes with: OMP_NUM_THREADS, or all cores that it may use."""
+    """The number of threads of each contender: OMP_NUM_THREADS, or all cores that it may use."""
     return int(os.environ.get("OMP_NUM_THREADS") or cores())
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """Its name, as the system has it."""
+    """The processor's name as the system reports it."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string")
     found = re.search(r"(?m)^model name\s*: (.+)$", _cpuinfo())
@@ -29,12 +29,12 @@ def processor() -> str:
 
 
 def memory_gigabytes() -> float:
-    """Of the whole machine."""
+    """The memory of the whole machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for it; others emulate it, slower than float32."""
+    """Whether the processor has instructions for bfloat16; others emulate it, which is slower."""
     if sys.platform == "darwin":
         return _sysctl("hw.optional.arm.FEAT_BF16") == "1"
     words = set(_cpuinfo().split())
@@ -42,7 +42,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def describe() -> str:
-    """`AMD EPYC (x86_64), 2 cores, 24 GB of memory, Linux`, say."""
+    """Describe the machine: `AMD EPYC (x86_64), 2 cores, 24 GB of memory, Linux`."""
     return (
         f"{processor()} ({platform.machine()}), {cores()} cores, "
         f"{memory_gigabytes():.0f} GB of memory, {platform.system()}"

@@ -1,4 +1,4 @@
-"""What the pipeline costs beside training and evaluation proper, in a temporary clone."""
+"""Measure what the pipeline costs apart from training and evaluation, in a temporary clone."""
 
 import csv
 import os
@@ -19,11 +19,11 @@ NOT_THE_USERS = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME")
 
 
 def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds of `make repro` beyond its two computations, of one with nothing to do, of start-ups.
+    """Seconds of `make repro` without its two computations, of runs with nothing to do, of starts.
 
-    The data set is MNIST where MNIST_MIRROR says where it is, else the digits of scikit-learn; a
-    few `steps` are trained, whose time is taken off. What can be repeated is, so many `times`, and
-    the median counts. Raises CalledProcessError.
+    The data set is MNIST if MNIST_MIRROR is set, otherwise the digits of scikit-learn. A few
+    `steps` are trained, and their time is subtracted. What can be repeated is measured `times`
+    times, and the result is the median. Raises CalledProcessError.
     """
     own = {name: value for name, value in environment(threads).items() if name not in NOT_THE_USERS}
     own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"

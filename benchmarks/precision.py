@@ -1,9 +1,9 @@
-"""Does a faster precision cost accuracy? Five seeds of the reference recipe in each, on one device.
+"""Does a faster precision cost accuracy? Five seeds of the reference recipe in each precision.
 
 Run: dvc repro preprocess && python -m benchmarks.precision [DEVICE [PRECISION …]]
 
-Trains by the product's own learner and loop, without DVC and MLflow around them, and writes
-benchmarks/precision-DEVICE.csv, a row an evaluation, after each training. Prints the table of
+Trains with the project's own learner and loop, without DVC and MLflow. After each training, it
+writes benchmarks/precision-DEVICE.csv, one row for each evaluation. Prints the table of
 docs/benchmark.md.
 """
 
@@ -26,7 +26,7 @@ from mnist_lstm.pipeline.result_files import row
 
 PROJECT = Path(__file__).parent.parent
 SEEDS = range(5)
-LAST = 10  # evaluations that a training is judged by: a single one is luck
+LAST = 10  # evaluations whose mean is compared: a single one depends on luck
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def curve(seed: int, computes_in: str, where: torch.device) -> Iterator[dict[str, object]]:
-    """The evaluations of a training, with the seconds that it had taken."""
+    """The evaluations of a training, each with the seconds that the training had taken."""
     recipe = params.load(PROJECT / "params.yaml")
     folder = PROJECT / "data" / "sequences"
     data = {split: Sequences.load(folder / f"{split}.safetensors").to(where) for split in SPLITS}
@@ -82,7 +82,7 @@ def curve(seed: int, computes_in: str, where: torch.device) -> Iterator[dict[str
 
 
 def summary(rows: list[dict[str, object]]) -> str:
-    """The table: the mean of the last test accuracies of each seed, and over the seeds."""
+    """The table: the mean of the last test accuracies of each seed, and the mean over the seeds."""
     lines = [
         f"| precision | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean | a training |",
         "|---" * (len(SEEDS) + 3) + "|",

@@ -1,7 +1,8 @@
-"""How many MNIST test images `mnist-lstm predict` reads right, as PNGs and altered.
+"""Measure the accuracy of `mnist-lstm predict` on MNIST test images as PNG files, also altered.
 
-Run: python benchmarks/predict.py [--model FILE] [--images N]   (without --model: the champion, else
-the workspace's). The images are those of MNIST_MIRROR where it names a folder, else of data/raw.
+Run: python benchmarks/predict.py [--model FILE] [--images N]   (without --model: the champion,
+otherwise the workspace's model). The images come from MNIST_MIRROR if it names a folder, otherwise
+from data/raw.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def main() -> None:
     images, labels = read_pair(data / TEST_IMAGES, data / TEST_LABELS, 10)
     images, labels = images[: arguments.images], labels[: arguments.images]
     named = ["--model", str(arguments.model.absolute())] if arguments.model else []
-    print(f"| {len(images):,} test images | read right | seconds |\n|---|---|---|")
+    print(f"| {len(images):,} test images | accuracy | seconds |\n|---|---|---|")
     for name, alter in ALTERED.items():
         with tempfile.TemporaryDirectory() as folder:
             for index, image in enumerate(images):
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def predicted(folder: str, named: list[str]) -> list[str]:
-    """The classes of a folder's pictures, in the order of their names."""
+    """The predicted classes of a folder's pictures, in the order of their names."""
     program = str(Path(sys.executable).with_name("mnist-lstm"))
     command = [program, "predict", folder, "--json", *named]
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
@@ -69,7 +70,7 @@ def enlarged(method: Image.Resampling) -> Callable[[Pixels, int], Image.Image]:
 
 
 def shifted(image: Pixels, index: int) -> Image.Image:
-    """Moved by up to SHIFT pixels each way, as far as nothing of it leaves the picture."""
+    """Shift the image by up to SHIFT pixels each way, but never so far that ink is cut off."""
     shifts = []
     for axis, draw in enumerate(np.random.default_rng(index).integers(-SHIFT, SHIFT + 1, 2)):
         inked = np.flatnonzero(image.any(axis=1 - axis))

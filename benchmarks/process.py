@@ -1,4 +1,4 @@
-"""A contender's process: started, waited for, and its one JSON line read."""
+"""Start a contender's process, wait for it, and read the JSON line that it prints."""
 
 import json
 import os
@@ -17,7 +17,7 @@ MINUTES = 15  # a process that takes longer has failed
 def measured(
     contender: str, work: Work, python: str | os.PathLike[str] = sys.executable
 ) -> dict[str, Any]:
-    """What a file of contenders/ measured, or `{"skipped": reason}`, also where it failed."""
+    """The measurements of a file of contenders/, or `{"skipped": reason}` if there are none."""
     command = [str(python), "-m", f"benchmarks.contenders.{contender}", json.dumps(asdict(work))]
     try:
         done = subprocess.run(
@@ -39,7 +39,7 @@ def measured(
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The user's own, with the same number of threads for every library."""
+    """The user's environment variables, with the same number of threads for every library."""
     own = {
         name: value
         for name, value in os.environ.items()

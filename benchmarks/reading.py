@@ -1,4 +1,4 @@
-"""The seconds that the evaluate stage computes in a project's folder: the answers after each row.
+"""Measure the seconds in which the evaluate stage computes the answers after each row.
 
 Run by pipeline.py: python -m benchmarks.reading FOLDER
 """
@@ -15,7 +15,7 @@ from mnist_lstm.pipeline.params import load
 
 
 def seconds(project: Path) -> float:
-    """Of all validation and test images, with the model that was trained there."""
+    """Seconds for all validation and test images, with the model that was trained there."""
     params = load(project / "params.yaml")
     where = device.choose(params.train.device)
     model = RowLSTM.load(project / "results" / "train" / "model.safetensors").to(where)

@@ -1,8 +1,8 @@
 """Does it do what the published script did? Five seeds of the reference recipe, as DVC experiments.
 
-Run: python benchmarks/reproduction.py   (a training each, minutes on two cores; what was trained on
-this commit is not trained again). Writes benchmarks/reproduction.csv, a row an evaluation, and
-prints the README's table.
+Run: python benchmarks/reproduction.py   (five trainings of some minutes on two cores; experiments
+that this commit already has are not trained again). Writes benchmarks/reproduction.csv, one row for
+each evaluation, and prints the README's table.
 """
 
 import csv
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def curve(seed: int) -> list[Row]:
-    """The curve.csv of a seed, from its experiment, which is run where there is none."""
+    """The curve.csv of a seed, from its experiment. If there is none, it is run."""
     root = HERE.parent
     recipe = params.flatten(params.load(root / "params.yaml").model_dump())
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +35,7 @@ def curve(seed: int) -> list[Row]:
 
 
 def table() -> str:
-    """The README's table, from the two files of curves: percent of the test images."""
+    """The README's table, from the two files of curves: test accuracies in percent."""
     with PUBLISHED.open() as file:
         published = [float(row["test_accuracy"]) for row in csv.DictReader(file)]
     with CURVES.open() as file:

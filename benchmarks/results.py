@@ -1,15 +1,15 @@
-"""The benchmark's JSON: what was measured, and the medians that table and figure show."""
+"""The benchmark's JSON: the measurements, and the medians that table and figure show."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 STEPS, EVALUATIONS = 2_000, 40  # the whole job of the reference recipe
-DISTURBED = 1.5  # blocks of steps on an idle machine are closer to each other than this factor
+DISTURBED = 1.5  # on an idle machine, the times of two blocks differ by less than this factor
 
 
 def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Medians over all rounds of seconds; the highest memory; `{"skipped": reason}` for none."""
+    """The medians of seconds over all rounds and the highest memory, or `{"skipped": reason}`."""
     found = [answer for answer in rounds if "skipped" not in answer]
     if len(found) < len(rounds) or not found:
         return {"skipped": next(answer["skipped"] for answer in rounds if "skipped" in answer)}
@@ -30,7 +30,7 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def unsteady(rounds: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """The fastest and slowest step, where they are so far apart that something disturbed them."""
+    """The fastest and slowest step if they differ so much that other work disturbed them."""
     steps = [seconds for answer in rounds for seconds in answer.get("step", [])]
     if not steps or max(steps) < DISTURBED * min(steps):
         return None
@@ -57,7 +57,7 @@ def fastest_here(contenders: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def versions(contenders: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Of everything that was computed with, as the contenders told."""
+    """The versions of all libraries, as the contenders reported them."""
     told: dict[str, str] = {}
     for contender in contenders:
         for answer in contender["rounds"]:

@@ -1,4 +1,4 @@
-"""The benchmark's results as markdown, and their place in docs/benchmark.md."""
+"""Format the benchmark's results as markdown, and write them into docs/benchmark.md."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ DATA_SETS = {"mnist": "MNIST", "digits": "the 8×8 digits"}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """All of it: the machine, the contenders, the pipeline, growth."""
+    """Format all results: the machine, the contenders, the pipeline, growth."""
     contenders = results["contenders"]
     parts = [
         _machine(results),
@@ -29,7 +29,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def written_into(page: str, text: str, device: str = "cpu") -> str:
-    """The page with what is between a device's markers replaced. Raises ValueError for none."""
+    """Replace the text between a device's markers. Raises ValueError if the page has none."""
     before, begin, rest = page.partition(BEGIN[device])
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -38,7 +38,7 @@ def written_into(page: str, text: str, device: str = "cpu") -> str:
 
 
 def duration(seconds: float) -> str:
-    """`3.4 s`, or `5 min 20 s` from two minutes on."""
+    """Format seconds: `3.4 s`, or `5 min 20 s` from two minutes on."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if round(seconds) < 120:
@@ -157,9 +157,9 @@ def _why_not(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _table(rows: Sequence[Mapping[str, str]], words: Collection[str]) -> str:
-    """Rows of cells by their column, as markdown that a terminal shows in columns too.
+    """Format rows, which have cells by column name, as markdown that is aligned in plain text too.
 
-    Columns with `words` are flush left, the others, with numbers, flush right.
+    The columns in `words` are left-aligned; the others have numbers and are right-aligned.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     names.sort(key=lambda name: name == "not measured")  # last

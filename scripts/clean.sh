@@ -1,11 +1,11 @@
 #!/bin/sh
-# Remove what the project made; ask before results and store. Run: make clean
+# Delete what the project made; ask before results or the MLflow store are deleted. Run: make clean
 #
-# What git tracks is never touched.
+# Files that git tracks are never touched.
 set -eu
 cd "$(dirname "$0")/.."
 
-# agreed WHAT: ask at the terminal; anything but y keeps it, and so does having no terminal.
+# agreed WHAT: ask at the terminal whether to delete it. Any answer but y, or no terminal, keeps it.
 agreed() {
     if [ ! -t 0 ]; then
         echo "make clean: kept $1: there is no terminal to ask at"

@@ -1,4 +1,4 @@
-"""Write what is generated from the types of params.yaml: its page and its schema. Run: make docs"""
+"""Generate docs/parameters.md and params.schema.json from pipeline/params. Run: make docs"""
 
 import json
 from collections.abc import Mapping
@@ -61,12 +61,12 @@ def _entries(schema: Mapping[str, Any], sections: Mapping[str, Any]) -> list[tup
 
 
 def _value(value: object) -> str:
-    """A value as YAML has it."""
+    """A value as YAML writes it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _range(entry: Mapping[str, Any]) -> str:
-    """In words what a schema allows, as far as the types of params.yaml use it."""
+    """Describe the values that a schema allows. Knows only what the types of params.yaml use."""
     if "anyOf" in entry:
         return " or ".join(_range(one) for one in entry["anyOf"])
     if names := entry.get("enum", entry.get("examples")):
@@ -82,7 +82,7 @@ def _limit(bound: float) -> str:
 
 
 def _rerun(key: str, stages: Mapping[str, Any]) -> list[str]:
-    """The stages that a key takes part in, directly or through what other stages write."""
+    """The stages that run again after a change of a key: they read it or a changed file."""
     found: list[str] = []
     changed: set[str] = set()
     for name, stage in stages.items():  # in the order in which they run

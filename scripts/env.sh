@@ -1,9 +1,10 @@
 #!/bin/sh
 # Bring .venv up to requirements.lock and pyproject.toml. Run: make env
 #
-# .venv/made-from holds the folder and the checksums that an install finished with. It is written
-# last, so where it is missing (an interrupted install) or names another folder (the project was
-# moved or copied, and scripts in .venv point to the old place), .venv is made anew.
+# .venv/made-from holds the project's folder and the checksums of the last complete installation. It
+# is written last. If it is missing, an installation was interrupted. If it names another folder, the
+# project was moved or copied, and scripts in .venv point to the old place. In both cases .venv is
+# made again.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,8 +13,8 @@ fail() {
     exit 1
 }
 
-# first_python BELOW NAME...: the path of the first that is Python 3.11 or newer, below 3.BELOW.
-# A virtual environment's Python gives the one beneath it, which outlives the environment.
+# first_python BELOW NAME...: the path of the first program that is Python 3.11 or newer, below
+# 3.BELOW. For a virtual environment's Python it is the base Python, which outlives the environment.
 first_python() {
     below=$1 && shift
     for name; do
@@ -36,7 +37,7 @@ project=$(cksum pyproject.toml) || fail "git checkout pyproject.toml brings it b
 was_here='' was_lock='' was_project=''
 { IFS= read -r was_here && read -r was_lock && read -r was_project; } 2>/dev/null <.venv/made-from ||
     was_here=''
-.venv/bin/python -c 'import uv' 2>/dev/null || was_here='' # its Python may be gone by now
+.venv/bin/python -c 'import uv' 2>/dev/null || was_here='' # its base Python may have been removed
 if [ "$was_here/$was_lock/$was_project" = "$here/$lock/$project" ]; then
     exit
 fi
@@ -63,7 +64,7 @@ if [ "$was_here" != "$here" ]; then
         python=$(first_python 99 "$PYTHON") ||
             fail "PYTHON=$PYTHON is not Python 3.11 or newer; name one that is, or leave it out"
     else
-        # some packages of the lock have no wheels for 3.15, so that one is the last resort
+        # some packages of the lock have no wheels for 3.15, so it is tried last
         python=$(first_python 15 python3 python3.14 python3.13 python3.12 python3.11 ||
             first_python 99 python3) ||
             fail "found no Python 3.11 or newer; install one, or name one: make env PYTHON=/its/path"
@@ -83,7 +84,7 @@ if [ "$was_here" != "$here" ]; then
 elif [ "$was_lock" != "$lock" ]; then
     echo "make env: requirements.lock has changed; what is to be installed now (all of it would be" \
         "$size):"
-    # a lock that cannot be had, for want of a network say, is found out while .venv is still whole
+    # if the packages cannot be downloaded, this fails while .venv is still complete
     sync --dry-run || fail "planning the update of .venv failed, see above; .venv is as it was; $check"
     rm -f .venv/made-from
     sync || fail "installing requirements.lock failed, see above; $check (downloads are kept)"

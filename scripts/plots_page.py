@@ -1,7 +1,7 @@
-"""Build .dvc/plots/page.html, which `dvc plots show` fills in: a page with Vega's scripts inside.
+"""Build .dvc/plots/page.html, the template of `dvc plots show`, with Vega's scripts inside.
 
-Run: python scripts/plots_page.py   (needs npm; after a change of the versions or of PAGE)
-DVC's own page loads the scripts from a server, so that without network it shows no chart.
+Run: python scripts/plots_page.py   (needs npm; run it after a change of the versions or of PAGE)
+DVC's own page loads the scripts from a server, so it shows no charts without a network.
 """
 
 import json
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def scripts(modules: Path) -> str:
-    """The scripts as elements of a page."""
+    """The scripts as HTML elements."""
     elements = []
     for name, version in SCRIPTS.items():
         code = (modules / name / "build" / f"{name}.min.js").read_text()
@@ -81,7 +81,7 @@ def scripts(modules: Path) -> str:
 
 
 def licences(modules: Path) -> str:
-    """Each licence once, under the names of the packages that have it."""
+    """Each licence once, below the names of its packages."""
     packages = defaultdict(list)
     for folder in sorted(path for path in modules.iterdir() if INSIDE.match(path.name)):
         texts = sorted(folder.glob("LICEN[SC]E*"))

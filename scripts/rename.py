@@ -1,8 +1,8 @@
 """Give the project another name, in code, commands and docs. Run: python scripts/rename.py NAME
 
-It renames the package's folder and replaces the old name in every file that git tracks, but in
-LICENSE, which names those who wrote it, and in CHANGELOG.md. It needs a tree without changes, so
-that `git checkout .` and `git clean` undo it.
+The script renames the package's folder and replaces the old name in every file that git tracks,
+except in LICENSE, which names the authors, and in CHANGELOG.md. It refuses a tree with uncommitted
+changes, so that `git checkout .` and `git clean` undo it.
 """
 
 import argparse
@@ -21,7 +21,7 @@ KEPT = {"LICENSE", "CHANGELOG.md"}
 def rename(project: Path, new: str) -> list[str]:
     """Rename the project in a folder; returns the files that changed, by their new paths.
 
-    Raises SystemExit with one line where the name or the folder will not do.
+    Raises SystemExit with one line if the name or the folder cannot be used.
     """
     with (project / "pyproject.toml").open("rb") as file:
         old: str = tomllib.load(file)["project"]["name"]

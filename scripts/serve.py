@@ -1,4 +1,4 @@
-"""Serve the champion on this machine alone, until Ctrl-C. Run: make serve (PORT=5001)"""
+"""Serve the champion on this machine only, until Ctrl-C. Run: make serve (PORT=5001)"""
 
 import os
 import re
@@ -31,19 +31,19 @@ def main(port: str) -> None:
         sys.exit(f"make serve: {error}")
     if found is None:
         sys.exit(
-            "make serve: there is no champion yet; `mnist-lstm promote RUN` makes one of a run"
+            "make serve: there is no champion yet; "
+            "`mnist-lstm promote RUN` makes a run the champion"
         )
     print(
-        f"make serve: {found.entrant.name}, version {found.number} of row-lstm, which reads "
-        f"{found.entrant.summary} of the validation images right: "
-        f"http://{HOST}:{port}/invocations; "
+        f"make serve: {found.entrant.name}, version {found.number} of row-lstm, validation "
+        f"accuracy {found.entrant.summary}: http://{HOST}:{port}/invocations; "
         "Ctrl-C ends it",
         flush=True,
     )
     os.environ |= {
         "MLFLOW_TRACKING_URI": store.uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        # as `mlflow models serve --env-manager local` names it to its server, which this one wraps
+        # `mlflow models serve --env-manager local` names the model to its server in the same way
         "__pyfunc_model_path__": found.uri,
     }
     server = [sys.executable, "-m", "mnist_lstm.serving.app", HOST, port, *hosts]

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What a machine with a GPU shows: the GPU's tests, then a pipeline there, killed and gone on with.
-# Run: make test-gpu. Send its output when something is wrong. The project stays as it is: the
-# pipeline runs in a temporary clone of the present commit, on scikit-learn's digits.
+# Run the GPU's tests, then kill a training on the GPU, resume it, and compare the weights.
+# Run: make test-gpu. If it fails, please send its output. The project stays as it is: the pipeline
+# runs in a temporary clone of the present commit, on scikit-learn's digits.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -30,7 +30,7 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 130' INT TERM
 git clone --quiet . "$folder/whole"
 cd "$folder/whole"
-# enough steps that a kill comes in the middle, and the same recipe for both
+# enough steps for a kill in the middle, and the same recipe for both trainings
 sed -e 's/^  steps: .*/  steps: 12000/' -e 's/^  device: .*/  device: cuda/' \
     recipes/quick.yaml >params.yaml
 git -c user.name=test -c user.email=test@example.com commit --quiet --all --message recipe
@@ -40,7 +40,7 @@ sha() { sha256sum results/train/model.safetensors | cut -c1-64; }
 
 python -m dvc repro --quiet evaluate
 whole=$(sha)
-echo "trained in one go:       $whole"
+echo "trained without a stop:  $whole"
 
 cd "$folder/killed"
 python -m dvc repro --quiet preprocess
@@ -53,9 +53,9 @@ done
 kill -s KILL -- "-$group" 2>/dev/null || true
 wait "$group" 2>/dev/null || true
 python -m dvc repro train 2>&1 | grep 'its last checkpoint' ||
-    { echo "make test-gpu: the training did not go on from a checkpoint"; cat train.log; exit 1; }
+    { echo "make test-gpu: the training did not continue from a checkpoint"; cat train.log; exit 1; }
 killed=$(sha)
-echo "killed, and gone on with: $killed"
+echo "killed, then resumed:    $killed"
 if [ "$whole" != "$killed" ]; then
     echo "make test-gpu: the weights differ"
     exit 1

@@ -1,4 +1,4 @@
-"""Open MLflow on the project's runs, until Ctrl-C. Run: make ui (PORT=5000)"""
+"""Start MLflow's UI with the project's runs, until Ctrl-C. Run: make ui (PORT=5000)"""
 
 import os
 import socket
@@ -24,20 +24,20 @@ def main(port: str) -> None:
     from mnist_lstm.tracking.store import TrackingError, open_store
 
     try:
-        # before the server, which would make a fresh store's tables beside a stage that does so
+        # before the server starts: it would create a new store's tables at the same time as a stage
         store = open_store(Path.cwd())
     except TrackingError as error:
         sys.exit(f"make ui: {error}")
     if not store.client.search_runs([store.experiment_id], max_results=1):
         print(
-            "make ui: there is no run yet: `make repro` makes one, printable here while it trains"
+            "make ui: there is no run yet: `make repro` makes one, and you can watch it train here"
         )
-    # the charts of all runs, in the half of MLflow that is not about language models
+    # the charts of all runs, in MLflow's view for machine learning (not for language models)
     view = "runs?workflowType=machine_learning&compareRunsMode=CHART"
     print(f"make ui: http://{HOST}:{port}/#/experiments/{store.experiment_id}/{view}", flush=True)
 
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # jobs for language models
-    os.environ["PYTHONWARNINGS"] = "ignore:starlette.middleware.wsgi"  # MLflow's own doing
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # only language models need jobs
+    os.environ["PYTHONWARNINGS"] = "ignore:starlette.middleware.wsgi"  # MLflow itself causes it
     server = ["mlflow", "ui", "--host", HOST, "--port", port, "--workers", "1"]
     stores = ["--backend-store-uri", store.uri, "--registry-store-uri", store.uri]
     os.execvp("mlflow", [*server, *stores, "--uvicorn-opts", "--no-access-log"])

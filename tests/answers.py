@@ -6,7 +6,7 @@ DIGITS = tuple("0123456789")
 
 
 def answers(images: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images of 8 rows, labels, and (N, T, C) probabilities, in the end right of about half."""
+    """Images of 8 rows, labels, and probabilities (N, T, C), of which about half are right."""
     random = np.random.default_rng(0)
     labels = np.arange(images) % 10
     likely = np.where(random.random(images) < 0.5, labels, (labels + 3) % 10)

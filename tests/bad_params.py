@@ -1,4 +1,4 @@
-"""Files that are no params.yaml, generated, each with words that its refusal must have."""
+"""Generate invalid params.yaml files, each with words that its error message must have."""
 
 import re
 import string
@@ -16,7 +16,7 @@ Bad = tuple[str | bytes, str]
 
 
 def _leaves(schema: dict[str, Any], prefix: str = "") -> dict[str, list[dict[str, Any]]]:
-    """What JSON schema says of each value, by its dotted key: a list of what it may be."""
+    """The JSON schema of each value, by its dotted key: a list of its alternatives."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, entry in schema["properties"].items():
         if "$ref" in entry:
@@ -33,7 +33,7 @@ SECTIONS = sorted({key.rpartition(".")[0] for key in LEAVES} - {""})
 KEYS = st.sampled_from(sorted(LEAVES))
 WORDS = st.text(string.ascii_lowercase, min_size=6, max_size=12)
 
-# by the type of a key, values that are not of it, as YAML has them
+# for each type of a key, values of other types, in YAML
 WRONG = {
     "integer": ["0.5", "1.0", "1e3", "0777", "0x1F", "1:30", "2001-01-01", "true", "'1'", ".inf"],
     "number": ["1e-3", "0x1F", "1:30.5", "2001-01-01", "true", "'0.5'", ".nan", "-.inf", "1.e+999"],
@@ -42,7 +42,7 @@ WRONG = {
 ANY = ["[]", "[1]", "{}", "{a: 1}"]
 NOTHING = ["", "~", "null"]
 
-# what a reader that takes every tag would execute: each makes a file or folder {it}
+# a reader that accepts every tag would execute these: each creates a file or folder {it}
 EXECUTES = [
     '!!python/object/apply:os.mkdir ["{it}"]',
     '!!python/object/apply:os.system ["touch {it}"]',
@@ -57,7 +57,7 @@ TAGS = [
     *("!!set {{a}}", "!!omap [a: 1]", "!!map x", "!!seq x", "!!str x", "!own 1", "! 1", "!a%0Ab 1"),
 ]
 CUT_SHORT = ["[", "{", "[1", "{a: 1", "[1, {a: [", '"', '"\\q"', "@", "`", "%", "- 1"]
-TOO_MUCH = ["a: b", "&a *b", "'a' b", "[] []"]  # a value and more behind it
+TOO_MUCH = ["a: b", "&a *b", "'a' b", "[] []"]  # a value with something after it
 
 
 def _parted(key: str) -> tuple[str, str, str]:
@@ -65,7 +65,7 @@ def _parted(key: str) -> tuple[str, str, str]:
 
 
 def put(key: str, value: str) -> str:
-    """The reference recipe with a value, as YAML has it, in place of the one at a key."""
+    """The reference recipe with another value, in YAML, at a key."""
     section, _, name = _parted(key)
     head = rf"^{section}:\n(?:  .*\n)*?  " if section else "^"
     text, count = re.subn(rf"(?m)({head}{name}:) .*", lambda it: f"{it[1]} {value}", REFERENCE)
@@ -74,7 +74,7 @@ def put(key: str, value: str) -> str:
 
 
 def with_section(name: str, content: str) -> str:
-    """The reference recipe with something else behind the name of a section."""
+    """The reference recipe with other content in a section."""
     text, count = re.subn(rf"(?m)^{name}:\n(  .*\n)+", lambda _: f"{name}:{content}\n", REFERENCE)
     assert count == 1
     return text
@@ -141,7 +141,7 @@ def missing_keys(draw: DrawFn) -> Bad:
         return with_section(gone, "").replace(f"{gone}:\n", comment), f"{gone} is missing"
     section, _, name = _parted(gone)
     text = re.sub(rf"(?m)^ *{name}: GONE\n", comment, put(gone, "GONE"))
-    alone = section in ("fetch", "promote")  # nothing is left of these
+    alone = section in ("fetch", "promote")  # these have only one key: the section becomes empty
     return text, f"{section} must be a section" if alone else f"{gone} is missing"
 
 

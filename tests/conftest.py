@@ -1,4 +1,4 @@
-"""What holds for every test: a seed, few threads, and none of the user's own settings."""
+"""Settings for every test: a seed, one thread, and none of the user's own settings."""
 
 import shutil
 import tempfile
@@ -16,7 +16,7 @@ torch.set_num_threads(1)  # for models this small, a second one costs more than 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hypothesis would keep its notes in the tree."""
+    """By default, Hypothesis would write its database into the project."""
     folder = tempfile.TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     set_hypothesis_home_dir(folder.name)
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without an experiment: building its tables takes seconds."""
+    """An MLflow store without an experiment, made once because its tables take seconds."""
     import mlflow  # seconds, too
 
     folder = tmp_path_factory.mktemp("store")
@@ -34,7 +34,7 @@ def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, fresh_store: Path) -> Path:
-    """A folder with an empty store in it."""
+    """A folder with an empty MLflow store."""
     shutil.copy(fresh_store, tmp_path)
     return tmp_path
 
@@ -48,7 +48,7 @@ def store(root: Path) -> "Store":
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """A folder with what train and evaluate leave."""
+    """A folder with results of train and evaluate."""
     from tracked import leave_results  # imports MLflow
 
     return leave_results(tmp_path / "results")

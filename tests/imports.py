@@ -1,4 +1,4 @@
-"""What a module of the project imports, read from its syntax tree: in functions too."""
+"""Read from its syntax tree what a module imports, also inside functions."""
 
 import ast
 import itertools
@@ -11,7 +11,7 @@ CODE = sorted(path.relative_to(PROJECT) for path in (PROJECT / "src").rglob("*.p
 
 
 def names(path: Path) -> set[str]:
-    """The whole dotted names that a file imports, each with its parents."""
+    """The full dotted names that a file imports, each with its parents."""
     found = set[str]()
     for node in ast.walk(ast.parse((PROJECT / path).read_text())):
         if isinstance(node, ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""A small training as src/train.py makes one, to be stopped and gone on with."""
+"""A small training, made as in src/train.py, that tests stop and continue."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +12,12 @@ from mnist_lstm.learning.fit import Evaluation, fit
 
 
 class Learner:
-    """It makes `steps` steps of 16 out of so many images, with an evaluation every so often.
+    """A training of `steps` steps with 16 of its images each, and some evaluations.
 
-    Its randomness is that of torch's default generators, so make and train one, then the next.
+    It uses torch's default random generators, so make and train one before you make the next.
 
-    `beyond` the reference it has all that the reference lacks. Others are settings of its model.
+    With `beyond`, it has everything that the reference does not have. Other arguments are settings
+    of the model.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Learner:
         return fit(*self.parts, *data, start=start, **self.settings)
 
     def run(self, start: int, stop: int) -> list[Evaluation]:
-        """Its evaluations in the steps up to `stop`."""
+        """Train up to step `stop`; returns the evaluations."""
         steps = self.steps(start)
         taken = [next(steps) for _ in range(stop - start)]
         return [evaluation for evaluation in taken if evaluation]

@@ -1,4 +1,4 @@
-"""Valid files made invalid, and the settings under which every reader is fuzzed with them."""
+"""Damage valid files, and the settings with which every reader is fuzzed."""
 
 import json
 import re
@@ -22,7 +22,7 @@ few_or_many = pytest.mark.parametrize("cases", [250, pytest.param(5000, marks=py
 
 
 def fuzz(cases: int) -> settings:
-    """So many cases, the same ones in every run of the tests: what fails once fails again."""
+    """Settings for this many cases, which are the same in every run of the tests."""
     return settings(
         max_examples=cases,
         derandomize=True,
@@ -33,7 +33,7 @@ def fuzz(cases: int) -> settings:
 
 
 def some_edits(values: Sequence[bytes]) -> SearchStrategy[Sequence[Edit]]:
-    """One to three edits of a file. `values` are worth writing, beside bytes that are drawn."""
+    """One to three edits of a file, which write interesting `values` or random bytes."""
     kinds = st.sampled_from(["flip", "overwrite", "insert", "repeat", "delete", "cut"])
     place = st.integers(0, 2**16 - 1)
     written = st.binary(min_size=1, max_size=8) | st.sampled_from(values)
@@ -41,7 +41,7 @@ def some_edits(values: Sequence[bytes]) -> SearchStrategy[Sequence[Edit]]:
 
 
 def edited(content: bytes, fields: Sequence[int], edits: Sequence[Edit]) -> bytes:
-    """A file after some edits, half of them at `fields`: where its header says something."""
+    """A file after some edits, half of them at `fields`, the positions of its header's fields."""
     file = bytearray(content)
     for kind, place, other, written in edits:
         where, odd = divmod(place, 2)
@@ -83,7 +83,7 @@ DAMAGE: SearchStrategy[Damage] = st.tuples(
 
 
 def damaged(content: bytes, damage: Damage) -> bytes:
-    """A safetensors file whose header says something else, or with edits in it."""
+    """A safetensors file with a changed header, or with other edits."""
     claims, edits = damage
     if claims:
         content = _claiming(content, claims)
@@ -112,7 +112,7 @@ def _reworded(text: str, pattern: re.Pattern[str], which: int, instead: str) -> 
 
 
 def what_it_says(file: bytes) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
-    """The metadata and the arrays in a safetensors file that has float32 and uint8 alone."""
+    """The metadata and the arrays of a safetensors file that has only float32 and uint8."""
     start = 8 + int.from_bytes(file[:8], "little")
     header = json.loads(file[8:start])
     metadata, arrays = header.pop("__metadata__"), dict[str, np.ndarray[Any, Any]]()
@@ -125,7 +125,7 @@ def what_it_says(file: bytes) -> tuple[dict[str, str], dict[str, np.ndarray[Any,
 
 @contextmanager
 def memory(room: int) -> Iterator[None]:
-    """No more than so many bytes beyond what the process has by now; only Linux holds to that.
+    """Limit the block's memory to this many bytes more than the process has now (on Linux only).
 
     tracemalloc would see nothing of what torch and safetensors allocate.
     """

@@ -1,4 +1,4 @@
-"""What several test files share: a few drawn digits as row sequences, and a small model."""
+"""Samples for several test files: a few drawn digits as row sequences, and a small model."""
 
 import re
 from pathlib import Path
@@ -43,7 +43,7 @@ FINISHED = BEGUN.finished("2026-01-02T03:05:40+00:00", "a" * 64)
 
 
 def drawn(images: int, seed: int, rows: int = 8, pixels: int = 8) -> Sequences:
-    """Two classes that differ in the order of their rows alone: a bar that moves down, or up."""
+    """Two classes that differ only in the order of their rows: a bar that moves down, or up."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (images,), generator=generator, dtype=torch.uint8)
     noise = torch.randint(0, 40, (images, rows, pixels), generator=generator, dtype=torch.uint8)
@@ -58,7 +58,7 @@ def small_model(implementation: str = "fused", dropout: float = 0.5, **others: A
 
 
 def catalogue() -> dict[str, list[str]]:
-    """The lines of docs/errors.md, by the heading they stand under."""
+    """The messages in docs/errors.md, by the heading above them."""
     found: dict[str, list[str]] = {}
     for line in (PROJECT / "docs" / "errors.md").read_text().splitlines():
         if line.startswith("## "):
@@ -69,6 +69,6 @@ def catalogue() -> dict[str, list[str]]:
 
 
 def is_the_line(line: str, met: str) -> bool:
-    """Whether a line of the catalogue is what was met, `<…>` standing for anything."""
+    """Whether a message fits a line of docs/errors.md, in which `<…>` stands for anything."""
     parts = re.split(r"<[^<>]+>", line)
     return re.fullmatch(".+?".join(map(re.escape, parts)), met) is not None

@@ -1,4 +1,4 @@
-"""What of `make bench` can be held without measuring anything that counts."""
+"""The parts of `make bench` that can be tested without real measurements."""
 
 import json
 import re
@@ -38,14 +38,14 @@ SMALL = Work(
 
 
 def answer(step: float, evaluation: float, **more: Any) -> dict[str, Any]:
-    """A round of a contender, as its process prints it."""
+    """The JSON that a contender's process prints for one round."""
     about = {"torch": "2.0", "computes on": "AVX2"}
     rest = {"validation": None, "peak_bytes": 10**9, "gpu_peak_bytes": None, "about": about}
     return {"step": [step], "evaluation": [evaluation]} | rest | more
 
 
 def results(**rounds: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of a run in which each contender of contenders/ gave one answer, in float32."""
+    """The JSON of a run in which each contender was measured once, in float32."""
     contenders = [
         {
             "name": name.title(),
@@ -75,7 +75,7 @@ def results(**rounds: dict[str, Any]) -> dict[str, Any]:
 
 
 def cells(text: str, name: str) -> dict[str, str]:
-    """The row that begins with a name, by the heads of its table."""
+    """The row that begins with a name: its cells by the heads of the table."""
     for part in text.split("\n\n"):
         head, *rows = [
             [cell.strip() for cell in line.split("|")[1:-1]] for line in part.split("\n")
@@ -133,7 +133,7 @@ def test_the_floor_multiplies_what_the_model_has_to() -> None:
     }
     assert 100 * gigaflops[100, False] == pytest.approx(457, abs=1)  # 10,000 images
     assert gigaflops[128, False] == pytest.approx(5.8, abs=0.1)
-    # twice the forward's, less the products with the pixels' gradient, which nobody needs
+    # twice the forward products, minus those for the gradient of the pixels, which is not needed
     assert gigaflops[128, True] == pytest.approx(3 * gigaflops[128, False] - 0.21, abs=0.01)
 
 
@@ -200,7 +200,7 @@ def test_the_table_has_the_pipeline_and_growth() -> None:
     ("seconds", "said"),
     [(3.44, "3.4 s"), (119.4, "119 s"), (119.6, "2 min 00 s"), (320.2, "5 min 20 s")],
 )
-def test_durations(seconds: float, said: str) -> None:
+def test_duration_formats_seconds(seconds: float, said: str) -> None:
     assert table.duration(seconds) == said
 
 
@@ -243,7 +243,7 @@ def test_each_growth_doubles_one_thing() -> None:
         assert all(work[key] == 2 * as_it_is[key] for key in keys)
 
 
-def test_threads_are_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_those_of_omp_num_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert machine.threads() == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -279,7 +279,7 @@ def test_without_tensorflow_its_rows_say_so_and_the_others_are_measured() -> Non
     assert missing["reference"] == "no network"
 
 
-def test_an_environment_that_cannot_be_made_is_told_in_one_line(
+def test_an_environment_that_cannot_be_made_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "lock").write_text("not a requirement!\n")

@@ -1,4 +1,4 @@
-"""The committed curves of five seeds do what the published script did, and the README says so."""
+"""The committed curves of five seeds agree with the published script, and the README has them."""
 
 import runpy
 from statistics import mean

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: its picture is the import rule's; its recipe for pooling works as written."""
+"""CONTRIBUTING.md: its picture shows the import rule, and its recipe for pooling works."""
 
 import importlib.util
 import re
@@ -34,7 +34,7 @@ def test_the_picture_is_the_table_of_the_import_rule() -> None:
 
 
 class Recipe:
-    """The blocks of a section that are marked as diff: edits that find their place by its text."""
+    """The blocks of a section that are marked as diff: edits whose context lines give the place."""
 
     def __init__(self, heading: str) -> None:
         section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
@@ -62,7 +62,7 @@ class Recipe:
 
 
 def _load(path: Path) -> ModuleType:
-    """A module from another folder, under a name that hides none of the project's."""
+    """Import a module from another folder, under a name that hides no module of the project."""
     spec = importlib.util.spec_from_file_location(f"patched_{path.stem}", path)
     assert spec
     assert spec.loader
@@ -74,7 +74,7 @@ def _load(path: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the files that the recipe edits, edited."""
+    """A copy of the files that the recipe edits, after its edits."""
     folder, recipe = tmp_path_factory.mktemp("patched"), Recipe("Add a way of pooling")
     assert {name.rpartition("/")[2] for name in recipe.files} == {
         *("model.py", "params.py", "params.yaml"),
@@ -90,7 +90,7 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Sequences]:
-    """Those to train on, and those to test with."""
+    """The digits to train on and the digits to test with."""
     folder, dataset = tmp_path_factory.mktemp("digits"), DATASETS["digits"]
     assert dataset.make
     for name, content in dataset.make().items():

@@ -1,4 +1,4 @@
-"""What `make docs` generates is current, and says what the pipeline does."""
+"""The generated pages are current, and the other pages agree with the files that they describe."""
 
 import json
 import re
@@ -81,7 +81,7 @@ def test_the_schema_knows_every_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_editors_find_the_schema_beside_each_recipe(recipe: Path) -> None:
     first, *_ = recipe.read_text().splitlines()
-    # beside it, so that the line holds too when a recipe is copied to params.yaml
+    # recipes have the same relative path, so that the line is right after `cp RECIPE params.yaml`
     assert first == "# yaml-language-server: $schema=params.schema.json"
     schema = json.loads((recipe.parent / "params.schema.json").read_text())
     assert schema == Params.model_json_schema()
@@ -102,7 +102,7 @@ def test_the_accuracy_page_has_what_was_recorded(folder: Path) -> None:
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("seed-*.json"))]
     recipe = flatten(load(folder.parents[1] / f"{folder.name}.yaml").model_dump())
     for number, record in enumerate(records):
-        # a key that came later is off in all of them
+        # records lack keys that were added later: these have the reference's value, which is off
         assert {**REFERENCE, **record["params"]} == {**recipe, "seed": number}
         *_, last = (folder / f"seed-{number}.csv").read_text().splitlines()
         assert float(last.split(",")[4]) == record["metrics"]["test"]["accuracy"]

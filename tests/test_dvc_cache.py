@@ -1,4 +1,4 @@
-"""What DVC keeps, read from a repository that DVC itself made."""
+"""Read locks and caches from a repository that DVC itself made."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_lock_tells_what_a_stage_made_and_with_what(root: Path) -> None:
+def test_a_lock_has_the_outputs_and_parameters_of_a_stage(root: Path) -> None:
     assert stages(b"") == workspace_stages(root) == {}
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train": ENTRY}}))
     entry = workspace_stages(root)["train"]

@@ -1,4 +1,4 @@
-"""dvc.yaml lists what the stages are made from: DVC does not follow imports, so a test does."""
+"""dvc.yaml lists every module that a stage imports. DVC does not follow imports; this test does."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from samples import PROJECT
 
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 
-# rooms and modules whose change must not throw results away, and why
+# rooms and modules whose change must not make results invalid, and why
 EXEMPT = {
     PACKAGE / "tracking": "shows trainings",
     PACKAGE / "runs": "looks after trainings",
@@ -42,7 +42,7 @@ def exempt(path: Path) -> bool:
 
 
 def code_of(stage: str) -> set[Path]:
-    """What runs when a stage does, without what only exempt modules import."""
+    """The modules that run in a stage, without those that only exempt modules import."""
     found, waiting = set(), {Path(f"src/{stage}.py")}
     while waiting:
         module = waiting.pop()

@@ -1,7 +1,7 @@
-"""Each line of docs/errors.md is met here, by doing what brings it about.
+"""Cause each message in docs/errors.md, and compare.
 
-What DVC itself says is met in tests/pipeline/test_refusals.py, and what is said of stopping and
-going on in tests/pipeline/test_kills.py.
+tests/pipeline/test_refusals.py causes DVC's own messages, and tests/pipeline/test_kills.py those
+about stopping and continuing.
 """
 
 import errno
@@ -67,12 +67,12 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with the recipe and dvc.yaml in it, where stages run in this process."""
+    """A folder with the recipe and dvc.yaml, in which stages run in this process."""
 
     folder: Path
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
-    fresh_store: Path  # an empty one, to be copied
+    fresh_store: Path  # a folder with an empty MLflow store, to copy from
 
     def edit(self, old: str, new: str) -> None:
         """Edit params.yaml; `old` is a pattern."""
@@ -82,7 +82,7 @@ class Project:
         path.write_text(text)
 
     def run(self, name: str) -> str:
-        """What a stage says when it refuses, run with its arguments of dvc.yaml."""
+        """Run a stage with its arguments from dvc.yaml; returns the message of its refusal."""
         _, script, *paths = shlex.split(STAGES[name]["cmd"])
         self.monkeypatch.setattr(sys, "argv", [script, *paths])
         with pytest.raises(SystemExit) as exited:
@@ -91,13 +91,13 @@ class Project:
         return exited.value.code
 
     def fetch_from(self, *sources: str) -> str:
-        """What fetch says of MNIST when these are its mirrors."""
+        """The message of fetch for MNIST with these mirrors."""
         self.edit("dataset: digits", "dataset: mnist")
         self.monkeypatch.setattr(mirrors, "mirror_list", lambda *_: iter(sources))
         return self.run("fetch")
 
     def passed_over(self, source: str) -> str:
-        """What fetch prints of a mirror that is no good."""
+        """The line that fetch prints about a bad mirror."""
         error = self.fetch_from(source)
         (line,) = re.findall(r"(?m)^mirror .*", self.capsys.readouterr().out)
         assert line.removeprefix("mirror ") in error
@@ -111,7 +111,7 @@ class Project:
         return str(folder)
 
     def raw(self, folder: str = "data/raw", **files: bytes) -> Path:
-        """The four files of a data set with its classes, some of them replaced."""
+        """Write the four files of a data set and its classes, some of them replaced."""
         path = self.folder / folder
         path.mkdir(parents=True)
         images, labels = np.zeros((300, 8, 8), np.uint8), np.zeros(300, np.uint8)
@@ -134,13 +134,13 @@ class Project:
         return folder
 
     def with_history(self, results: bool) -> None:
-        """Let DVC know the folder, and leave a result in it, or none."""
+        """Make the folder a DVC repository, with one result or none."""
         Repo.init(no_scm=True).close()
         if results:
             self.training()
 
     def store(self, content: bytes = b"") -> str:
-        """What opening the store says, with that in its file."""
+        """The message when the MLflow store is opened with this content in its file."""
         if content:
             (self.folder / "mlflow.db").write_bytes(content)
         with pytest.raises(TrackingError) as error:
@@ -157,7 +157,7 @@ def project(
 ) -> Iterator[Project]:
     shutil.copy(PROJECT / "dvc.yaml", tmp_path)
     shutil.copy(PROJECT / "recipes" / "quick.yaml", tmp_path / "params.yaml")
-    tmp_path.chmod(0o755)  # another user has to get here, in `ordinary_user`
+    tmp_path.chmod(0o755)  # so that `ordinary_user` can read it
     monkeypatch.chdir(tmp_path)
     before = torch.are_deterministic_algorithms_enabled()
     yield Project(tmp_path, monkeypatch, capsys, fresh_store)
@@ -194,7 +194,7 @@ def mirror_has(content: Callable[[str], bytes]) -> Callable[[Project], str]:
 
 @contextmanager
 def silent_server() -> Iterator[str]:
-    """A server that takes connections and never says a word."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
@@ -254,7 +254,7 @@ def labels_are(*labels: int) -> Callable[[Project], str]:
 
 
 def own(**files: bytes) -> Callable[[Project], str]:
-    """What fetch says of the user's own files, some of them other than they should be."""
+    """The message of fetch for the user's own files, some of them wrong."""
 
     def provoke(project: Project) -> str:
         project.edit("dataset: digits", "dataset: own")
@@ -329,7 +329,7 @@ def without_bfloat16(project: Project) -> str:
 
 
 def full_disk(project: Project) -> str:
-    """A write to /dev/full fails as one to a full disk does: here, that of the first draft."""
+    """Write the first draft to /dev/full, which fails like a write to a full disk."""
     if not Path("/dev/full").exists():
         pytest.skip("only Linux has /dev/full")
     project.raw()
@@ -343,7 +343,7 @@ def full_disk(project: Project) -> str:
 
 @contextmanager
 def ordinary_user() -> Iterator[None]:
-    """Nothing is read-only to root."""
+    """Run the block as an ordinary user: root may write everywhere."""
     was_root = os.geteuid() == 0
     if was_root:
         os.seteuid(NOBODY)
@@ -395,7 +395,7 @@ def commanded(project: Project) -> str:
 
 
 def commanded_to(*arguments: str, results: bool = True) -> Callable[[Project], str]:
-    """What a command says when it refuses, in a project that has one result, or none."""
+    """The message with which a command refuses, in a project with one result or none."""
 
     def provoke(project: Project) -> str:
         project.with_history(results)
@@ -406,7 +406,7 @@ def commanded_to(*arguments: str, results: bool = True) -> Callable[[Project], s
 
 
 def a_seed_without_stages(project: Project) -> str:
-    """One whose stages cannot run: their code is not there."""
+    """The message for a seed whose stages cannot run, because their code is missing."""
     for command in (
         ["git", "init", "--quiet"],
         ["git", "config", "user.name", "A. Tester"],
@@ -423,7 +423,7 @@ def a_seed_without_stages(project: Project) -> str:
 def no_run_is_meant(
     name: str, *, committed: bool = False, others: int = 0, uri: str = ""
 ) -> Callable[[Project], str]:
-    """What is said of the name of a run, in a project with one, or with what git has of one."""
+    """The message for a RUN, in a project that has one run, or only its tables in git."""
 
     def provoke(project: Project) -> str:
         project.with_history(results=True)
@@ -455,7 +455,7 @@ def run_that_is_in_mlflow_alone(project: Project) -> str:
 
 
 def made_again(**told: object) -> Callable[[Project], str]:
-    """What `reproduce` says of a run whose run.json tells that, in a repository of one commit."""
+    """The message of `reproduce` for a run with these values in run.json, made from one commit."""
 
     def provoke(project: Project) -> str:
         project.with_history(results=True)
@@ -496,7 +496,7 @@ AUTHOR = ("-c", "user.name=A. Tester", "-c", "user.email=tester@example.org")
 
 
 def made_again_from_the_store(text: str, *runs: str) -> Callable[[Project], str]:
-    """What `reproduce` says of runs that the store alone has, without files."""
+    """The message of `reproduce` for runs that only the MLflow store has, without files."""
 
     def provoke(project: Project) -> str:
         project.with_history(results=False)
@@ -512,7 +512,7 @@ def made_again_from_the_store(text: str, *runs: str) -> Callable[[Project], str]
 def predicted(
     draw: Callable[[Path], object], *arguments: str, code: int = 1
 ) -> Callable[[Project], str]:
-    """What `predict` says of picture.png, read by a model of images like MNIST's."""
+    """The message of `predict` for picture.png, with a model for images like MNIST's."""
 
     def provoke(project: Project) -> str:
         project.with_history(results=False)
@@ -553,7 +553,7 @@ def picture_of_another(project: Project) -> str:
 
 
 def with_champion(project: Project, accuracy: float = 0.9) -> Entrant:
-    """A store whose champion read so many of its validation images right."""
+    """Make an MLflow store with a champion of this validation accuracy."""
     project.with_history(results=True)
     shutil.copy(project.fresh_store, project.folder)
     store, results = open_store(project.folder), leave_results(project.folder / "results")
@@ -600,7 +600,7 @@ def first_champion_taken_back(project: Project) -> str:
 
 
 def another_champion_meanwhile(project: Project) -> str:
-    """One that another process made between the judgement and the promotion."""
+    """The message if another process promotes a model between comparison and promotion."""
     entrant = with_champion(project)
     store = open_store(project.folder)
     with pytest.raises(TrackingError) as error:
@@ -609,7 +609,7 @@ def another_champion_meanwhile(project: Project) -> str:
 
 
 def served(project: Project) -> str:
-    """What `make serve` says in a project without a champion."""
+    """The message of `make serve` in a project without a champion."""
     shutil.copy(project.fresh_store, project.folder)
     return made(project, "serve", port=0)
 
@@ -730,7 +730,7 @@ def changed_meanwhile(project: Project) -> str:
 
 def foreign_package(project: Project) -> str:
     def demo(params: object, out: Path) -> None:
-        """A stage that lies here, not beside the package."""
+        """A stage in this file, not beside the package."""
 
     project.monkeypatch.setattr(sys, "argv", ["demo.py", "out"])
     with pytest.raises(SystemExit) as exited:
@@ -773,7 +773,7 @@ def port_in_use(project: Project, target: str = "ui") -> str:
 
 
 def made(project: Project, target: str, port: int) -> str:
-    """What a server's target of the Makefile says when it refuses."""
+    """The message with which `make ui` or `make serve` refuses."""
     shutil.copy(PROJECT / "Makefile", project.folder)
     (project.folder / "scripts").mkdir()
     shutil.copy(PROJECT / "scripts" / f"{target}.py", project.folder / "scripts")
@@ -1069,7 +1069,9 @@ MET = {
     "mnist-lstm promote: the champion has changed meanwhile; repeat the command": (
         another_champion_meanwhile
     ),
-    "make serve: there is no champion yet; `mnist-lstm promote RUN` makes one of a run": served,
+    "make serve: there is no champion yet; `mnist-lstm promote RUN` makes a run the champion": (
+        served
+    ),
     f"{PICTURE}no such file or folder": predicted(lambda path: None),
     f"{PREDICT}<folder>: no PNG or JPEG files in this folder (its subfolders aside)": predicted(
         Path.mkdir
@@ -1121,13 +1123,13 @@ MET = {
 
 
 @pytest.mark.parametrize("line", MET, ids=lambda line: line[:70])
-def test_the_line_is_what_is_met(project: Project, line: str) -> None:
+def test_the_message_is_the_documented_one(project: Project, line: str) -> None:
     met = MET[line](project)
     assert is_the_line(line, met), met
     assert "secret" not in met
 
 
-def test_the_catalogue_has_these_lines_and_no_other() -> None:
-    elsewhere = ("Said by DVC", "Stopped, and going on")  # met in tests/pipeline
+def test_errors_md_has_exactly_these_messages() -> None:
+    elsewhere = ("Messages of DVC", "Stopping and continuing")  # tested in tests/pipeline
     lines = [line for part, its in catalogue().items() if part not in elsewhere for line in its]
     assert sorted(lines) == sorted(MET)

@@ -24,7 +24,7 @@ stages:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder like the project's, and a torchvision whose only mirror is a missing folder."""
+    """A folder like the project's; torchvision's only mirror is a missing folder."""
     folder = tmp_path / "project"
     fake = folder / "fake" / "torchvision"
     fake.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""git as the project calls it, whatever the settings of whoever runs it."""
+"""The project's calls of git do not depend on the user's settings."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def apply(repository: Path, changes: bytes, at: Path) -> Path:
     return at
 
 
-def test_what_is_the_commits_has_no_patch(repository: Path) -> None:
+def test_committed_code_has_no_patch(repository: Path) -> None:
     (repository / "notes").write_text("no code\n")
     os.utime(repository / "src" / "code.py", (1, 1))
     assert patch(repository, ["src"]) == b""
@@ -70,7 +70,7 @@ def test_a_patch_has_every_kind_of_change(repository: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("staged", [True, False])
-def test_staged_or_not_is_the_same(repository: Path, *, staged: bool) -> None:
+def test_staged_and_unstaged_changes_give_the_same_patch(repository: Path, *, staged: bool) -> None:
     (repository / "src" / "code.py").write_text("second\n")
     (repository / "src" / "new.py").write_text("new\n")
     if staged:
@@ -176,7 +176,9 @@ def test_a_folder_outside_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         git(tmp_path, "rev-parse")
 
 
-def test_gits_own_reason_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gits_own_reason_is_in_the_message(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(GitError, match=r"git apply: error: .*patch"):
         git(repository, "apply", input=b"no patch")
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for its tests

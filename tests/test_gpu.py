@@ -1,4 +1,4 @@
-"""What only a GPU shows. The tests need torch, numpy and safetensors alone: pytest -m gpu."""
+"""Tests that need a GPU, and no packages but torch, numpy and safetensors: pytest -m gpu."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def _deterministic() -> Iterator[None]:
 
 @pytest.fixture
 def waits_are_errors() -> Iterator[Callable[[], None]]:
-    """Called, it makes torch raise RuntimeError where the processor waits for the GPU."""
+    """Make torch raise RuntimeError whenever the CPU waits for the GPU."""
     before = torch.cuda.get_sync_debug_mode()
 
     def switch(mode: str | int) -> None:
@@ -58,7 +58,7 @@ learner = partial(
 
 
 def trained(*seed: int, **settings: object) -> tuple[list[Evaluation], torch.Tensor]:
-    """The curve and the weights of a whole training, which is over before another is made."""
+    """Run a whole training; returns its curve and weights."""
     training = learner(*seed, **settings)
     return training.run(0, STEPS), training.weights()
 
@@ -118,7 +118,7 @@ def test_between_evaluations_nothing_waits_for_the_gpu(
 def test_a_checkpoint_is_written_while_the_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is saved is the state at the call, and what fails is told at the next one."""
+    """The saved state is that of the call, and a failure is reported at the next call."""
     _, weights = trained()
     training, checkpoint, may_write = learner(), Checkpoint(tmp_path, "f"), threading.Event()
     written: list[str] = []
@@ -161,7 +161,7 @@ def test_it_trains_as_a_cpu_does(name: str, wavefront: bool) -> None:
     cpu = learner(dropout=0.0, on="cpu", recorded=False)
     cpu.run(0, 8)
     apart = (gpu.weights() - cpu.weights()).norm() / (cpu.weights() - start).norm()
-    # Adam's first steps have the learning rate's size, also where a gradient is next to nothing
+    # Adam's first steps are as large as the learning rate, even if a gradient is almost zero
     assert apart < {"float32": 0.02, "bfloat16": 0.5}[name]
 
 
@@ -209,6 +209,6 @@ for reads, hidden, batch, layers in SIZES:
 
 
 def test_a_wavefront_gives_the_gradients_of_cudnn() -> None:
-    """In a process of its own, which proves that kernels compile in a fresh one as well."""
+    """Runs in a new process, which also shows that the kernels compile there."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
     subprocess.run([sys.executable, "-c", GRADIENTS], check=True, env=environment, timeout=300)

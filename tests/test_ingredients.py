@@ -1,4 +1,4 @@
-"""The committed leave-one-out trainings are of what the best recipe adds, and the docs say so."""
+"""The committed trainings leave out each ingredient of the best recipe, and the docs have them."""
 
 import csv
 import runpy
@@ -11,7 +11,7 @@ BENCHMARK = runpy.run_path(str(PROJECT / "benchmarks" / "ingredients.py"))
 BEST, REFERENCE = (
     flatten(load(PROJECT / name).model_dump()) for name in ("recipes/best.yaml", "params.yaml")
 )
-# how long, and how often it is looked at: no ingredients
+# the length of a training and how often it is evaluated are not ingredients
 SCHEDULE = {"train.steps", "train.eval_every", "train.checkpoint_every", "evaluate.shifts"}
 
 
@@ -27,7 +27,7 @@ def test_each_row_is_of_two_trainings() -> None:
         rows = [(row["without"], row["seed"], row["model_sha256"]) for row in csv.DictReader(file)]
     expected = [(name, seed) for name in [*BENCHMARK["WITHOUT"], "everything"] for seed in "01"]
     assert [row[:2] for row in rows] == expected
-    # gradients are never that long in these trainings: clipped or not, the weights are the same
+    # gradients are never that large in these trainings: with clipping, the weights are the same
     others = [row[2] for row in rows if row[0] != "clipped gradients"]
     assert len(set(others)) == len(others)
 

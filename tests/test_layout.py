@@ -1,4 +1,4 @@
-"""Which room of src/ may import which: one way, and what a function imports counts too."""
+"""The import rule: which room of src/ may import which. Imports inside functions count too."""
 
 import ast
 import sys
@@ -8,7 +8,7 @@ import pytest
 from imports import CODE, PACKAGE, imported, names
 from samples import PROJECT
 
-# from the top: a room imports what stands below it, and from its own level only itself
+# from the top: a room may import the rooms below it, and on its own level only itself
 LEVELS = (
     ("cli",),
     ("commands", "serving"),
@@ -22,19 +22,19 @@ WITHIN_A_LEVEL: set[tuple[str, str]] = set()  # (room, the one beside it that it
 NOT_FOR_STAGES = {"cli", "commands", "serving", "runs"}
 ROOMS = {room for level in LEVELS for room in level}
 
-# Triton is part of torch for Linux, and asked for where a GPU is
+# Triton is part of torch for Linux, and only used with a GPU
 KNOWN_OF_PACKAGES = {("learning/evaluation.py", "sklearn"), ("learning/wavefront.py", "triton")}
 
 
 def room_of(path: Path) -> str:
-    """The room of a file, or `stages`, or `__init__` for what the package itself has."""
+    """The room of a file; `stages` for a stage, `__init__` for the package's own file."""
     if path.parent == Path("src"):
         return "stages"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def allowed(room: str) -> set[str]:
-    """The rooms that one may import."""
+    """The rooms that a room may import."""
     if room == "__init__":
         return set()
     if room == "stages":
@@ -88,7 +88,7 @@ def test_only_tracking_imports_mlflow() -> None:
 
 
 def test_learning_needs_torch_numpy_and_safetensors_alone() -> None:
-    """It is to run on a machine that has nothing else, and so is what it learns from."""
+    """`learning` and the modules of `data` that it uses run without any other package."""
     pure = [path for path in CODE if room_of(path) == "learning"]
     pure += [PACKAGE / "data" / name for name in ("idx.py", "sequences.py")]
     ours = {"mnist_lstm", "torch", "numpy", "safetensors", *sys.stdlib_module_names}
@@ -99,7 +99,7 @@ def test_learning_needs_torch_numpy_and_safetensors_alone() -> None:
 
 
 def test_a_room_is_no_more_than_its_modules() -> None:
-    """Importing one imports no other: an `__init__` has a sentence and nothing else."""
+    """An `__init__` has one sentence and no code, so that a room imports only what it needs."""
     for room in ("data", "learning", "pipeline", "views", "runs", "serving"):
         (sentence,) = ast.parse((PROJECT / PACKAGE / room / "__init__.py").read_text()).body
         assert isinstance(sentence, ast.Expr)

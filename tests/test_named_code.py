@@ -1,4 +1,4 @@
-"""Each file and each function that CONTRIBUTING.md and the pages on the code name is there."""
+"""Every file and function that CONTRIBUTING.md and the pages about the code name exists."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from samples import PROJECT
 from test_layout import ROOMS
 
 PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/template.md")
-# names of recipes' own examples, which are not there before one follows the recipe
+# names from the examples of recipes: they exist only after somebody follows the recipe
 EXAMPLES = {"commands/where.py", "src/summarize.py"}
 OTHERS = {"data/own", "data/raw", "data/published_curve.csv"}  # not modules of the room data
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -20,7 +20,7 @@ FILE = re.compile(r"(src|tests|docs|scripts)/[\w/]+\.(py|md)")
 
 
 def words(page: str) -> set[str]:
-    """What a page has in backticks, its blocks of code aside."""
+    """The texts in backticks on a page, without its code blocks."""
     text = re.sub(r"(?ms)^```.*?^```$", "", (PROJECT / page).read_text())
     return set(CODE.findall(text)) - EXAMPLES - OTHERS
 
@@ -56,7 +56,7 @@ def mistakes(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_names_is_there(page: str) -> None:
+def test_everything_that_a_page_names_exists(page: str) -> None:
     assert mistakes(page) == []
 
 
@@ -75,7 +75,7 @@ def test_the_walks_name_functions() -> None:
         ("src/nothing.py", "no such file"),
     ],
 )
-def test_a_name_that_is_gone_is_found(
+def test_a_name_that_does_not_exist_is_reported(
     word: str, mistake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{__name__}.words", lambda page: {word, "learning/fit.fit()"})

@@ -1,4 +1,4 @@
-"""No code here can unpickle. What the logged model holds, and how it is served: tests/pipeline."""
+"""No code here can unpickle. tests/pipeline/test_serving.py tests the model in MLflow."""
 
 import ast
 import itertools
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from samples import PROJECT
 
-# modules and functions that unpickle or execute what they read, or do where a file says so
+# modules and functions that unpickle or execute what they read, or do so if a file requests it
 UNPICKLES = {
     *("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "jsonpickle"),
     *("marshal", "shelve", "pandas.read_pickle", "numpy.load", "numpy.lib.format"),
@@ -22,7 +22,7 @@ CODE = sorted(
 
 
 def names_used(source: str) -> set[str]:
-    """Everything that a module imports or refers to, by its whole dotted name, with the parents."""
+    """The full dotted names of everything that a module imports or refers to, with all parents."""
     aliases, used = dict[str, str](), set[str]()
     nodes = [*ast.walk(ast.parse(source))]
     for node in nodes:
@@ -57,9 +57,9 @@ def test_nothing_that_unpickles_is_used(path: Path) -> None:
         "eval('1')",
     ],
 )
-def test_it_would_be_seen(source: str) -> None:
+def test_unpickling_code_would_be_found(source: str) -> None:
     assert names_used(source) & UNPICKLES
 
 
-def test_the_code_is_all_here() -> None:
+def test_all_code_is_checked() -> None:
     assert {"train.py", "params.py", "projection.py", "docs.py"} <= {path.name for path in CODE}

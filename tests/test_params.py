@@ -189,7 +189,7 @@ def test_changes_are_made_before_the_check() -> None:
         (None, "no such file; `git checkout"),
     ],
 )
-def test_a_file_that_is_no_params_is_refused(
+def test_a_file_that_is_not_a_params_yaml_is_refused(
     tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / "params.yaml"
@@ -239,7 +239,7 @@ def test_generated_mistakes_get_one_line_that_names_the_key(
 
 
 @pytest.mark.parametrize("tag", EXECUTES)
-def test_the_tags_would_execute_what_they_say(
+def test_the_tags_execute_code_in_an_unsafe_reader(
     tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else that nothing is there after a refusal would say nothing."""
@@ -326,7 +326,7 @@ def test_a_number_is_the_one_that_dvc_records(tmp_path: Path) -> None:
     assert len(numbers) > 100
 
 
-def test_a_tree_as_one_level() -> None:
+def test_flatten_joins_the_keys_of_a_tree() -> None:
     assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
     assert flatten({"b": {"d": {"e": 3}}}, "/") == {"b/d/e": 3}
 

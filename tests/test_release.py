@@ -1,4 +1,4 @@
-"""One version, the one that pyproject.toml has: in the package, its command and the changelog."""
+"""The package, its command and the changelog have the version of pyproject.toml."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_stage_depends_on_the_number() -> None:
-    """Else a release would throw every training away."""
+    """Otherwise, a release would make all trainings invalid."""
     assert not [path for path in (PROJECT / "src").rglob("*.py") if VERSION in path.read_text()]
 
 
@@ -47,7 +47,7 @@ def test_the_types_are_packaged() -> None:
 
 
 def test_without_metadata_only_the_version_is_missing() -> None:
-    """The package is read from src/ alone too, where nothing is installed."""
+    """The package can also be imported from src/ without being installed."""
     code = "import mnist_lstm.files; from mnist_lstm import UserError, __file__; print(__file__)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],

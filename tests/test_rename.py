@@ -1,4 +1,4 @@
-"""scripts/rename.py: a project of another name, with no trace of the old one where it matters."""
+"""scripts/rename.py gives the project another name and leaves no trace of the old name."""
 
 import ast
 import os
@@ -22,7 +22,7 @@ def _run(folder: Path, *command: str, **environment: str) -> "subprocess.Complet
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as it is in the working tree, in a repository of its own, renamed."""
+    """A renamed copy of the working tree, in its own repository."""
     folder = tmp_path_factory.mktemp("renamed")
     listed = _run(PROJECT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
     for name in listed.stdout.split("\0")[:-1]:
@@ -37,7 +37,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_no_trace_of_the_old_name_is_left(copy: Path) -> None:
+def test_no_trace_of_the_old_name_remains(copy: Path) -> None:
     left = [
         path.relative_to(copy)
         for path in copy.rglob("*")
@@ -75,7 +75,7 @@ def test_the_files_that_dvc_reads_name_files_that_are_there(copy: Path) -> None:
         ("oak-reader", "there are changes that are not committed"),
     ],
 )
-def test_what_will_not_do_is_refused_and_nothing_changes(
+def test_unusable_names_and_folders_are_refused_and_nothing_changes(
     copy: Path, name: str, reason: str
 ) -> None:
     before = _run(copy, "git", "status", "--porcelain").stdout

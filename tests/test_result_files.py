@@ -43,7 +43,7 @@ def test_the_curve_has_the_columns_it_is_known_for(tmp_path: Path) -> None:
     )
 
 
-def test_a_training_that_has_not_measured_stands_at_nothing() -> None:
+def test_a_training_without_evaluations_is_at_step_0() -> None:
     assert Training(BEGUN).step == 0
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_json_is_refused(content: bytes) -> None:
         parse_run(content, "run.json")
 
 
-def test_other_keys_are_passed_over_and_the_optional_ones_may_be_null() -> None:
+def test_other_keys_are_ignored_and_optional_ones_may_be_null() -> None:
     fields = FINISHED.as_json() | {"commit": None, "later": 1}
     assert parse_run(json.dumps(fields).encode(), "run.json") == replace(FINISHED, commit=None)
 

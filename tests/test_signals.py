@@ -1,4 +1,4 @@
-"""Real signals, sent to a process that watches for them."""
+"""Send real signals to a process that watches for them."""
 
 import os
 import pty
@@ -14,7 +14,7 @@ from samples import PROJECT
 
 from mnist_lstm.pipeline import signals
 
-# says what it is at, then what came of it
+# prints what it is doing, then the result
 SCRIPT = """
 import os, sys, time
 from mnist_lstm.pipeline import signals
@@ -71,7 +71,7 @@ def printed_after(process: "subprocess.Popen[str]", word: str, *signals: signal.
         (signal.SIGHUP, "SIGHUP", 129),
     ],
 )
-def test_a_signal_ends_it_when_it_suits(
+def test_a_signal_ends_the_work_where_it_is_safe(
     process: "subprocess.Popen[str]", word: str, number: signal.Signals, name: str, code: int
 ) -> None:
     printed = printed_after(process, word, number)
@@ -91,8 +91,8 @@ def test_a_second_signal_does_not_break_into_the_work_of_the_first(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 0), (signal.SIGINT, 130)])
-def test_what_is_ignored_stays_ignored_but_for_ctrl_c(number: signal.Signals, code: int) -> None:
-    """The first as after nohup, the second as a shell script's background."""
+def test_ignored_signals_stay_ignored_except_ctrl_c(number: signal.Signals, code: int) -> None:
+    """nohup ignores SIGHUP; a shell script ignores SIGINT for a command in the background."""
     ignores = (
         "import os, signal, sys; signal.signal({}, signal.SIG_IGN); "
         "os.execv(sys.argv[1], sys.argv[1:])"
@@ -110,7 +110,7 @@ def test_what_is_ignored_stays_ignored_but_for_ctrl_c(number: signal.Signals, co
 @pytest.mark.parametrize(
     ("imports", "told"), [(2.5, "importing torch and the like …\n"), (0.5, "")]
 )
-def test_imports_that_take_long_are_told_of_on_a_terminal(imports: float, told: str) -> None:
+def test_slow_imports_are_announced_on_a_terminal(imports: float, told: str) -> None:
     ours, theirs = pty.openpty()
     script = SCRIPT.replace("+ 0.5", f"+ ({imports} if what == 'imports' else 2.5)")
     with subprocess.Popen(
@@ -129,8 +129,8 @@ def test_imports_that_take_long_are_told_of_on_a_terminal(imports: float, told: 
     assert printed.decode().replace("\r\n", "\n") == story
 
 
-def test_it_ends_with_the_command_above_dvc() -> None:
-    """The command, which no process started here, is killed; dvc, our parent, is not."""
+def test_a_stage_ends_when_the_command_above_dvc_ends() -> None:
+    """The command above is killed; dvc, the stage's parent, is not."""
     with subprocess.Popen(["sleep", "1000"]) as command:
         environment = os.environ | {
             "PYTHONPATH": str(PROJECT / "src"),
@@ -145,13 +145,13 @@ def test_it_ends_with_the_command_above_dvc() -> None:
         ) as process:
             assert process.stdout
             assert process.stdout.readline() == "imports\n"
-            command.kill()  # and is not waited for, as a parent that sleeps does not
+            command.kill()  # nobody waits for it, as with a parent that sleeps
             printed = process.stdout.read()
     assert "stopped since mnist-lstm is gone" in printed
 
 
-def test_it_ends_with_the_dvc_that_started_it() -> None:
-    """Its parent is killed, and nobody else tells it."""
+def test_a_stage_ends_when_its_dvc_ends() -> None:
+    """Only its parent is killed; it gets no signal."""
     starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "src"), "DVC_STAGE": "train"}
     with subprocess.Popen(

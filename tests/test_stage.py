@@ -1,4 +1,4 @@
-"""A stage of a small project of its own, run as dvc would run it."""
+"""Run a stage of a small project, as dvc would."""
 
 import os
 import select

@@ -1,4 +1,4 @@
-"""The plain PyTorch loop again, with two nn.LSTMCells and the time steps by hand."""
+"""The plain PyTorch loop with two nn.LSTMCells and a loop over the time steps."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from benchmarks.contenders.plain import Plain
 
 
 class CellClassifier(nn.Module):
-    """Two cells, with dropout of each one's output, and a linear layer on the last one."""
+    """Two cells, with dropout of each output, and a linear layer on the last output."""
 
     def __init__(self, work: Work) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class CellClassifier(nn.Module):
         for row in x.unbind(dim=1):
             lower = self.lower(row, lower)
             upper = self.upper(F.dropout(lower[0], DROPOUT, self.training), upper)
-        assert upper is not None  # an image has rows
+        assert upper is not None  # an image has at least one row
         logits: Tensor = self.head(F.dropout(upper[0], DROPOUT, self.training))
         return logits
 
 
 class Cells(Plain):
-    """The loop on that model."""
+    """The plain loop with this model."""
 
     def build(self, work: Work) -> nn.Module:
         return CellClassifier(work)

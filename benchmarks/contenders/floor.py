@@ -1,7 +1,8 @@
-"""The floor: the matrix products of a step and of an evaluation alone, as few and large as can be.
+"""The floor: only the matrix products of a step and of an evaluation, as few and large as possible.
 
-B batch, T time steps, D pixels a row, H hidden size. The products over all time steps at once are
-one; the recurrent ones, forward and backward, cannot be and are T of (B, H) and (B, 4H).
+B batch, T time steps, D pixels a row, H hidden size. Products that can be computed over all time
+steps at once are one product. The recurrent products cannot: they are T products of (B, H), and
+backward of (B, 4H).
 """
 
 import torch
@@ -22,7 +23,7 @@ class Floor(OnTorch):
         self.answering = Products(self, min(work.eval_batch_size, work.evaluated), backward=False)
 
     def matrix(self, rows: int, columns: int) -> Tensor:
-        """A random one."""
+        """A random matrix."""
         return torch.randn(rows, columns, device=self.device).to(self.type)
 
     def step(self) -> None:
@@ -34,7 +35,7 @@ class Floor(OnTorch):
 
 
 class Products:
-    """Pairs of matrices, each with how often it is multiplied, and where to."""
+    """Pairs of matrices, each with the number of its products and the matrix for the result."""
 
     def __init__(self, floor: Floor, batch: int, *, backward: bool) -> None:
         self.batch = batch
@@ -43,7 +44,7 @@ class Products:
         sizes = []  # (rows, inner, columns, times)
         for inputs in (pixels, hidden):
             sizes += [(flat, inputs, gates, 1), (batch, hidden, gates, rows)]
-            if backward:  # of the state, the two kernels, and the input of the upper layer
+            if backward:  # gradients of the state, the two kernels, and the upper layer's input
                 sizes += [(batch, gates, hidden, rows)]
                 sizes += [(gates, flat, hidden, 1), (gates, flat, inputs, 1)]
                 sizes += [(flat, gates, hidden, 1)] if inputs == hidden else []
@@ -57,7 +58,7 @@ class Products:
                 for a, b, c, times in sizes
             ]
         self.graph: torch.cuda.CUDAGraph | None = None
-        if floor.device.type == "cuda":  # launched one by one, they would wait for Python
+        if floor.device.type == "cuda":  # as one graph: single launches would wait for Python
             self.multiply()
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
@@ -67,7 +68,7 @@ class Products:
 
     @torch.inference_mode()
     def multiply(self) -> None:
-        """All of them, once; on a GPU as one CUDA graph."""
+        """Compute all products once; on a GPU as one CUDA graph."""
         if self.graph:
             self.graph.replay()
             return

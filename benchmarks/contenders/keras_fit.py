@@ -15,7 +15,7 @@ from benchmarks.contender import CLASSES, DROPOUT, LEARNING_RATE, Contender, Wor
 
 
 class KerasFit(Contender):
-    """The model, compiled."""
+    """The compiled model."""
 
     def __init__(self, work: Work) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(work.threads)
@@ -44,7 +44,7 @@ class KerasFit(Contender):
         raise NotImplementedError("`fit` makes the steps: `train` measures them")
 
     def train(self, steps: int) -> float:
-        """From the first batch's end to the last one's: what `fit` takes to begin is left out."""
+        """Times the batches of `fit` from the end of the first to the end of the last."""
         ends: list[float] = []
         note = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())

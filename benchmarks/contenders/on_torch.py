@@ -1,4 +1,4 @@
-"""What the contenders that compute with PyTorch share: the device, waiting for it, the versions."""
+"""Code that all PyTorch contenders share: the device, waiting for it, the versions."""
 
 import platform
 

@@ -28,7 +28,7 @@ class Classifier(nn.Module):
 
 
 class Plain(OnTorch):
-    """The loop; `build` makes the model."""
+    """The plain loop. `build` makes the model."""
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
@@ -43,7 +43,7 @@ class Plain(OnTorch):
         return Classifier(work)
 
     def endless(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch after another."""
+        """The batches of all epochs, one epoch after another."""
         while True:
             yield from self.train_loader
 

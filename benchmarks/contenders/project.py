@@ -25,7 +25,7 @@ class Project(OnTorch):
         super().__init__(work)
         self.work = work
         self.fastest_step = math.inf
-        self.beside = work.batch_size + 1  # the batch just trained on; a validation image
+        self.beside = work.batch_size + 1  # the training batch, and one validation image
         self.train_data = self.sequences(work.train_images, 0)
         self.test = self.sequences(work.test_images, 1)
         self.validation = self.sequences(work.validation_images, 2)
@@ -33,8 +33,8 @@ class Project(OnTorch):
         self.steps = self.loop(self.validation, self.test, eval_every=ENDLESS)
 
     def prepare(self) -> None:
-        """Model, optimizer and batches. With `loop`, what follows src/train.py."""
-        device.choose(self.work.device)  # which makes computation on it deterministic
+        """Make model, optimizer and batches, as src/train.py does."""
+        device.choose(self.work.device)  # makes the computation deterministic
         settings = {
             "hidden_size": self.work.hidden_size,
             "num_layers": 2,
@@ -66,7 +66,7 @@ class Project(OnTorch):
     def loop(
         self, validation: Sequences, test: Sequences, *, eval_every: int
     ) -> Iterator[Evaluation | None]:
-        """The training loop from step 0 on, without end: each `next` of it is a step."""
+        """The training loop from step 0 on, without end. Each `next` computes one step."""
         return fit(
             *self.learner.parts,
             self.train_data,
@@ -99,7 +99,7 @@ class Project(OnTorch):
         return seconds * self.work.validation_images / (some + self.beside)
 
     def evaluation(self, validation: Sequences, test: Sequences) -> float:
-        """The seconds of an evaluation in the loop: a step with one, less the fastest step."""
+        """Seconds of an evaluation in the loop: a step with one minus the fastest step."""
         before = 50 if self.on_gpu else 1  # a GPU's loop records one of its first steps
         loop = self.loop(validation, test, eval_every=before + 1)
         for _ in range(before):
@@ -117,7 +117,7 @@ class Project(OnTorch):
 
 
 def first(data: Sequences, images: int) -> Sequences:
-    """The same, cut to so many images."""
+    """The first `images` images of the data."""
     return replace(data, pixels=data.pixels[:images], labels=data.labels[:images])
 
 

@@ -1,7 +1,7 @@
-"""The published script's graph, written anew, in TensorFlow 1's ways through compat.v1.
+"""The published script's graph, rewritten for TensorFlow 1's interface in compat.v1.
 
-Two BasicLSTMCells with dropout of each one's output, unrolled by hand; a session is run once a
-step, and for each accuracy, with all images at once.
+Two BasicLSTMCells with dropout of each output, unrolled by hand. A session runs once for each step,
+and once for each accuracy, with all images at once.
 """
 
 import os
@@ -37,7 +37,7 @@ class Reference(Contender):
         self.session.run(v1.global_variables_initializer())
 
     def build(self, work: Work) -> None:
-        """The graph: from pixels and labels to the accuracy, and an update of Adam."""
+        """Build the graph: from pixels and labels to the accuracy, and an update by Adam."""
         self.pixels = v1.placeholder(tf.float32, [None, work.rows * work.pixels])
         self.labels = v1.placeholder(tf.float32, [None, CLASSES])
         self.kept = v1.placeholder(tf.float32, [])
@@ -85,7 +85,7 @@ class Reference(Contender):
 
 
 def data(images: int, work: Work, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images as its reader gave them: float32 in 0–1 (N, T·D), and one-hot labels (N, C)."""
+    """Random images in the script's form: float32 in 0–1 (N, T·D), and one-hot labels (N, C)."""
     pixels, labels = drawn(images, work, seed)
     flat = pixels.reshape(images, -1).astype(np.float32) / 255
     return flat, np.eye(CLASSES, dtype=np.float32)[labels]

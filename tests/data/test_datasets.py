@@ -1,4 +1,4 @@
-"""The data sets are those published, with torchvision's sums, and the digits scikit-learn's."""
+"""The data sets have the published checksums (torchvision's), and digits is scikit-learn's."""
 
 import gzip
 from pathlib import Path

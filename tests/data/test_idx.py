@@ -1,4 +1,4 @@
-"""IDX: what is written is read back, and whatever is malformed is refused in one line."""
+"""IDX: written files are read back, and malformed files are refused in one line."""
 
 import gzip
 import math
@@ -128,11 +128,11 @@ def test_a_broken_gzip_is_refused(content):
         decode(content, rank=3, name="some-file.gz")
 
 
-ROOM = 2**19  # bytes that gzip takes for itself, whatever it reads
+ROOM = 2**19  # bytes that gzip itself needs, whatever it reads
 
 
 def read(content: bytes, rank: int) -> tuple[NDArray[np.uint8] | IdxError, int]:
-    """The array in the content or the refusal, and the most bytes that Python and NumPy held."""
+    """Decode the content; returns the array or the error, and the peak memory in bytes."""
     tracemalloc.start()
     try:
         found: NDArray[np.uint8] | IdxError = decode(content, rank=rank, name="x")
@@ -153,7 +153,7 @@ def test_memory_follows_the_content_not_the_header(pack):
     assert peak < ROOM
 
 
-def test_a_gzip_that_swells_is_read_only_as_far_as_its_header_claims():
+def test_a_gzip_bomb_is_read_only_to_the_size_in_its_header():
     refusal, peak = read(gzip.compress(header(1, 28, 28) + bytes(2**26)), rank=3)
     assert str(refusal).endswith("found trailing bytes")
     assert peak < ROOM
@@ -191,7 +191,7 @@ FILES = st.tuples(ARRAYS, SOME, st.sampled_from([None, ()])) | st.tuples(ARRAYS,
 def damaged(
     array: NDArray[np.uint8], plain: Sequence[Edit], packed: Sequence[Edit] | None
 ) -> bytes:
-    """IDX with edits made before it is packed and after; None leaves it plain."""
+    """IDX with edits before and after it is compressed; None leaves it uncompressed."""
     content = header(*array.shape) + array.tobytes()
     content = edited(content, [3, *range(4, 4 + 4 * array.ndim)], plain)
     if packed is None:
@@ -201,7 +201,7 @@ def damaged(
 
 
 def what_it_says(content: bytes, rank: int) -> NDArray[np.uint8] | None:
-    """The array in IDX, all of it unpacked and cut up at once; None where it is malformed."""
+    """A simple decoder to compare with: the array, or None if the content is malformed."""
     try:
         plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (OSError, EOFError, zlib.error):
@@ -216,7 +216,7 @@ def what_it_says(content: bytes, rank: int) -> NDArray[np.uint8] | None:
 
 
 @few_or_many
-def test_mutated_files_are_read_as_what_they_say_or_refused(cases):
+def test_mutated_files_are_read_correctly_or_refused(cases):
     outcomes = Counter[str]()
 
     @fuzz(cases)

@@ -1,4 +1,4 @@
-"""Only verified files arrive, whatever a mirror does, and a failure says why and what next."""
+"""Only verified files are kept, whatever a mirror does, and a failure gives reason and advice."""
 
 import hashlib
 import os
@@ -157,7 +157,7 @@ def not_http(handler: BaseHTTPRequestHandler, name: str) -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each file in its own way and remembers what it was asked for."""
+    """A server that answers each file in its own way and remembers the requests."""
 
     daemon_threads = True
 
@@ -195,7 +195,7 @@ def _no_proxy(monkeypatch):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Start a server: the answer to every file; f0, f1 … for the files of FILES that differ."""
+    """Start a server with one answer for all files; f0, f1 … are other answers for single FILES."""
     servers = []
 
     def start(answer: Answer, **answers: Answer) -> Server:
@@ -229,7 +229,7 @@ def fetch(raw: Path, *sources: str | Path) -> list[str]:
 
 
 def refused(raw: Path, source: str | Path) -> str:
-    """Why the only mirror was passed over, which must be both reported and in the error."""
+    """Why the only mirror was skipped; the reason must be printed and be part of the error."""
     lines: list[str] = []
     with pytest.raises(MirrorError) as caught:
         mirrors.fetch(TINY, raw, [str(source)], lines.append)
@@ -320,7 +320,7 @@ def test_the_digest_found_and_the_one_expected_are_told(good, raw):
 
 
 def test_no_more_memory_than_twice_the_known_size(serve, raw):
-    """Of both sides: the server is in this process, and sends 64 KiB at a time."""
+    """This measures both sides: the server runs in this process and sends 64 KiB at a time."""
     size = 2**23
     large = Dataset("large", (), 30, 20, {TRAIN_IMAGES: Published("md5", "0" * 32, size)})
     server = serve(too_much)
@@ -333,7 +333,7 @@ def test_no_more_memory_than_twice_the_known_size(serve, raw):
         tracemalloc.stop()
 
 
-def test_what_a_bad_mirror_may_cost_is_what_is_said_of_it():
+def test_the_longest_time_of_a_bad_mirror_is_the_documented_one():
     def minutes(name: str) -> float:
         sizes = [file.size for file in DATASETS[name].files.values()]
         seconds = [mirrors.GRACE_SECONDS + s / mirrors.SLOWEST_BYTES_PER_SECOND for s in sizes]
@@ -350,7 +350,7 @@ def test_what_a_bad_mirror_may_cost_is_what_is_said_of_it():
     [trickle, trickle_of_headers, trickle_of_interim_answers],
     ids=["content", "headers", "interim answers"],
 )
-def test_a_trickle_runs_into_the_deadline(serve, raw, monkeypatch, answer):
+def test_a_mirror_that_sends_slowly_reaches_the_deadline(serve, raw, monkeypatch, answer):
     monkeypatch.setattr(mirrors, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(mirrors, "SLOWEST_BYTES_PER_SECOND", 1e9)
     server = serve(answer)

@@ -1,4 +1,4 @@
-"""Pictures are brought to the data set's form, whatever their size, colours and polarity."""
+"""Pictures of any size, colours and polarity are converted to the data set's form."""
 
 import struct
 import zlib
@@ -30,17 +30,17 @@ def of(image: np.ndarray) -> Pixels:
 
 
 def apart(one: Pixels, other: Pixels) -> float:
-    """Mean difference of pixels, as a share of the ink."""
+    """The mean difference of the pixels, as a fraction of the ink."""
     return float(np.abs(one.astype(int) - other).sum() / other.sum())
 
 
-def test_what_is_in_the_form_keeps_its_pixels(seven: Pixels) -> None:
+def test_an_image_in_the_form_keeps_its_pixels(seven: Pixels) -> None:
     assert (of(seven) == seven).all()
     assert (of(255 - seven) == seven).all()
 
 
 @pytest.mark.parametrize("shift", [(-3, 2), (-6, -4), (0, 3)])
-def test_what_is_shifted_is_centred(seven: Pixels, shift: tuple[int, int]) -> None:
+def test_a_shifted_digit_is_centred(seven: Pixels, shift: tuple[int, int]) -> None:
     assert (of(np.roll(seven, shift, axis=(0, 1))) == seven).all()
 
 
@@ -103,14 +103,16 @@ def test_other_data_sets_have_forms_of_their_own(seven: Pixels) -> None:
     ("content", "reason"),
     [(b"text", "not a PNG or JPEG image"), (b"", "not a PNG or JPEG image")],
 )
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_file_that_is_not_a_picture_is_refused(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
     path = tmp_path / "one.png"
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"one.png: {reason}"):
         read(path, MNIST)
 
 
-def test_what_shows_nothing_is_refused(seven: Pixels) -> None:
+def test_a_picture_that_shows_nothing_is_refused(seven: Pixels) -> None:
     with pytest.raises(UserError, match="blank: all of it is of about the same grey"):
         of(np.full((30, 40), 200))
     with pytest.raises(UserError, match=r"too little contrast: .* 16 are needed"):
@@ -120,7 +122,7 @@ def test_what_shows_nothing_is_refused(seven: Pixels) -> None:
 
 
 def claim(path: Path, width: int, height: int) -> None:
-    """Write a small picture whose header says that it is of another size."""
+    """Write a small picture whose header claims another size."""
     Image.new("L", (9, 9)).save(path)
     content = bytearray(path.read_bytes())
     content[16:24] = struct.pack(">II", width, height)

@@ -67,14 +67,14 @@ def test_other_files_are_refused(tmp_path) -> None:
         {"preprocess": [1]},
     ],
 )
-def test_what_is_said_of_them_must_be_of_its_type(tmp_path, about: dict[str, object]) -> None:
+def test_metadata_must_be_of_its_type(tmp_path, about: dict[str, object]) -> None:
     replace(drawn(10, seed=0), **about).save(tmp_path / "bad")
     with pytest.raises(UserError, match=r"bad: .*(must be|are more than)"):
         Sequences.load(tmp_path / "bad")
 
 
 @few_or_many
-def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path, cases) -> None:
+def test_mutated_files_are_read_correctly_or_refused(tmp_path, cases) -> None:
     path, refusals, read = tmp_path / "sequences", [], 0
     drawn(12, seed=0).save(path)
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""A user's own files are taken as they are, and what does not fit is named."""
+"""A user's own files are used as they are, and wrong files are named."""
 
 import gzip
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from mnist_lstm.data.user_data import read
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A user's folder: 12×9 images of three classes, two files plain and two inside gzip."""
+    """A user's folder: 12×9 images of three classes, two files uncompressed and two gzipped."""
     folder = tmp_path / "own"
     folder.mkdir()
     draw = np.random.default_rng(0).integers

@@ -7,7 +7,7 @@ from mnist_lstm.learning.augmentation import Augmentation
 
 
 def blobs(batch: int, rows: int = 28, columns: int = 28) -> torch.Tensor:
-    """Images of a blurred disc each, right of the middle and above it."""
+    """Images that each show a blurred disc, to the right of the middle and above it."""
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     apart = (x - columns * 0.7) ** 2 + (y - rows * 0.4) ** 2
     return (255 * torch.exp(-apart / 8)).to(torch.uint8).expand(batch, -1, -1)
@@ -27,7 +27,7 @@ def distorted(seed: int = 0, batch: int = 400, **settings: float) -> torch.Tenso
     return Augmentation(**settings)(blobs(batch))
 
 
-def test_nothing_is_no_augmentation_and_leaves_images_as_they_are() -> None:
+def test_zero_ranges_leave_images_as_they_are() -> None:
     assert not Augmentation()
     assert Augmentation(elastic=0.1)
     images = blobs(3, rows=20, columns=31)

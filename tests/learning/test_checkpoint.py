@@ -113,10 +113,10 @@ def test_the_checkpoint_of_another_training_is_refused(checkpoint: Checkpoint) -
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "[[1, 2]]", "5", "null", '"f"', "[" * 10**5])
-def test_one_that_says_nothing_of_its_training_is_refused(
+def test_a_checkpoint_without_a_fingerprint_is_refused(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """Sealed with the right digest, which says nothing about it."""
+    """The digest is right, but the content does not name a training."""
     monkeypatch.setattr("mnist_lstm.learning.checkpoint.json.dumps", lambda _: text)
     checkpoint.save(*Learner(seed=0).parts, {})
     with pytest.raises(Damaged, match="it does not say whose it is"):
@@ -139,7 +139,7 @@ def test_one_that_says_nothing_of_its_training_is_refused(
 def test_a_state_that_does_not_fit_is_refused(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, name: str, tensor: torch.Tensor
 ) -> None:
-    """What a digest says nothing about: it was saved like this."""
+    """The digest is right: the checkpoint was saved with this state."""
     training = Learner(seed=0)
     training.run(0, 4)
     tensors = capture(*training.parts) | {name: tensor}
@@ -150,7 +150,7 @@ def test_a_state_that_does_not_fit_is_refused(
         checkpoint.load(*Learner(seed=3).parts)
 
 
-def test_one_set_aside_takes_the_place_of_an_older_one(checkpoint: Checkpoint) -> None:
+def test_a_newer_damaged_checkpoint_replaces_an_older_one(checkpoint: Checkpoint) -> None:
     for content in (b"old", b"new"):
         checkpoint.path.write_bytes(content)
         aside = checkpoint.set_aside()
@@ -159,7 +159,7 @@ def test_one_set_aside_takes_the_place_of_an_older_one(checkpoint: Checkpoint) -
 
 
 @few_or_many
-def test_mutated_files_are_read_as_what_they_say_or_refused(
+def test_mutated_files_are_read_correctly_or_refused(
     checkpoint: Checkpoint, content: bytes, cases: int
 ) -> None:
     original, refused = load(content), dict[bytes, str]()
@@ -186,7 +186,7 @@ def test_mutated_files_are_read_as_what_they_say_or_refused(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
-def test_a_header_may_claim_what_it_likes(checkpoint: Checkpoint) -> None:
+def test_a_huge_claim_in_a_header_takes_no_memory(checkpoint: Checkpoint) -> None:
     claim = b'{"a":{"dtype":"F32","shape":[2147483648,64],"data_offsets":[0,549755813888]}}'
     checkpoint.path.write_bytes(len(claim).to_bytes(8, "little") + claim + bytes(1000))
     with pytest.raises(Damaged), memory(ROOM):
@@ -250,7 +250,7 @@ with Checkpoint(Path(sys.argv[1]), "f").held(print):
 
 @contextmanager
 def holder(folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process that holds the checkpoint f until it is killed."""
+    """A process that holds the lock of checkpoint f until it is killed."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, folder],
         stdout=subprocess.PIPE,
@@ -264,7 +264,7 @@ def holder(folder: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 class Waiting(threading.Thread):
-    """Wants to hold the checkpoint f too."""
+    """Wait for the lock of checkpoint f too."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -292,7 +292,7 @@ def test_a_second_trainer_is_told_of_the_first_and_waits_until_it_is_gone(tmp_pa
     assert waiting.lock.startswith(f"process {os.getpid()} in ")
 
 
-def test_one_whose_lock_is_removed_meanwhile_takes_a_new_one(tmp_path: Path) -> None:
+def test_a_lock_that_is_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         waiting = Waiting(tmp_path)
         assert waiting.waits.wait(10)
@@ -303,7 +303,7 @@ def test_one_whose_lock_is_removed_meanwhile_takes_a_new_one(tmp_path: Path) -> 
     assert waiting.checkpoint.lock.read_text() == waiting.lock
 
 
-def test_what_is_held_is_not_removed(tmp_path: Path) -> None:
+def test_a_locked_checkpoint_is_not_removed(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "f")
     with holder(tmp_path):
         assert not checkpoint.remove()
@@ -312,7 +312,7 @@ def test_what_is_held_is_not_removed(tmp_path: Path) -> None:
     assert not checkpoint.folder.exists()
 
 
-def test_holding_does_away_with_what_a_killed_trainer_had_half_written(tmp_path: Path) -> None:
+def test_holding_the_lock_deletes_drafts_of_a_killed_training(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "f")
     checkpoint.folder.mkdir()
     (checkpoint.folder / ".checkpoint.safetensors.1.draft").touch()
@@ -320,7 +320,7 @@ def test_holding_does_away_with_what_a_killed_trainer_had_half_written(tmp_path:
         assert list(checkpoint.folder.iterdir()) == [checkpoint.lock]
 
 
-def test_an_error_of_the_work_is_the_works(tmp_path: Path) -> None:
+def test_an_error_in_the_block_is_raised(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), Checkpoint(tmp_path, "f").held(print):
         (tmp_path / "gone").read_text()
 
@@ -343,7 +343,7 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
         assert {folder.name for folder in tmp_path.iterdir()} == {"own", "f"}
 
 
-def test_fingerprints_tell_facts_apart() -> None:
+def test_different_facts_have_different_fingerprints() -> None:
     facts = {"seed": 0, "train": {"steps": 10, "batch_size": 5}}
     assert fingerprint(facts) == fingerprint({"train": {"batch_size": 5, "steps": 10}, "seed": 0})
     assert fingerprint(facts) != fingerprint(facts | {"seed": 1})

@@ -43,7 +43,7 @@ def test_reading_row_by_row_ends_in_the_models_answer(implementation: str) -> No
     assert torch.equal(after_rows[:, -1], infer(model, data.pixels, batch_size=8))
 
 
-def test_what_is_answered_after_a_row_is_what_an_image_cut_there_gets() -> None:
+def test_the_answer_after_a_row_is_that_for_an_image_cut_there() -> None:
     model, data = small_model(), drawn(images=20, seed=0)
     after_rows = read_row_by_row(model, data.pixels.split(20))
     for rows in range(1, 9):
@@ -56,7 +56,7 @@ def test_accuracy_by_rows() -> None:
     assert accuracy_by_rows(after_rows, LABELS) == [0.25, 0.75]
 
 
-def test_moved_images_are_whole_but_for_what_leaves_them() -> None:
+def test_shifted_images_lose_only_the_pixels_that_leave_them() -> None:
     image = torch.arange(1, 10, dtype=torch.uint8).view(1, 3, 3)
     views = moved(image, 1)
     assert len(views) == 9

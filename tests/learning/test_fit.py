@@ -55,7 +55,7 @@ def test_it_memorises_32_images_with_random_labels() -> None:
     assert last.train_accuracy == 1
 
 
-def test_it_learns_what_only_the_order_of_rows_tells() -> None:
+def test_it_learns_classes_that_differ_only_in_the_order_of_rows() -> None:
     (last,) = trained(small_model(), drawn(200, seed=1), 80)
     assert last.test_accuracy > 0.95
 
@@ -76,7 +76,7 @@ def test_it_evaluates_at_multiples_and_at_the_end() -> None:
 
 
 class Pixel(torch.nn.Module):
-    """The least that can be trained."""
+    """The smallest model that can be trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_measuring_changes_nothing() -> None:
 
 @pytest.mark.parametrize("beyond", [False, True])
 def test_the_test_images_only_report(beyond: bool) -> None:
-    """With others, their accuracy is another one; the weights and all else are the same."""
+    """With other test images, only their accuracy changes; weights and all other values do not."""
     learner = Learner(beyond=beyond)
     mine = learner.run(0, 10)
     other = Learner(beyond=beyond)

@@ -1,6 +1,6 @@
-"""The first steps of a training on each platform that was had: has an upgrade changed arithmetic?
+"""Has an upgrade changed the arithmetic? Compare the first steps of a training with recorded ones.
 
-tests/golden/PLATFORM.csv has them. Run this file to write that of the platform at hand:
+tests/golden/PLATFORM.csv has the recorded steps. Run this file to record the present platform:
 PYTHONPATH=src:tests python tests/learning/test_golden.py [cuda bfloat16]
 """
 
@@ -21,14 +21,14 @@ from mnist_lstm.learning.fit import fit
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 STEPS = 50
-# of losses, relative; two versions of a library round differently, another formula is far outside
+# relative, for losses: versions of a library round differently; another formula differs much more
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-# images of the 297 in each split that may be read differently
+# number of images, of the 297 in each split, whose answer may differ
 IMAGES = {"float32": 1, "bfloat16": 6}
 
 
 def first_steps(where: torch.device, computes_in: str) -> Iterator[dict[str, float]]:
-    """Loss and accuracies after each of the first steps, of scikit-learn's digits."""
+    """Loss and accuracies after each of the first steps, on scikit-learn's digits."""
     bunch = load_digits()
     pixels = torch.from_numpy(bunch.images * 15.9375).to(torch.uint8)  # 0–16 -> 0–255
     labels = torch.from_numpy(bunch.target).to(torch.uint8)
@@ -60,7 +60,7 @@ def first_steps(where: torch.device, computes_in: str) -> Iterator[dict[str, flo
 
 
 def golden(where: torch.device, computes_in: str) -> Path:
-    """The file of a platform."""
+    """The file with the recorded steps of a platform."""
     words = f"{device.describe(where)} {computes_in}"
     return GOLDEN / f"{re.sub('[^A-Za-z0-9]+', '-', words).lower()}.csv"
 

@@ -94,7 +94,7 @@ def test_dropout_masks_each_step_and_layer_and_never_the_state(
         assert 0.4 < kept.float().mean() < 0.6
         torch.testing.assert_close(after[kept], 2 * before[kept])
         assert not (kept == kept[:, :1]).all()  # another mask at each time step
-    # what a layer hands itself from step to step is whole: its outputs are those without dropout
+    # the recurrent state is not dropped: a layer's outputs before dropout are those without dropout
     torch.testing.assert_close(seen[0][0], model.run_layer(model.layers[0], pixels(5, 8, 8) / 255))
     torch.testing.assert_close(seen[1][0], model.run_layer(model.layers[1], seen[0][1]))
     torch.testing.assert_close(logits, model.head(seen[1][1][:, -1]))
@@ -183,7 +183,7 @@ def test_weights_of_another_type_are_not_converted(tmp_path, dtype: torch.dtype)
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
 @few_or_many
-def test_mutated_files_are_read_as_what_they_say_or_refused(tmp_path, cases) -> None:
+def test_mutated_files_are_read_correctly_or_refused(tmp_path, cases) -> None:
     path, refusals, read = tmp_path / "model.safetensors", [], 0
     small_model(hidden_size=4).save(path)
     content = path.read_bytes()

@@ -10,7 +10,7 @@ from mnist_lstm.learning.optimizer import AveragingAdam, averaged, one_cycle, se
 
 
 def steps_of(optimizer: torch.optim.Optimizer, weight: torch.Tensor, steps: int) -> list[float]:
-    """The weight after each step that makes it smaller."""
+    """The weight after each step; every step makes it smaller."""
     seen = []
     for _ in range(steps):
         weight.grad = torch.ones_like(weight)
@@ -39,7 +39,7 @@ def test_it_is_adam_bit_for_bit() -> None:
     assert steps_of(*adam(), 20) == steps_of(*adam(averaging=0.5), 20) == expected
 
 
-def test_the_average_is_that_of_the_weights_seen_with_the_latest_weighing_most() -> None:
+def test_the_average_is_exponential_over_all_weights_so_far() -> None:
     optimizer, weight = adam(averaging=0.9)
     seen = steps_of(optimizer, weight, 7)
     shares = [0.9 ** (6 - index) for index in range(7)]
@@ -82,7 +82,7 @@ def test_one_cycle_rises_over_three_tenths_and_falls_to_zero() -> None:
     assert math.isfinite(one_cycle(0.003, 1, 1))
 
 
-def test_rates_are_set_where_they_are() -> None:
+def test_a_rate_in_a_tensor_is_set_in_place() -> None:
     optimizer, _ = adam()
     set_rate(optimizer, 0.5)
     (group,) = optimizer.param_groups
@@ -94,7 +94,7 @@ def test_rates_are_set_where_they_are() -> None:
 
 
 def test_training_evaluates_the_averages_and_goes_on_with_the_weights() -> None:
-    """With averages of everything seen so far, an early evaluation is of early weights."""
+    """The averages include all earlier weights, so an early evaluation measures early weights."""
     torch.manual_seed(0)
     model, data = small_model(dropout=0.0), drawn(100, seed=1)
     optimizer = AveragingAdam(model, 0.01, averaging=0.999)

@@ -13,13 +13,13 @@ from mnist_lstm.learning.model import RowLSTM, infer
 
 
 def multiplies(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
-    """Make the processor one that has these, and no other that matters."""
+    """Make torch believe that the processor has these instructions and no other relevant ones."""
     found: Mapping[str, Any] = {"avx2": True} | capabilities
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
 
 
 def refuse_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have torch do what it does where oneDNN has no LSTM in bfloat16 for the processor."""
+    """Make torch fail as it does if oneDNN has no LSTM in bfloat16 for the processor."""
 
     def run_layer(_: torch.nn.LSTM, x: torch.Tensor) -> torch.Tensor:
         if torch.is_autocast_enabled("cpu"):
@@ -44,7 +44,7 @@ def test_auto_is_float32_where_bfloat16_is_emulated(monkeypatch: pytest.MonkeyPa
     assert precision.choose("auto", small_model("unrolled")) == "float32"
 
 
-def test_what_is_named_is_taken_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_precision_is_used_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     multiplies(monkeypatch, avx512_bf16=True)
     assert precision.choose("float32", small_model()) == "float32"
     multiplies(monkeypatch)
@@ -55,7 +55,7 @@ def test_what_is_named_is_taken_or_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("beyond", [{}, {"reads": "both", "num_rows": 5}], ids=str)
-def test_trying_leaves_the_model_as_it_was(beyond: dict[str, Any]) -> None:
+def test_works_leaves_the_model_as_it_was(beyond: dict[str, Any]) -> None:
     model = small_model("unrolled", **beyond)
     assert precision.works(model)
     assert model.precision == "float32"

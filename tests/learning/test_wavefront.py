@@ -1,4 +1,4 @@
-"""The GPU's kernels, run by Triton's interpreter on the processor, in float32."""
+"""Run the GPU's kernels on the CPU in float32, by Triton's interpreter."""
 
 import importlib.util
 import os
@@ -51,7 +51,7 @@ def test_a_wavefront_gives_outputs_and_gradients_of_the_layers() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_has_to_wait_for_all_time_steps_is_no_wavefront() -> None:
+def test_layers_that_need_all_time_steps_are_no_wavefront() -> None:
     assert small_model().can_be_a_wavefront
     assert small_model(reads="columns", num_rows=5).can_be_a_wavefront
     assert small_model(reads="both", num_rows=8).can_be_a_wavefront
@@ -60,5 +60,5 @@ def test_what_has_to_wait_for_all_time_steps_is_no_wavefront() -> None:
     assert not small_model("unrolled").can_be_a_wavefront
 
 
-def test_a_processor_computes_no_wavefront() -> None:
+def test_a_cpu_computes_no_wavefront() -> None:
     assert not precision.is_wavefront("bfloat16", small_model())

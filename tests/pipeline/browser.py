@@ -1,4 +1,4 @@
-"""Pages opened in headless Chromium, with the network off."""
+"""Open pages in headless Chromium, with the network off."""
 
 import re
 import shutil
@@ -11,8 +11,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 OUTSIDE = "https://outside.example/picture.png"
-# lists what the page has asked for, with one request of its own, so that the list is seen to work,
-# and how wide its pictures came out
+# lists the page's requests, with one request of its own, so that we see that the list works,
+# and the width of its pictures
 WATCH = f"""
 <img src="{OUTSIDE}">
 <script>
@@ -27,7 +27,7 @@ setTimeout(() => {{
 
 
 def opened(text: str, page: Path) -> "subprocess.CompletedProcess[str]":
-    """The document that a page of this text became, and what it wrote to its console.
+    """Open a page with this text; returns its document and what it wrote to the console.
 
     It is written to `page`, beside what it asks for.
     """
@@ -53,7 +53,7 @@ def opened(text: str, page: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def asked_for(document: str) -> list[str]:
-    """What a page with WATCH in it asked for, but for that one request."""
+    """The requests of a page with WATCH in it, without WATCH's own request."""
     (asked,) = re.findall(r'<body asked="(.*?)"', document)
     addresses = asked.split()
     addresses.remove(OUTSIDE)

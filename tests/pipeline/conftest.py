@@ -17,13 +17,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.pipeline)
-    # they take longest: begun last, one would be at work alone while other processes have no more
+    # the slowest tests: if they started last, the other test processes would wait for them
     items.sort(key=lambda item: HERE not in item.path.parents)
 
 
 @contextmanager
 def shared(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
-    """A folder that processes that run tests side by side share: the first one makes it."""
+    """A folder that all test processes share. The first process that needs it makes it."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # that of this process is in the one of all
@@ -40,7 +40,7 @@ def _zygote(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace whose pipeline has run, its results committed. To look at, not to change."""
+    """A workspace whose pipeline has run, with its results committed. Tests must not change it."""
     with shared(tmp_path_factory, "baseline") as folder:
         workspace = Workspace(folder)
         if not (folder / "printed.txt").is_file():
@@ -56,17 +56,17 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def whole(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace with a training that nothing disturbed. To look at, not to change."""
+    """A workspace with an undisturbed training. Tests must not change it."""
     with shared(tmp_path_factory, "whole") as folder:
         return Workspace(folder) if folder.exists() else uninterrupted(baseline, folder)
 
 
 @pytest.fixture(scope="session")
 def sweep(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A clone that had run nothing yet, in which a sweep ran through DVC's queue.
+    """A clone that had run nothing before, in which a sweep ran through DVC's queue.
 
-    Then the workspace's own recipe ran, one of the four, as the experiment `again`: out of DVC's
-    cache. To look at, not to change.
+    Then the workspace's recipe, which is one of the four, ran as the experiment `again`; its result
+    came out of DVC's cache. Tests must not change this clone.
     """
     with shared(tmp_path_factory, "sweep") as folder:
         workspace = Workspace(folder)
@@ -82,7 +82,7 @@ def sweep(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Work
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's temporary folder, of this test alone."""
+    """A system's temporary folder for this test only."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -92,13 +92,13 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def clone(baseline: Workspace, tmp_path: Path) -> Workspace:
-    """A fresh clone of it: no data, no cache, no store."""
+    """A fresh clone of the workspace: no data, no cache, no MLflow store."""
     return baseline.clone(tmp_path / "clone")
 
 
 @pytest.fixture
 def workspace(clone: Workspace, baseline: Workspace, fresh_store: Path) -> Workspace:
-    """A clone with DVC's cache, the data and an empty store: nothing in it has to run."""
+    """A clone with DVC's cache, the data and an empty MLflow store: no stage has to run."""
     shutil.copy(fresh_store, clone.folder)
     for name in (".dvc/cache", "data", "results"):
         shutil.copytree(baseline.folder / name, clone.folder / name, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""Runs that are made again, which must leave the project as it was."""
+"""Make runs again with `mnist-lstm reproduce`, which must leave the project as it was."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ SCRATCH = "mnist-lstm-reproduce-*"  # torch leaves an empty folder of its own be
 def reproduce(
     workspace: Workspace, *arguments: str, code: int = 0, **environment: str
 ) -> dict[str, Any]:
-    """Make a run again, which must end with that exit code; what it tells."""
+    """Make a run again; the command must end with this exit code. Returns its JSON."""
     before, stores = workspace.git("status", "--porcelain"), made_here(workspace)
     done = workspace.start_warm("mnist-lstm", "reproduce", "--json", *arguments, **environment)
     printed, _ = done.communicate()
@@ -24,7 +24,7 @@ def reproduce(
 
 
 def made_here(workspace: Workspace) -> set[Path]:
-    """What a pipeline that runs in the project itself would add to."""
+    """Everything that a pipeline would change if it ran in the project itself."""
     folders = (".checkpoints", "mlruns", ".dvc/cache", "data", "results")
     return {path for name in folders for path in (workspace.folder / name).rglob("*")}
 

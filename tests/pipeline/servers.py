@@ -1,4 +1,4 @@
-"""Servers of this project, started as its users do, and what they are asked."""
+"""Start the project's servers as users do, and send them requests."""
 
 import json
 import os
@@ -33,7 +33,7 @@ REFUSED = {
 
 
 def make(workspace: Workspace, target: str, port: int) -> tuple[str, ...]:
-    """The command that starts a server, in the environment of the tests instead of one's own."""
+    """The command that starts a server, in the environment of the tests."""
     (workspace.folder / "scripts" / "env.sh").write_text("")
     (workspace.folder / ".venv" / "bin").mkdir(parents=True)
     (workspace.folder / ".venv" / "bin" / "activate").touch()
@@ -49,7 +49,7 @@ def free_port() -> int:
 def server(
     *command: str | Path, folder: Path, health: str, **environment: str
 ) -> Iterator[psutil.Process]:
-    """A server's process, once it answers; killed with its children in the end."""
+    """The process of a server that answers; at the end it is killed with its children."""
     log = folder / "server.log"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with log.open("w") as file:
@@ -82,7 +82,7 @@ def answers(url: str) -> bool:
 
 
 def listens_on(process: psutil.Process) -> set[str]:
-    """The addresses that a process and its children take connections on."""
+    """The addresses at which a process and its children accept connections."""
     return {
         connection.laddr.ip
         for one in (process, *process.children(recursive=True))
@@ -92,7 +92,7 @@ def listens_on(process: psutil.Process) -> set[str]:
 
 
 def ask(url: str, content: bytes, kind: str = "application/json") -> tuple[int, str]:
-    """What the server answers: the status and the body."""
+    """Send a request; returns the status and the body of the answer."""
     request = urllib.request.Request(f"{url}/invocations", content, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:

@@ -1,4 +1,4 @@
-"""A tour: variants through the queue, the best of them promoted, used, served and made again."""
+"""A tour: run variants through the queue; promote, use, serve and reproduce the best one."""
 
 import json
 import os
@@ -35,7 +35,7 @@ WEIGHTS = f"{TRAIN}/model.safetensors"
 
 @dataclass(frozen=True)
 class Tour:
-    """The project in which it goes on, and what its commands print."""
+    """The project of the tour, and the output of its commands."""
 
     project: Workspace
     capsys: pytest.CaptureFixture[str]
@@ -59,7 +59,7 @@ class Tour:
         return found
 
 
-def test_variants_are_compared_and_the_best_is_promoted_used_and_made_again(
+def test_variants_are_compared_and_the_best_is_promoted_used_and_reproduced(
     sweep: Workspace,
     temporary: Path,
     tmp_path: Path,
@@ -90,7 +90,7 @@ def test_variants_are_compared_and_the_best_is_promoted_used_and_made_again(
 
 
 def choose(tour: Tour) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The best and the worst run of the sweep, by the validation images."""
+    """The best and the worst run of the sweep, by validation accuracy."""
     runs = tour.json("runs", "--best", "4")
     accuracies = [run["validation_accuracy"] for run in runs]
     assert len(runs) == 4
@@ -113,7 +113,7 @@ def promote(tour: Tour, best: dict[str, Any], worst: dict[str, Any]) -> None:
 
 
 def read_pictures(tour: Tour, ours: Classifier, folder: Path) -> None:
-    """Test images, drawn large and dark on light, have the champion's own answers."""
+    """Test images that are drawn large, dark on light, get the champion's own answers."""
     folder.mkdir()
     for number, image in enumerate(images(tour)[:10].numpy()):
         large = Image.fromarray(255 - image).resize((90, 90), Image.Resampling.BICUBIC)
@@ -149,7 +149,7 @@ sys.addaudithook(watch)
 
 
 def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
-    """It answers as ours, on this machine alone, refuses in words, and unpickles nothing."""
+    """The server gives our answers, on this machine only, with reasons, and unpickles nothing."""
     unpickled = folder / "unpickled"
     (folder / "sitecustomize.py").write_text(WATCH.replace("UNPICKLED", repr(str(unpickled))))
     watched = {"PYTHONPATH": str(folder), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
@@ -181,7 +181,7 @@ def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
 
 
 def train_changed_code(tour: Tour) -> dict[str, Any]:
-    """The run of code that no commit has, made the champion by force; its run.json."""
+    """Train code that no commit has, and promote the run with --force; returns its run.json."""
     project = tour.project
     model = project.folder / "src" / "mnist_lstm" / "learning" / "model.py"
     changed = model.read_text().replace(
@@ -212,7 +212,7 @@ def make_the_changed_one_again(tour: Tour, about: dict[str, Any]) -> None:
 
 
 def make_the_best_one_again(tour: Tour, best: dict[str, Any], temporary: Path) -> None:
-    """The champion before, made by the queue, of which only MLflow has something."""
+    """Reproduce the previous champion, a run from the queue of which only MLflow has files."""
     assert "is the champion again, version 1 of" in tour.command("promote", "--rollback")
     champion = tour.champion
     process = tour.project.start_warm("mnist-lstm", "reproduce", best["experiments"][0], "--keep")

@@ -1,4 +1,4 @@
-"""A fresh clone, without cache and store, shows the results that are committed and repeats them."""
+"""A fresh clone without cache and MLflow store shows the committed results and repeats them."""
 
 import json
 

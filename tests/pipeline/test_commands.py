@@ -1,4 +1,4 @@
-"""`mnist-lstm` in a project that has results, and nothing in its store yet."""
+"""`mnist-lstm` in a project that has results, but an empty MLflow store."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return workspace
 
 
-def test_verify_finds_what_disagrees_and_mends_it(
+def test_verify_finds_disagreements_and_fixes_them(
     here: Workspace, baseline: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = baseline.json("results/train/run.json")["name"]
@@ -48,10 +48,10 @@ def test_verify_finds_what_disagrees_and_mends_it(
     assert contents(synced, mine, tmp_path / "synced") == expected
 
 
-def test_a_result_of_another_commit_is_brought_from_cache_and_git(
+def test_sync_takes_results_of_other_commits_from_cache_and_git(
     here: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The workspace has none, and DVC's cache of runs is gone: git knows what there was."""
+    """The workspace has no results, and DVC's run cache is gone: only git has recorded them."""
     for path in (here.folder / "results").rglob("*.*"):
         path.unlink()
     for path in (here.folder / ".dvc" / "cache" / "runs").rglob("*"):
@@ -63,7 +63,7 @@ def test_a_result_of_another_commit_is_brought_from_cache_and_git(
     assert [run.info.status for run in here.runs()] == ["FINISHED"]
 
 
-def test_what_is_not_in_the_cache_is_counted(
+def test_results_that_are_not_in_the_cache_are_counted(
     clone: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(clone.folder)
@@ -73,7 +73,7 @@ def test_what_is_not_in_the_cache_is_counted(
     assert "recorded results that are not in DVC's cache here: 2; where a DVC remote" in printed
 
 
-def test_a_store_that_cannot_be_reached_is_a_line(
+def test_a_store_that_cannot_be_reached_is_reported_in_one_line(
     here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -84,7 +84,7 @@ def test_a_store_that_cannot_be_reached_is_a_line(
         assert said.count("\n") == 1
 
 
-def test_outside_of_a_project_it_says_so(
+def test_outside_of_a_project_commands_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -93,8 +93,8 @@ def test_outside_of_a_project_it_says_so(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_there_at_once_and_stands_on_its_own(command: str) -> None:
-    """Nothing that takes long is imported for it."""
+def test_help_imports_no_slow_module_and_has_the_exit_codes(command: str) -> None:
+    """--help imports no slow module."""
     code = (
         "import sys; from mnist_lstm.cli import COMMANDS, main\n"
         f"try: main([{command!r}, '--help'])\n"

@@ -1,4 +1,4 @@
-"""Experiments on a clone that has run nothing yet: all of them in the one store."""
+"""Experiments in a clone that has run nothing before: all are in the one MLflow store."""
 
 import shutil
 import time
@@ -16,7 +16,7 @@ CURVE = "test_accuracy"
 
 
 def assert_complete(workspace: Workspace) -> None:
-    """The four runs have all that belongs to them, in the project's one store and its folder."""
+    """The four runs are complete, in the project's one store and its folder."""
     store, found = open_store(workspace.folder), workspace.runs()
     names = {run.info.run_name for run in found}
     assert names <= set(workspace.dvc("exp", "list", "--name-only").split())

@@ -1,4 +1,4 @@
-"""A training is killed and stopped in all the ways there are, and ends as one that never was."""
+"""A training that is killed or stopped, in whatever way, ends like one that was not."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ from mnist_lstm.pipeline import signals
 from mnist_lstm.pipeline.result_files import read_rows
 from mnist_lstm.tracking.store import open_store
 
-LINES = [line for line in catalogue()["Stopped, and going on"] if "mnist-lstm" not in line]
+LINES = [line for line in catalogue()["Stopping and continuing"] if "mnist-lstm" not in line]
 STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED, BEFORE = LINES
 TRAINS = re.compile(r"^on from step|steps of 32 images out of")  # then it opens the store
 MEASURES = re.compile(r"^Iter")
@@ -43,7 +43,7 @@ def stopped(
     delay: float = 0.0,
     is_moment: Callable[[str], object] = MEASURES.search,
 ) -> str:
-    """What is printed by a dvc that is stopped so long after the first line that is the moment."""
+    """Stop a dvc some time after its first line for which `moment` is true; returns its output."""
     printed = ""
     assert process.stdout
     for line in process.stdout:
@@ -76,7 +76,7 @@ def trainer(workspace: Workspace, number: signal.Signals) -> Callable[[int], Non
 
 
 def dvc_while_its_trainer_sleeps(workspace: Workspace) -> Callable[[int], None]:
-    """Kills dvc alone; its trainer, which may be quick, has no step left until it can notice."""
+    """Kill dvc alone. Its trainer is held, so that it makes no step until it can notice."""
 
     def stop(pid: int) -> None:
         trainer(workspace, signal.SIGSTOP)(pid)
@@ -93,7 +93,7 @@ def said(printed: str) -> list[str]:
 
 
 def assert_equal(workspace: Workspace, whole: Workspace) -> None:
-    """Weights and curve of both are the same, and MLflow has each step of it once."""
+    """Both have the same weights and curve, and MLflow has each step once."""
     expected, results = whole.results(), workspace.results()
     for name in ("results/train/model.safetensors", "results/train/curve.csv"):
         assert results[name] == expected[name], name
@@ -115,7 +115,7 @@ def assert_shown_once(workspace: Workspace, whole: Workspace) -> None:
 
 
 def kill_often(workspace: Workspace, dice: random.Random, times: int, steps: int) -> None:
-    """Kill `dvc repro train` that often, all over the training: behind steps drawn at random.
+    """Kill `dvc repro train` this often, after steps drawn at random from the whole training.
 
     Every fifth kill comes before the first step instead, while MLflow's store is opened.
     """
@@ -137,12 +137,12 @@ def kill_often(workspace: Workspace, dice: random.Random, times: int, steps: int
     begun.append(went_on_from(workspace.dvc("repro", "train")))
     print(f"the last one: begun at {begun[-1]} of {steps}")
     for life, (step, later) in enumerate(pairwise(begun), 1):
-        # one that goes on can afford its first checkpoint at once, and each that trained got there
+        # each life may write its first checkpoint at once, and each one that trained got that far
         assert later >= step if life == 1 or life % 5 == 0 else later > step, life
 
 
 def measures(step: int) -> Callable[[str], bool]:
-    """Whether a line tells of an evaluation at that step or behind it."""
+    """Whether a line reports an evaluation at this step or a later one."""
     return lambda line: any(int(at) >= step for at in re.findall(r"^Iter.* step (\d+),", line))
 
 
@@ -195,8 +195,8 @@ def test_killed_under_a_temporary_experiment(
 def test_stopped_by_signals(workspace: Workspace, whole: Workspace) -> None:
     before = workspace.results()
     prepare(workspace, STEPS)
-    # dvc starts a stage in a shell: some, as bash, put the trainer in their own place, others, as
-    # Debian's sh, stay between the two, and may die of a Ctrl-C themselves: its code tells nothing
+    # dvc starts a stage in a shell. Some shells, such as bash, replace themselves with the trainer.
+    # Others, such as Debian's sh, stay in between and may die of Ctrl-C: their code tells nothing
     for stop, line, shell in (
         (group(signal.SIGINT), STOPPED, "/bin/sh"),
         (trainer(workspace, signal.SIGTERM), STOPPED, "/bin/sh"),
@@ -232,7 +232,7 @@ def test_stopped_while_it_imports(workspace: Workspace) -> None:
     process = workspace.start("dvc", "repro", "--force", "--single-item", "evaluate")
 
     def once_it_can_tell(pid: int) -> None:
-        """Which it can, of any signal, from before its first import that takes long."""
+        """A stage notes every signal from the moment before its first slow import."""
         while not any(catches_sigterm(one) for one in psutil.Process(pid).children(recursive=True)):
             time.sleep(0.005)
         os.killpg(pid, signal.SIGINT)
@@ -300,7 +300,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_time(
     prepare(workspace, STEPS)
 
     def fill(pid: int) -> None:
-        """The draft of the next checkpoint goes to a device that is always full."""
+        """The draft of the next checkpoint is written to a device that is always full."""
         (lock,) = workspace.folder.glob(".checkpoints/*/lock")
         draft = lock.with_name(f".checkpoint.safetensors.{pid}.draft")
         while not draft.is_symlink():

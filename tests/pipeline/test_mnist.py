@@ -1,4 +1,4 @@
-"""Real MNIST, where MNIST_MIRROR reaches it."""
+"""Train on real MNIST, if MNIST_MIRROR has it."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from mnist_lstm.pipeline.result_files import read_rows
     ("steps", "passes"), [(100, 0.75), pytest.param(300, 0.92, marks=pytest.mark.soak)]
 )
 def test_the_reference_learns_mnist(steps: int, passes: float, tmp_path: Path) -> None:
-    """The published script read 85.59 % after 100 steps, and 94.09 % after 300."""
+    """The published script reached 85.59 % after 100 steps, and 94.09 % after 300."""
     mirror = os.environ.get("MNIST_MIRROR")
     if not mirror:
         pytest.skip("MNIST_MIRROR is not set")
@@ -23,8 +23,8 @@ def test_the_reference_learns_mnist(steps: int, passes: float, tmp_path: Path) -
     (tmp_path / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
     workspace.set("train.steps", steps)
     workspace.set("train.eval_every", steps)
-    # one thread, as all of them here: other tests have the other core, and a training with two
-    # threads waits for the slower one at each turn
+    # one thread, as in all tests: other tests use the other core, and with two threads each step
+    # would wait for the slower one
     workspace.dvc("repro", "train", MNIST_MIRROR=str((PROJECT / mirror).resolve()))
     (row,) = read_rows(tmp_path / "results" / "train" / "curve.csv")
     assert (row["step"], row["epoch"]) == (steps, 0)

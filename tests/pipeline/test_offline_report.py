@@ -1,4 +1,4 @@
-"""The page that `mnist-lstm report` writes of a pipeline that has run."""
+"""The page that `mnist-lstm report` writes about a pipeline that has run."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def cells(text: str, title: str) -> list[str]:
     return re.findall("<td>(.*?)</td>", row)
 
 
-def test_it_has_the_figures_of_workspace_and_head(page: Path, baseline: Workspace) -> None:
+def test_report_has_the_metrics_of_workspace_and_head(page: Path, baseline: Workspace) -> None:
     text = page.read_text()
     accuracy = f"{baseline.json('results/evaluate/metrics.json')['test']['accuracy']:.2%}"
     assert cells(text, "test accuracy") == [accuracy, accuracy, "0"]
@@ -40,10 +40,10 @@ def test_it_has_the_figures_of_workspace_and_head(page: Path, baseline: Workspac
     assert text.count("data:image/png;base64,") == 4
 
 
-def test_differences_are_workspace_less_committed(
+def test_differences_are_workspace_minus_committed(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the results of another experiment in the workspace, as `dvc exp apply` leaves them."""
+    """The workspace has the results of another experiment, as after `dvc exp apply`."""
     committed = workspace.json("results/evaluate/metrics.json")["test"]["accuracy"]
     metrics = workspace.folder / "results" / "evaluate" / "metrics.json"
     metrics.write_text(metrics.read_text().replace(str(committed), "0.5"))
@@ -56,7 +56,7 @@ def test_differences_are_workspace_less_committed(
     assert workspace.git("status", "--porcelain", "report.html") == ""  # git ignores it
 
 
-def test_in_a_clone_all_but_the_mistakes_is_drawn(
+def test_in_a_clone_everything_except_the_mistakes_is_drawn(
     clone: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(clone.folder)
@@ -69,7 +69,7 @@ def test_in_a_clone_all_but_the_mistakes_is_drawn(
 
 
 @needs_chromium
-def test_it_opens_with_the_network_off_and_asks_for_nothing(page: Path) -> None:
+def test_report_opens_without_a_network_and_loads_nothing(page: Path) -> None:
     text, removed = re.subn("<meta http-equiv=.*", "", page.read_text())  # it would hide requests
     assert removed == 1
     watched = text.replace("</body>", f"{WATCH}</body>")

@@ -1,6 +1,6 @@
-"""A tracking server that is away in all the ways there are costs seconds, and no result.
+"""A tracking server that fails, in whatever way, delays a training by seconds and costs no result.
 
-That it costs no more than seconds is measured where no other test is at work: make soak
+`make soak` measures the seconds, because no other test runs beside it.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ class RealServer:
             self.process.communicate()
 
     def store(self, monkeypatch: pytest.MonkeyPatch) -> Store:
-        """As a client sees it that waits for answers as long as a busy machine takes."""
+        """The server for a client that waits for answers as long as a busy machine needs."""
         monkeypatch.setenv("MLFLOW_TRACKING_URI", self.uri)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
         return open_store(self.folder)
@@ -127,14 +127,14 @@ def prepared(clone: Workspace, baseline: Workspace) -> Workspace:
 
 
 class Watched:
-    """A stage whose lines are read with the time at which they come."""
+    """A stage that runs; each line of its output is read with the time at which it came."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
         self.lines: list[tuple[float, str]] = []
 
     def until(self, word: str) -> None:
-        """Read up to the first line that begins with that; to the end where none does."""
+        """Read up to the first line that begins with this text; if none does, read to the end."""
         assert self.process.stdout
         for line in self.process.stdout:
             self.lines.append((time.monotonic(), line))
@@ -142,7 +142,7 @@ class Watched:
                 return
 
     def seconds_after(self, word: str) -> float:
-        """Read to the end; how long after the last line with that it came."""
+        """Read to the end; returns the seconds since the last line with this text."""
         self.until("\n no such line")
         assert self.process.wait() == 0, self.printed
         ended = time.monotonic()
@@ -162,7 +162,7 @@ EVALUATE = (
 
 
 def assert_whole(workspace: Workspace, whole: Workspace) -> None:
-    """Every result of the training is on disk, as if nothing had been."""
+    """All results of the training are on disk, as without an outage."""
     expected, results = whole.results(), workspace.results()
     for name in ("results/train/model.safetensors", "results/train/curve.csv"):
         assert results[name] == expected[name], name
@@ -176,9 +176,9 @@ def said(printed: str) -> list[str]:
 def seconds_at_the_end(
     prepared: Workspace, whole: Workspace, uri: str, start: "Callable[..., subprocess.Popen[str]]"
 ) -> float:
-    """What train and evaluate take behind their last figures, by a store that takes nothing.
+    """Seconds that train and evaluate take after their last results, with a store that fails.
 
-    Nothing of the results is lost, and each says once what is not shown.
+    No result is lost, and each of the two stages reports the failure once.
     """
     training = Watched(start(*TRAIN, MLFLOW_TRACKING_URI=uri))
     took = training.seconds_after("Iter")
@@ -210,7 +210,7 @@ def test_a_server_that_is_away_from_the_start(
 
 @pytest.mark.soak
 def test_a_server_that_is_away_costs_seconds(prepared: Workspace, whole: Workspace) -> None:
-    # a store whose file cannot be opened costs no time: what is taken there is the stages' own
+    # a store whose file cannot be opened costs no time: this measures the stages' own time
     own = seconds_at_the_end(prepared, whole, "sqlite:////dev/null/mlflow.db", prepared.start)
     for outage in OUTAGES:
         for _ in range(3):  # other work on the machine only adds: one that it did not disturb
@@ -251,9 +251,9 @@ def lose_and_find(
     start: "Callable[..., subprocess.Popen[str]]",
     steps: int,
 ) -> dict[str, float]:
-    """The seconds that a training takes behind its last figures, by each kind of outage.
+    """Seconds that a training takes after its last results, for each kind of outage.
 
-    Its steps take time enough to find the server, and to miss it.
+    Its steps take long enough to find the server, and to notice that it fails.
     """
     prepared.set("train.steps", steps)
     server.start()
@@ -289,7 +289,7 @@ def lose_and_find(
 def assert_has_the_registry(
     store: Store, project: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that MLFLOW_TRACKING_URI names takes a project's run, its model and the alias."""
+    """A server that MLFLOW_TRACKING_URI names stores a project's run, its model and the alias."""
     monkeypatch.chdir(project.folder)
     about = project.json("results/train/run.json")
     assert main(["promote", about["name"]]) == 0

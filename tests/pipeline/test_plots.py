@@ -1,4 +1,4 @@
-"""What `dvc plots` shows of a pipeline that has run: complete, and without any network."""
+"""`dvc plots` shows everything about a pipeline that has run, without a network."""
 
 import re
 from html.parser import HTMLParser
@@ -15,7 +15,7 @@ CHARTS = 5  # accuracy, loss, recall by class, accuracy by rows, confusion
 
 
 class Page(HTMLParser):
-    """What a page asks for when it opens, and the code in it."""
+    """The files that a page loads when it opens, and the code in it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def page(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "index.html"
 
 
-def test_every_picture_is_kept_by_dvc_and_is_a_png(baseline: Workspace) -> None:
+def test_every_picture_is_a_png_and_a_dvc_output(baseline: Workspace) -> None:
     outs = {out["path"]: out["size"] for out in baseline.lock()["evaluate"]["outs"]}
     for name in PICTURES:
         content = (baseline.folder / "results" / "evaluate" / f"{name}.png").read_bytes()
@@ -54,7 +54,7 @@ def test_every_picture_is_kept_by_dvc_and_is_a_png(baseline: Workspace) -> None:
         assert 20_000 < outs[f"results/evaluate/{name}.png"] == len(content) < 400_000
 
 
-def test_the_page_is_complete_and_asks_for_nothing_beyond_itself(page: Path) -> None:
+def test_the_page_is_complete_and_loads_nothing_else(page: Path) -> None:
     found = Page(page)
     assert len([code for code in found.scripts if "vegaEmbed('#" in code]) == CHARTS
     assert {Path(source).stem.split("_")[-1] for source in found.requests} == PICTURES
@@ -67,7 +67,7 @@ def test_the_page_is_complete_and_asks_for_nothing_beyond_itself(page: Path) -> 
 def test_the_page_draws_its_charts_with_the_network_off(page: Path) -> None:
     done = opened(page.read_text() + WATCH, page.with_name("watched.html"))
     assert "Uncaught" not in done.stderr
-    assert '"WARN ' not in done.stderr  # in which Vega says what it drops
+    assert '"WARN ' not in done.stderr  # Vega would warn here about data that it drops
     assert len(re.findall(r"<svg [^>]*class=\"marks\"", done.stdout)) == CHARTS
     marks = re.findall(r'<g class="mark-(\w+) role-mark [^"]*"[^>]*>(.*?)</g>', done.stdout)
     drawn = [kind for kind, content in marks if "<path" in content or "<text" in content]

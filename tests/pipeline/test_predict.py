@@ -1,6 +1,6 @@
 """`mnist-lstm predict` in a project that has run, on pictures of its test images.
 
-With a champion it is in test_champion.py.
+test_champion.py has the tests with a champion.
 """
 
 import json
@@ -58,7 +58,7 @@ def test_every_way_to_name_the_model_gives_its_answers(
         torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
 
 
-def test_it_explains_row_by_row_and_goes_on_behind_what_is_no_picture(
+def test_explain_shows_each_row_and_bad_files_are_skipped(
     here: Workspace, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / "none.png").write_text("no picture")
@@ -74,7 +74,7 @@ def test_it_explains_row_by_row_and_goes_on_behind_what_is_no_picture(
     assert shown == {"003.seen.png", "003.belief.png"}
 
 
-def test_without_a_model_it_says_how_to_get_one(
+def test_without_a_model_predict_names_the_command_that_makes_one(
     clone: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(clone.folder)

@@ -1,4 +1,4 @@
-"""What DVC itself refuses, in its own words: the last part of docs/errors.md."""
+"""DVC's own error messages: the last part of docs/errors.md."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from workspace import Workspace
 
 
 def without(old: str, new: str, *repro: str) -> Callable[[Workspace], str]:
-    """What `dvc repro` says when params.yaml has something else."""
+    """The error of `dvc repro` after a change of params.yaml."""
 
     def provoke(clone: Workspace) -> str:
         path = clone.folder / "params.yaml"
@@ -34,7 +34,7 @@ def outside(clone: Workspace) -> str:
 
 
 def with_rwlock(content: Callable[[Workspace], str]) -> Callable[[Workspace], str]:
-    """What `dvc repro fetch` says beside that file, in which DVC notes who is at work on what."""
+    """The error of `dvc repro fetch` with this file, in which DVC notes which process uses what."""
 
     def provoke(clone: Workspace) -> str:
         (clone.folder / ".dvc" / "tmp").mkdir()
@@ -45,7 +45,7 @@ def with_rwlock(content: Callable[[Workspace], str]) -> Callable[[Workspace], st
 
 
 def held(clone: Workspace) -> str:
-    """By a process that lives: this one."""
+    """The file is in use by a process that is alive: this one."""
     holder = {"pid": os.getpid(), "cmd": "dvc repro"}
     return json.dumps({"write": {str(clone.folder / "data/raw/classes.txt"): holder}})
 
@@ -73,13 +73,13 @@ MET = {
 
 
 @pytest.mark.parametrize("line", MET, ids=lambda line: line[:70])
-def test_the_line_is_what_is_met(clone: Workspace, line: str) -> None:
+def test_the_message_is_the_documented_one(clone: Workspace, line: str) -> None:
     met = MET[line](clone)
     assert any(is_the_line(line, one) for one in met.splitlines()), met
 
 
-def test_the_catalogue_has_these_lines_and_no_other() -> None:
-    assert catalogue()["Said by DVC"] == list(MET)
+def test_errors_md_has_exactly_these_messages() -> None:
+    assert catalogue()["Messages of DVC"] == list(MET)
 
 
 @pytest.mark.parametrize("tag", EXECUTES)

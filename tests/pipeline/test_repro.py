@@ -1,4 +1,4 @@
-"""One run of the whole pipeline, looked at from all sides."""
+"""One run of the whole pipeline: its output, its files and its run in MLflow."""
 
 import mlflow
 import numpy as np
@@ -11,7 +11,7 @@ from mnist_lstm.pipeline.result_files import read_rows
 from mnist_lstm.tracking.store import open_store
 
 
-def test_it_tells_what_happens(baseline: Workspace) -> None:
+def test_the_stages_print_what_they_do(baseline: Workspace) -> None:
     printed = (baseline.folder / "printed.txt").read_text()
     assert stages_run(printed) == ["fetch", "preprocess", "train", "evaluate"]
     assert "20 steps of 32 images out of 1,200, on cpu" in printed
@@ -19,7 +19,7 @@ def test_it_tells_what_happens(baseline: Workspace) -> None:
     line = f"Iter0, step 20, train-test {last['train_accuracy']:g}-{last['test_accuracy']:g}\n"
     assert line in printed
     assert f"test accuracy {last['test_accuracy']:.2%}: " in printed
-    assert "published script" not in printed  # which is a figure of another data set
+    assert "published script" not in printed  # the script's accuracy is for another data set
     assert "Warning" not in printed
 
 
@@ -34,7 +34,7 @@ def test_the_run_is_one_and_equals_the_curve(baseline: Workspace) -> None:
         assert [(m.step, m.value) for m in history] == [(row["step"], row[name]) for row in curve]
 
 
-def test_final_figures_are_those_of_the_metrics_and_of_the_curve(baseline: Workspace) -> None:
+def test_final_values_are_those_of_the_metrics_and_of_the_curve(baseline: Workspace) -> None:
     (run,) = baseline.runs()
     metrics = baseline.json("results/evaluate/metrics.json")
     (last,) = read_rows(baseline.folder / "results" / "train" / "curve.csv")[-1:]

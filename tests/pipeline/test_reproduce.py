@@ -1,6 +1,6 @@
-"""`mnist-lstm reproduce`: runs are really trained again, in a scratch worktree.
+"""`mnist-lstm reproduce` really trains runs again, in a temporary worktree.
 
-To the same weights they are in test_champion.py, from a clean commit and from changed code.
+test_champion.py has the tests that give the same weights, from a clean commit and changed code.
 """
 
 import signal
@@ -30,7 +30,7 @@ def test_another_processor_is_named(workspace: Workspace, temporary: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_one_that_is_stopped_leaves_nothing(
+def test_a_stopped_reproduction_leaves_nothing_behind(
     workspace: Workspace, temporary: Path, number: signal.Signals
 ) -> None:
     with workspace.start("mnist-lstm", "reproduce", "digits") as process:

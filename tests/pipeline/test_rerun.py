@@ -1,11 +1,11 @@
-"""What runs again after a change, and what stays as it was after a mistake."""
+"""Which stages run again after a change, and what a mistake leaves as it was."""
 
 import pytest
 from workspace import Workspace, stages_run
 
 
 def test_a_change_reruns_what_depends_on_it_and_back_again_nothing(workspace: Workspace) -> None:
-    """A change of what train is given is part of the README's tour: test_tour.py."""
+    """The README's tour changes a parameter of train: test_tour.py."""
     before = workspace.results()
     assert stages_run(workspace.dvc("repro")) == []
     for key, value, was, last, stages in (

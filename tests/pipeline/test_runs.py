@@ -1,4 +1,4 @@
-"""Runs listed, compared and reported, after a sweep through DVC's queue."""
+"""List and compare runs after a sweep through DVC's queue."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def as_dvc_shows_them(workspace: Workspace) -> dict[str, Any]:
     return {one["name"]: one["revs"][0]["data"] for one in head["experiments"]}
 
 
-def test_the_list_and_dvc_agree_figure_for_figure(swept: Workspace, capsys: Capture) -> None:
+def test_runs_and_dvc_exp_show_print_the_same_numbers(swept: Workspace, capsys: Capture) -> None:
     runs = listed(capsys)
     theirs = as_dvc_shows_them(swept)
     assert len(theirs) == 5
@@ -64,7 +64,7 @@ def test_the_list_and_dvc_agree_figure_for_figure(swept: Workspace, capsys: Capt
     assert {run.info.run_name for run in swept.runs()} == names
 
 
-def test_the_table_says_what_is_shared_and_what_to_choose_by(
+def test_the_table_names_shared_results_and_what_to_choose_by(
     swept: Workspace, capsys: Capture
 ) -> None:
     assert main(["runs", "--best", "2", "--where", "hidden_size=48"]) == 0
@@ -154,12 +154,12 @@ def test_neither_torch_nor_mlflow_is_imported(
     assert printed.endswith("\n[]\n")
 
 
-def test_a_reader_that_has_read_enough_is_no_error(swept: Workspace) -> None:
+def test_a_closed_pipe_is_not_an_error(swept: Workspace) -> None:
     line = "{ { mnist-lstm runs --json; echo $? >&2; } | true; } 2>&1"
     assert pasted(line) == "141\n"
 
 
-def test_of_another_machines_runs_the_tables_in_git_are_listed_and_compared(
+def test_runs_of_another_machine_are_listed_and_compared_by_their_tables_in_git(
     sweep: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     clone = sweep.clone(tmp_path / "clone")

@@ -1,4 +1,4 @@
-"""A recipe with several seeds, with real dvc, stopped and gone on with."""
+"""Train a recipe with several seeds by real dvc; stop it and continue."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import statistics
 from workspace import Workspace
 
 
-def test_seeds_are_trained_once_recorded_and_summed_up(
+def test_seeds_are_trained_once_recorded_and_summarized(
     workspace: Workspace, baseline: Workspace
 ) -> None:
     recipe = workspace.folder / "recipes" / "tried.yaml"

@@ -1,4 +1,4 @@
-"""The model in MLflow holds no pickle that loading it unpickles; nothing is served without one."""
+"""Loading and serving the model from MLflow unpickles nothing."""
 
 import io
 import json
@@ -28,7 +28,7 @@ def model(baseline: Workspace, tmp_path: Path) -> Path:
     return Path(mlflow.artifacts.download_artifacts(place, dst_path=str(tmp_path)))
 
 
-def test_what_is_pickled_in_the_logged_model_is_its_example_alone(model: Path) -> None:
+def test_only_the_example_in_the_logged_model_is_pickled(model: Path) -> None:
     files = {str(path.relative_to(model)) for path in model.rglob("*") if path.is_file()}
     program = "data/model.pt2"
     for name in files - {program}:

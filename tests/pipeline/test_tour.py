@@ -1,4 +1,4 @@
-"""The README's tour, its commands as they stand there."""
+"""Run the commands of the README's tour."""
 
 import json
 import re
@@ -9,14 +9,14 @@ from workspace import Workspace, stages_run
 
 METRICS = "results/evaluate/metrics.json"
 TOUR = re.findall(r"(?s)\n## A tour\n(.*?)\n## ", (PROJECT / "README.md").read_text())[0]
-# each part's commands, by the words that it begins with
+# the commands of each part, by the words at its beginning
 PARTS = {
     title: [shlex.split(line, comments=True) for line in re.findall(r"(?m)^    (.+)", text)]
     for title, text in re.findall(r"(?s)(?:^|\n)\*\*(.+?)\*\*(.*?)(?=\n\*\*|$)", TOUR)
 }
 
 
-def test_the_tour_goes_as_the_readme_says(workspace: Workspace) -> None:
+def test_the_tour_of_the_readme_works(workspace: Workspace) -> None:
     def tour(part: str) -> str:
         assert {program for program, *_ in PARTS[part]} == {"dvc"}
         return "\n".join(workspace.dvc(*arguments) for _, *arguments in PARTS[part])
@@ -53,6 +53,6 @@ def test_the_tour_goes_as_the_readme_says(workspace: Workspace) -> None:
     (name,) = re.findall(r"(?m)^.*\[(\w+-\w+)\] .* 0\.3 *$", tried)  # the last is its dropout
     assert workspace.results() == before
     assert workspace.git("status", "--porcelain") == ""
-    # a wide terminal has room for it; how many digits a loss has is not ours to say
+    # the table fits into a wide terminal; DVC decides how many digits of a loss it prints
     assert max(map(len, tried.splitlines())) <= 130 + len(name)
     assert "Warning" not in looked + compared + tried

@@ -1,4 +1,4 @@
-"""What the zygote's programs do is what those do that are installed; and nothing outlives it."""
+"""The zygote's programs do the same as the installed ones, and no process outlives the zygote."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Trainings that are long enough to be disturbed, and one that was not."""
+"""Trainings that are long enough to be disturbed, and an undisturbed one to compare with."""
 
 import shutil
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from workspace import Workspace
 
-STEPS = 800  # two seconds of training, behind more of imports
+STEPS = 800  # two seconds of training, after some seconds of imports
 
 TRAIN = ("python", "src/train.py", "data/sequences", "results/train")
 
@@ -19,23 +19,23 @@ def prepare(workspace: Workspace, steps: int = STEPS) -> Workspace:
 
 
 def train(workspace: Workspace, **environment: str) -> "subprocess.Popen[str]":
-    """The stage alone, without dvc, to be sent signals."""
+    """Start the stage without dvc, so that a test can send it signals."""
     return workspace.start(*TRAIN, **environment)
 
 
 def train_warm(workspace: Workspace, **environment: str) -> "subprocess.Popen[str]":
-    """The same, without the time that imports take."""
+    """Start the stage in a process that has imported everything already."""
     return workspace.start_warm(*TRAIN, **environment)
 
 
 def trainer_of(workspace: Workspace) -> int:
-    """The process that trains in a workspace, from the lock that it holds."""
+    """The id of the process that trains in a workspace, read from its lock."""
     (lock,) = workspace.folder.glob(".checkpoints/*/lock")
     return int(lock.read_text().split()[1])
 
 
 def uninterrupted(baseline: Workspace, folder: Path, steps: int = STEPS) -> Workspace:
-    """A workspace in which that training ran from beginning to end."""
+    """A workspace in which this training ran from beginning to end."""
     workspace = prepare(baseline.clone(folder), steps)
     shutil.copytree(baseline.folder / "data", folder / "data", dirs_exist_ok=True)
     printed, _ = train_warm(workspace).communicate()

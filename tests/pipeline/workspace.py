@@ -1,4 +1,4 @@
-"""A repository of its own with the project's code in it, driven with real dvc and git."""
+"""A temporary repository with the project's code, driven with real dvc and git."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from samples import PROJECT
 
 from mnist_lstm.tracking.store import open_store
 
-# the digits tour, as small as it still says something
+# recipes/quick.yaml, made as small as the tests allow
 SMALL = {
     "preprocess": {"validation_size": 237},
     "model": {"hidden_size": 32, "dropout": 0.5},
@@ -53,14 +53,14 @@ class Workspace:
         return workspace
 
     def clone(self, folder: Path) -> "Workspace":
-        """What a stranger gets of it: no cache, no store."""
+        """Clone it as a stranger would: without cache and MLflow store."""
         self.git("clone", "--quiet", str(self.folder), str(folder))
         clone = Workspace(folder)
         clone.name_author()
         return clone
 
     def copy(self, folder: Path) -> "Workspace":
-        """All of it, with cache, results and store, in another folder."""
+        """Copy all of it, with cache, results and MLflow store, into another folder."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Workspace(folder)
 
@@ -93,10 +93,10 @@ class Workspace:
         return printed
 
     def run_the_sweep(self, *, warm: bool = True) -> None:
-        """Queue the sweep of docs/runs.md, on values that suit, and run all four side by side.
+        """Queue the sweep of docs/runs.md, with suitable values, and run all four at once.
 
-        Warm ones begin one after the other: all would save the same result of fetch in the same
-        millisecond, and DVC removes what another process has written half.
+        With a warm cache they start one after another: otherwise all would save the same result of
+        fetch in the same millisecond, and DVC deletes files that another process has half written.
         """
         values = ("model.hidden_size=32,48", "train.learning_rate=0.005,0.01")
         self.dvc("exp", "run", "--queue", *(word for one in values for word in ("-S", one)))
@@ -112,12 +112,12 @@ class Workspace:
             until = time.monotonic() + 20  # asking dvc takes a second of the processor
             while time.monotonic() < until and len(self.experiments()) < 4:
                 time.sleep(0.5)
-        # one that met a half-written file of DVC's own would stay, idle, for ever
+        # a worker that met a half-written file of DVC's would stay idle for ever
         self.dvc("queue", "stop")
         assert status.count("Success") == 4, status
 
     def experiments(self) -> list[str]:
-        """The references of DVC's experiments, as git has them."""
+        """The git references of DVC's experiments."""
         return self.git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/*").split()
 
     def refused(self, *arguments: str) -> str:
@@ -129,13 +129,13 @@ class Workspace:
         return printed
 
     def start(self, program: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        """Start a program as a user does, to be sent signals, say."""
+        """Start a program as a user does, for example to send it signals."""
         return self._start(Path(sys.executable).parent, program, *arguments, **environment)
 
     def start_warm(
         self, program: str, *arguments: str, **environment: str
     ) -> "subprocess.Popen[str]":
-        """Start a program so that its imports, and those of what it starts, take no time."""
+        """Start a program in a way that it and its child processes need no time for imports."""
         return self._start(zygote.folder_of_programs(), program, *arguments, **environment)
 
     def _start(
@@ -160,7 +160,7 @@ class Workspace:
         )
 
     def set(self, key: str, value: object) -> None:
-        """Edit params.yaml as a person would: the value alone."""
+        """Edit params.yaml as a person would: only the value."""
         section, name = key.split(".") if "." in key else ("", key)
         path = self.folder / "params.yaml"
         head = rf"^{section}:\n(?:  .*\n)*?  " if section else "^"
@@ -186,13 +186,13 @@ class Workspace:
         }
 
     def runs(self) -> list[mlflow.entities.Run]:
-        """The MLflow runs in its own store."""
+        """The runs in the workspace's own MLflow store."""
         store = open_store(self.folder)
         return list(store.client.search_runs([store.experiment_id], order_by=["start_time"]))
 
 
 def pasted(line: str) -> str:
-    """What a line of the docs prints in a shell, here and in the environment of the tests."""
+    """Run a line of the docs in a shell here, in the tests' environment; returns its output."""
     return subprocess.run(
         ["bash", "-c", line],
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},

@@ -1,14 +1,14 @@
-"""Processes that start at once: each is forked from one that has imported torch, MLflow and DVC.
+"""Start processes at once: fork the zygote, a process that has imported torch, MLflow and DVC.
 
-`start` makes a folder with `python`, `dvc` and `mnist-lstm` in it. A program there hands its
-arguments, environment, folder and open files over to the zygote, whose fork becomes the process
-that was asked for, and ends as that one does. The project's own code is imported by the fork, from
-its own workspace, as ever: the zygote has imported what is installed, and nothing else.
+`start` makes a folder with the programs `python`, `dvc` and `mnist-lstm`. A program there sends its
+arguments, environment, folder and open files to the zygote. A fork of the zygote then does the
+program's work, and the program ends with the fork's exit code. The zygote has imported installed
+packages only; the fork imports the project's code from its own workspace.
 
-Not for tests that send signals: a fork is no descendant of the program that asked for it.
+Do not use it in tests that send signals: a fork is not a child of the program that requested it.
 
-The zygote outlives the processes that run tests by a moment: when the last of them is gone, say
-because it was killed, it ends all processes that their tests have left behind.
+When the last test process has ended or was killed, the zygote ends all processes that the tests
+left behind, and then itself.
 """
 
 import atexit
@@ -80,16 +80,16 @@ _held: dict[Path, int] = {}  # by this process, of each folder's zygote: who hol
 
 
 def folder_of_programs() -> Path:
-    """Where the programs are; those that are installed, where there is no zygote."""
+    """The folder of the programs; without a zygote, that of the installed programs."""
     installed = Path(sys.executable).parent
     return Path(os.environ[MARK]) / "bin" if MARK in os.environ else installed
 
 
 def start(folder: Path, modules: str = IMPORTED) -> None:
-    """Make the programs, and start the zygote behind them, unless another process did.
+    """Make the programs and start their zygote, unless another process has done so.
 
-    One process at a time may call it. Where forks are not to be relied on, macOS say, it does
-    nothing.
+    Only one process at a time may call it. It does nothing on systems where forks are unreliable,
+    such as macOS.
     """
     if sys.platform != "linux" or folder in _held:
         return
@@ -132,7 +132,7 @@ def _listens(address: Path) -> bool:
 
 
 def main(folder: Path, modules: str) -> None:
-    """Be the zygote, and in each fork the process that it is to be."""
+    """Run the zygote; in each fork, run the requested program."""
     holders = os.open(folder / "holders", os.O_RDONLY | os.O_NONBLOCK)
     importlib.import_module("mnist_lstm.tracking")  # what it tells MLflow, it tells before that
     for name in modules.split():
@@ -160,7 +160,7 @@ def main(folder: Path, modules: str) -> None:
 
 
 def _serve(client: socket.socket) -> NoReturn:
-    """Fork again, wait for that process and tell its exit code; in that process, be it."""
+    """Fork again, wait for the new process and send its exit code; in it, run the program."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, files, _, _ = socket.recv_fds(client, 1, 3)
     if len(files) < 3:  # somebody asked whether we listen
@@ -192,7 +192,7 @@ def _serve(client: socket.socket) -> NoReturn:
             print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
-    # to take down all that was imported, as Python does in the end, takes seconds
+    # Python's own shutdown would take seconds, because so much was imported
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -212,7 +212,7 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     else:
         script = Path(arguments[0])
         sys.argv, sys.path[0] = arguments, str(script.resolve().parent)
-        # not runpy.run_path: its __file__ and sys.argv[0] are one, and Python's first is absolute
+        # not runpy.run_path: it uses sys.argv[0] as __file__, but Python's __file__ is absolute
         main = types.ModuleType("__main__")
         main.__file__ = str(script.absolute())
         sys.modules["__main__"] = main
@@ -220,7 +220,7 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
 
 
 def _end_all(folder: Path) -> None:
-    """End the processes that have our mark, and those which these start meanwhile."""
+    """End the processes that have our mark, and the processes that they start meanwhile."""
     while left := [process for process in psutil.process_iter() if _is_marked(process, folder)]:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):

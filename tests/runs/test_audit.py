@@ -1,4 +1,4 @@
-"""Results and store side by side."""
+"""Disagreements between results and the MLflow store."""
 
 import fcntl
 from pathlib import Path
@@ -17,7 +17,7 @@ from mnist_lstm.tracking.store import Store
 
 
 class OneResult(History):
-    """The history of a folder with what train and evaluate left."""
+    """The history of a folder with results of train and evaluate."""
 
     def __init__(self, results: Path) -> None:
         made = [{str(path): "" for path in (results / s).iterdir()} for s in ("train", "evaluate")]
@@ -47,7 +47,7 @@ def test_a_result_without_a_run(store: Store, history: History, root: Path) -> N
     assert found(store, history, root) == []
 
 
-def test_a_run_that_is_there_twice(store: Store, history: History, root: Path) -> None:
+def test_a_run_that_exists_twice(store: Store, history: History, root: Path) -> None:
     found(store, history, root)[0].mend()  # type: ignore[misc]
     (first,) = runs(store)
     second = store.client.create_run(store.experiment_id, tags={"training_id": "a" * 32})

@@ -14,14 +14,14 @@ from mnist_lstm.runs.history import History, Partial, Result
 
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_it_is_the_exact_binomial_test(first: int, second: int) -> None:
-    """scipy computes the same by another way; without a toss there is nothing to tell."""
+    """scipy computes the same p in another way; without any toss, p is 1."""
     expected = binomtest(first, first + second).pvalue if first + second else 1.0
     assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
     assert mcnemar(first, second) == mcnemar(second, first)
 
 
 def test_four_heads_in_twenty_one_tosses() -> None:
-    """Counted out: of 2^21 ways, 1 + 21 + 210 + 1,330 + 5,985 have four heads at most."""
+    """Counted: of 2^21 outcomes, 1 + 21 + 210 + 1,330 + 5,985 have at most four heads."""
     assert mcnemar(4, 17) == mcnemar(17, 4) == 2 * 7547 / 2**21
 
 
@@ -30,7 +30,7 @@ def test_thousands_of_tosses_are_no_overflow() -> None:
     assert mcnemar(0, 10_000) == 0.0
 
 
-def test_only_images_that_one_alone_reads_right_tell_two_apart() -> None:
+def test_only_images_that_one_model_alone_classifies_correctly_count() -> None:
     actual = [1] * 20
     first = [1] * 10 + [0] * 10
     second = [1] * 12 + [0] * 8
@@ -70,7 +70,7 @@ def answered(
 
 
 def committed(answers: str, labels: str = "3 5") -> Partial:
-    """A run of which git has the tables."""
+    """A run of which only git's tables are here."""
     return Partial("b", "digits", {}, {}, [{"labels": labels, "answers": answers}])
 
 

@@ -1,6 +1,6 @@
-"""What is recorded of trainings: where each is, and what of it is here.
+"""The recorded trainings: where each is recorded, and which of its files are here.
 
-Real experiments and DVC's cache are met in tests/pipeline.
+tests/pipeline tests real experiments and DVC's cache.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ BELOW = "refs/exps/" + "ab/" + "c" * 38  # as DVC names those of a baseline
 
 
 class Project:
-    """A repository with commits of results that nothing trained."""
+    """A repository with commits of results that were not trained."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -48,7 +48,7 @@ class Project:
         return self.git("rev-parse", "HEAD")
 
     def train(self, letter: str) -> None:
-        """Leave the results of a training in the workspace, and dvc.lock with them."""
+        """Write the results of a training into the workspace, with their dvc.lock."""
         train, evaluate = self.root / "results" / "train", self.root / "results" / "evaluate"
         record = replace(
             FINISHED,
@@ -78,7 +78,7 @@ class Project:
         (self.root / "dvc.lock").write_text(text)
 
     def cache(self) -> None:
-        """Put what is in results/ into DVC's cache."""
+        """Put the files in results/ into DVC's cache."""
         with Repo(str(self.root)) as repo:
             for path in (self.root / "results").rglob("*.*"):
                 digest = hashlib.md5(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Runs as rows: filters, orders and the best. Real results are met in tests/pipeline."""
+"""Runs as rows: filters, orders and the best runs. tests/pipeline tests real results."""
 
 import re
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_runs_are_sorted(order: str, expected: list[str]) -> None:
         (lambda: ordered(RUNS, "test"), "would choose a run by the test images"),
     ],
 )
-def test_a_wrong_filter_or_order_is_told(wrong, said: str) -> None:
+def test_a_wrong_filter_or_order_is_refused(wrong, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         wrong()
 

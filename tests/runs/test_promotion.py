@@ -1,4 +1,4 @@
-"""Which model is better, by the validation images alone."""
+"""Which model becomes the champion, by the validation images alone."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -25,7 +25,7 @@ def challenger(accuracy: float, **other: Any) -> Entrant:
     [
         (0.95, 0.0, True),
         (0.945, 0.0, True),
-        (0.94, 0.0, False),  # as good is not better
+        (0.94, 0.0, False),  # an equal accuracy is not better
         (0.955, 0.01, True),
         (0.95, 0.01, False),  # by the margin is not by more; 0.95 - 0.94 > 0.01 of floats
         (0.93, 0.0, False),
@@ -41,7 +41,7 @@ def test_it_must_be_better_by_more_than_the_margin(
     assert f"promote.margin ({margin:g})" in decision.why
 
 
-def test_without_a_champion_any_is_good() -> None:
+def test_without_a_champion_any_model_is_promoted() -> None:
     assert decide(challenger(0.1), None, 0.5).promotes
 
 
@@ -83,7 +83,7 @@ RESULT = Result(
 )
 
 
-def test_the_accuracy_on_test_images_plays_no_part() -> None:
+def test_the_accuracy_on_test_images_is_not_used() -> None:
     of = [
         entrant_of(
             Measured({"validation": {"accuracy": 0.96}, "test": {"accuracy": accuracy}}), RESULT
@@ -94,6 +94,6 @@ def test_the_accuracy_on_test_images_plays_no_part() -> None:
     assert not any("test" in entry.name for entry in fields(Entrant))
 
 
-def test_one_that_was_not_evaluated_is_refused() -> None:
+def test_a_run_that_was_not_evaluated_is_refused() -> None:
     with pytest.raises(UserError, match="new has not been evaluated; run `dvc repro`"):
         entrant_of(Measured({}), RESULT)

@@ -51,7 +51,7 @@ def test_other_data_is_never_close() -> None:
     assert outcome.reasons == ["the data differs: the SHA-256 of train is not the run's"]
 
 
-def test_where_nothing_explains_it_the_fingerprint_tells_of_the_code() -> None:
+def test_without_another_cause_the_fingerprint_shows_whether_the_code_differs() -> None:
     (reason,) = compare(made(), made(model_sha256="b" * 64, fingerprint="g"), 0.5).reasons
     assert reason.startswith("the code differs, although commit and patch are those of the run")
     (reason,) = compare(made(), made(model_sha256="b" * 64), 0.5).reasons
@@ -66,7 +66,7 @@ def test_without_an_evaluation_only_the_weights_count() -> None:
     assert outcome.reasons[-1] == "the run has no evaluation to compare with"
 
 
-def test_the_table_has_both() -> None:
+def test_the_table_has_both_runs() -> None:
     table = rows(made(), made(0.976, threads=3))
     assert ["", "then", "now"] in table
     assert ["test accuracy", "98.00%", "97.60%"] in table

@@ -1,4 +1,4 @@
-"""Which run is meant."""
+"""Which run a RUN names."""
 
 import re
 import shutil
@@ -59,7 +59,7 @@ def test_a_run_is_found(history: History, text: str, meant: Result) -> None:
     assert find(history, text) is meant
 
 
-def test_what_several_start_with_lists_them(history: History) -> None:
+def test_a_start_that_fits_several_runs_lists_them(history: History) -> None:
     expected = (
         "'wi' may be any of 2 runs: wide (id 2c2c2c2c; experiment wide-again), "
         "wider (id 2d2d2d2d); write more of one"
@@ -69,7 +69,7 @@ def test_what_several_start_with_lists_them(history: History) -> None:
     assert not isinstance(met.value, NoSuchRun)
 
 
-def test_two_of_the_same_name_are_told_apart_by_their_ids(tmp_path: Path) -> None:
+def test_two_runs_of_the_same_name_are_distinguished_by_their_ids(tmp_path: Path) -> None:
     twice = Recorded(tmp_path, result("same", "3e"), result("same", "3f"))
     with pytest.raises(UserError, match=r"same \(id 3e3e3e3e\), same \(id 3f3f3f3f\)"):
         find(twice, "same")
@@ -84,12 +84,12 @@ def test_two_of_the_same_name_are_told_apart_by_their_ids(tmp_path: Path) -> Non
         ("", "no run is called ''"),  # a shell variable that is not set means no run at all
     ],
 )
-def test_no_such_run_tells_those_there_are(history: History, text: str, said: str) -> None:
+def test_an_unknown_run_lists_the_known_ones(history: History, text: str, said: str) -> None:
     with pytest.raises(NoSuchRun, match=re.escape(said)):
         find(history, text)
 
 
-def test_of_many_runs_the_latest_are_told(tmp_path: Path) -> None:
+def test_of_many_runs_the_latest_are_listed(tmp_path: Path) -> None:
     many = [result(f"number-{number}", f"{number:02}") for number in range(12)]
     with pytest.raises(NoSuchRun) as met:
         find(Recorded(tmp_path, *many), "x")
@@ -97,7 +97,7 @@ def test_of_many_runs_the_latest_are_told(tmp_path: Path) -> None:
     assert str(met.value).endswith("number-11 and 2 more")
 
 
-def test_results_that_are_elsewhere_are_no_run_to_work_with(history: History) -> None:
+def test_results_that_are_not_here_are_refused(history: History) -> None:
     for text in ("e22c829", BASELINE.commits[0], "e2"):
         with pytest.raises(NoSuchRun, match="e22c829 is recorded, but its results are not here"):
             find(history, text)
@@ -127,14 +127,16 @@ def test_mlflow_is_asked_for_its_ids_and_for_names_given_there(
         find(history, "the bad one")
 
 
-def test_a_store_that_is_away_is_said(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_reached_is_reported(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert find(history, "wide") is SHARED  # without the store
     with pytest.raises(NoSuchRun, match=r"is called 'x', and .* MLflow store http://127.0.0.1:9: "):
         find(history, "x")
 
 
-def test_a_label_has_what_finds_it(history: History) -> None:
+def test_a_label_has_names_that_find_the_run(history: History) -> None:
     assert label(SHARED) == "wide (id 2c2c2c2c; experiment wide-again)"
     assert label(BASELINE) == "e22c829"
     for one in (FIRST, SHARED, OTHER):

@@ -1,4 +1,4 @@
-"""The parameters of a run; what runs in a scratch worktree: tests/pipeline/test_reproduce.py."""
+"""The parameters of a run. tests/pipeline/test_reproduce.py runs a real temporary worktree."""
 
 import subprocess
 import sys

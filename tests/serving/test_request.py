@@ -1,4 +1,4 @@
-"""What the served model is sent, and what is said of what is wrong with it."""
+"""Requests to the served model, and the messages for wrong ones."""
 
 import json
 from typing import Any
@@ -58,7 +58,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_said_in_words(what: str) -> None:
+def test_a_wrong_request_is_refused_with_a_reason(what: str) -> None:
     content, words = WRONG[what]
     with pytest.raises(Unacceptable) as error:
         check(content, 2, 3)

@@ -1,4 +1,4 @@
-"""A run followed while it trains, in a store that is there and in one that is not."""
+"""Follow a run while it trains, with an MLflow store that works and one that fails."""
 
 import threading
 from pathlib import Path
@@ -14,7 +14,7 @@ from mnist_lstm.tracking.store import Store, TrackingError
 ENDED = TIMINGS[-1]["time"]
 
 
-def test_the_store_has_it_all_at_the_end(root: Path, store: Store) -> None:
+def test_at_the_end_the_store_has_everything(root: Path, store: Store) -> None:
     followed = Follower(root, about(), report=pytest.fail)
     for row, timing in zip(ROWS, TIMINGS, strict=True):
         followed.log_rows([row], [timing])
@@ -26,7 +26,7 @@ def test_the_store_has_it_all_at_the_end(root: Path, store: Store) -> None:
     assert [metric.value for metric in history] == [row["test_accuracy"] for row in ROWS]
 
 
-def test_it_can_be_seen_while_it_trains(root: Path, store: Store) -> None:
+def test_the_run_is_visible_while_it_trains(root: Path, store: Store) -> None:
     followed = Follower(root, about(), report=pytest.fail)
     followed.log_rows(ROWS[:1], TIMINGS[:1])
     while not (found := runs(store)) or "test_accuracy" not in found[0].data.metrics:
@@ -36,10 +36,10 @@ def test_it_can_be_seen_while_it_trains(root: Path, store: Store) -> None:
     followed.finish("FINISHED", about(), ENDED)
 
 
-def test_a_store_that_fails_is_said_once_and_tried_again(
+def test_a_store_that_fails_is_reported_once_and_tried_again(
     root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It fails twice, with rows lost on the way, and comes back."""
+    """The store fails twice, loses rows, and then works again."""
     monkeypatch.setattr(follower, "PAUSES", (0.01, 0.01))
     failures, log_rows = [1, 2], TrackedRun.log_rows
     back = threading.Event()

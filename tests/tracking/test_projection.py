@@ -1,4 +1,4 @@
-"""Real MLflow, on a SQLite store of the test's own."""
+"""Runs in real MLflow, on a temporary SQLite store."""
 
 import shutil
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_training_is_one_run_however_often_it_is_shown(
     )
 
 
-def test_a_lost_run_is_made_anew_from_its_files(
+def test_a_lost_run_is_made_again_from_its_files(
     store: Store, results: Path, tmp_path: Path
 ) -> None:
     run = show(store, results)
@@ -102,7 +102,7 @@ def test_a_half_logged_run_is_completed(store: Store, results: Path) -> None:
     assert [metric.step for metric in history] == [50, 100]
 
 
-def test_what_is_missing_is_named_and_added(store: Store, results: Path, tmp_path: Path) -> None:
+def test_missing_parts_are_named_and_added(store: Store, results: Path, tmp_path: Path) -> None:
     run = show(store, results)
     whole = contents(store, run, tmp_path / "whole")
     (output,) = run.outputs.model_outputs
@@ -129,7 +129,7 @@ def test_what_is_missing_is_named_and_added(store: Store, results: Path, tmp_pat
     assert project(store, read(results)) == []
 
 
-def test_a_run_that_contradicts_its_files_is_made_anew(
+def test_a_run_that_contradicts_its_files_is_made_again(
     store: Store, results: Path, tmp_path: Path
 ) -> None:
     run = show(store, results)
@@ -141,7 +141,7 @@ def test_a_run_that_contradicts_its_files_is_made_anew(
     assert contents(store, again, tmp_path / "again") == whole
 
 
-def test_what_people_write_about_a_run_stays(store: Store, results: Path) -> None:
+def test_notes_that_people_write_about_a_run_stay(store: Store, results: Path) -> None:
     run = show(store, results)
     store.client.set_tag(run.info.run_id, "mlflow.note.content", "the good one")
     store.client.update_run(run.info.run_id, name="good")
@@ -150,7 +150,7 @@ def test_what_people_write_about_a_run_stays(store: Store, results: Path) -> Non
     assert (run.info.run_name, run.data.tags["mlflow.note.content"]) == ("good", "the good one")
 
 
-def test_a_new_evaluation_is_added_behind_the_earlier(
+def test_a_new_evaluation_is_added_after_the_earlier_one(
     store: Store, results: Path, tmp_path: Path
 ) -> None:
     show(store, results)

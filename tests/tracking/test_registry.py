@@ -1,4 +1,4 @@
-"""The registered model, its versions and its champion, in a real store."""
+"""The registered model, its versions and its champion, in a real MLflow store."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from mnist_lstm.tracking.view import View
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Path:
-    """A folder with the results of three trainings, whose runs are in its store."""
+    """A folder with the results of three trainings, whose runs are in its MLflow store."""
     folder = tmp_path_factory.mktemp("shown")
     shutil.copy(fresh_store, folder)
     for number, letter in enumerate("abc"):
@@ -107,7 +107,7 @@ def test_a_model_is_registered_once_and_is_promoted_and_returned(
     assert {"promotion.1", "promotion.2"} <= again.tags.keys()
 
 
-def test_versions_that_were_deleted_are_passed_over(store: Store, entrants: list[Entrant]) -> None:
+def test_deleted_versions_are_skipped(store: Store, entrants: list[Entrant]) -> None:
     for entrant in entrants:
         promote(store, entrant)
     store.client.delete_model_version(registry.MODEL, "2")
@@ -121,7 +121,7 @@ def test_versions_that_were_deleted_are_passed_over(store: Store, entrants: list
     assert found.number == "4"  # the deleted one is no version of it any more
 
 
-def test_one_that_was_judged_against_another_champion_is_refused(
+def test_a_model_that_was_compared_with_another_champion_is_refused(
     store: Store, entrants: list[Entrant]
 ) -> None:
     promote(store, entrants[0])
@@ -158,7 +158,7 @@ def test_the_champion_is_what_mlflow_loads_also_where_the_project_was_moved(
 
 
 def assert_loads(store: Store, model: RowLSTM) -> None:
-    """The model is what MLflow loads by the alias, in an environment that names the store."""
+    """MLflow loads this model by the alias, if the environment names the store."""
     pixels = drawn(3, seed=0).pixels
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MLFLOW_TRACKING_URI", store.uri)
@@ -168,7 +168,7 @@ def assert_loads(store: Store, model: RowLSTM) -> None:
 
 
 @pytest.mark.parametrize(("accuracy", "code"), [(0.2, 1), (0.3, 0)])
-def test_a_champion_whose_results_are_gone_is_judged_by_its_tags(
+def test_a_champion_without_results_is_compared_by_its_tags(
     store: Store,
     root: Path,
     entrants: list[Entrant],

@@ -1,4 +1,4 @@
-"""Real MLflow, on SQLite stores of the test's own."""
+"""Open real MLflow stores, on temporary SQLite files."""
 
 import shutil
 import sqlite3
@@ -19,7 +19,7 @@ from mnist_lstm.tracking.store import EXPERIMENT, TrackingError, open_store, pri
 from mnist_lstm.tracking.view import View
 
 
-def test_it_is_that_of_the_root_or_of_the_environment(
+def test_the_store_is_in_the_root_or_named_by_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert uri_of(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
@@ -67,8 +67,8 @@ def test_the_experiment_has_an_absolute_place_for_artifacts(
     assert (again.experiment_id, again.changes) == (store.experiment_id, [])
 
 
-def test_several_may_open_one_at_once(tmp_path: Path) -> None:
-    """One that is not there yet: each of two would try to build its tables."""
+def test_several_processes_may_open_a_store_at_once(tmp_path: Path) -> None:
+    """The store does not exist yet: each process would try to create its tables."""
     found: list[str] = []
     threads = [
         threading.Thread(target=lambda: found.append(open_store(tmp_path).experiment_id))
@@ -138,7 +138,9 @@ def folders(results: Path) -> tuple[Path, list[Path]]:
     return results / "train", [results / "evaluate"]
 
 
-def test_one_that_does_not_open_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_open_is_reported_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     with pytest.raises(TrackingError, match=r"^MLflow store http://…@127\.0\.0\.1:9: ") as error:
         open_store(tmp_path)

@@ -1,4 +1,4 @@
-"""What MLflow is to show of a training."""
+"""What MLflow shows of a training."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tracked import about
 from mnist_lstm.tracking.view import View
 
 
-def test_params_yaml_says_what_training_and_evaluation_were_given(results: Path) -> None:
+def test_params_yaml_has_the_parameters_of_training_and_evaluation(results: Path) -> None:
     params = yaml.safe_load(
         View.read(results / "train", [results / "evaluate"]).files["params.yaml"]
     )

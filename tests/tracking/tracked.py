@@ -1,4 +1,4 @@
-"""What tests of tracking share: a drawn training, its rows and its results."""
+"""Samples for tests of tracking: a training on drawn digits, its rows and its results."""
 
 import hashlib
 import zipfile
@@ -42,12 +42,12 @@ TIMINGS = [
 
 
 def about(training_id: str = "a" * 32, **other: Any) -> RunRecord:
-    """The record of a training that has begun."""
+    """The record of a training that has started."""
     return replace(BEGUN, training_id=training_id, **other)
 
 
 def leave_results(folder: Path, record: RunRecord | None = None) -> Path:
-    """What train and evaluate leave in a folder."""
+    """Write results of train and evaluate into a folder."""
     small_model().save(folder / "train" / "model.safetensors")
     finished = (record or about()).finished(
         TIMINGS[-1]["time"], sha256(folder / "train" / "model.safetensors")
@@ -67,7 +67,7 @@ def evaluated(folder: Path, ended: str, batch_size: int, training_id: str = "a" 
 
 
 def contents(store: Store, run: mlflow.entities.Run, scratch: Path) -> dict[str, object]:
-    """All that a store has of a run, but for its own identifiers."""
+    """Everything that a store has of a run, except its own identifiers."""
     client, run_id = store.client, run.info.run_id
     scratch.mkdir()
     folder = Path(client.download_artifacts(run_id, "", str(scratch)))
@@ -92,7 +92,7 @@ def contents(store: Store, run: mlflow.entities.Run, scratch: Path) -> dict[str,
 
 
 def weights(program: Path) -> dict[str, str]:
-    """Digests of the tensors in an exported program; beside them it has paths of source files."""
+    """Digests of the tensors in an exported program, without the paths of source files in it."""
     with zipfile.ZipFile(program) as file:
         return {
             name.partition("/")[2]: hashlib.sha256(file.read(name)).hexdigest()

@@ -42,7 +42,7 @@ def drawn() -> dict[str, Figure]:
 
 
 def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
-    """Points of each line, by its label without the figure in it."""
+    """The points of each line, by its label without the number in it."""
     found = figure.axes[0].get_lines()
     return {
         str(line.get_label()).split(":")[0]: [(x, y) for x, y in line.get_xydata().tolist()]
@@ -79,7 +79,7 @@ def test_several_curves_are_on_both_splits_and_the_published_one_on_test_images(
     assert 0.9 < high < 1.01
 
 
-def test_more_curves_than_colours_are_told_apart() -> None:
+def test_more_curves_than_colours_have_other_line_styles() -> None:
     many = {str(number): CURVE for number in range(14)}
     above, _ = figures.several_curves(many).axes
     looks = {(line.get_color(), line.get_linestyle()) for line in above.get_lines()}
@@ -121,7 +121,7 @@ def test_accuracy_by_rows_has_a_point_a_row() -> None:
     assert len(found["validation images"]) == 8
 
 
-def test_confusion_counts_what_was_read_as_what() -> None:
+def test_confusion_counts_actual_and_predicted_classes() -> None:
     actual, predicted = np.array([0, 0, 0, 1, 2]), np.array([0, 0, 2, 1, 2])
     figure = figures.confusion(actual, predicted, ("a", "b", "c"))
     (axes,) = figure.axes

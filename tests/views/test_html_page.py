@@ -4,7 +4,7 @@ from mnist_lstm.views.html_page import Picture, Section, Table, page
 
 
 class Read(HTMLParser):
-    """The elements of a page in their order, their attributes and their texts."""
+    """The elements of a page in order, with their attributes and texts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ PAGE = page(
 )
 
 
-def test_every_element_is_closed_and_every_heading_there() -> None:
+def test_every_element_is_closed_and_every_heading_is_there() -> None:
     read = Read(PAGE)
     assert read.open == []
     assert [tag for tag, _ in read.elements if tag in ("h1", "h2")] == ["h1", "h2", "h2"]

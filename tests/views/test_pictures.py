@@ -16,13 +16,13 @@ def texts(figure: Figure) -> list[str]:
 
 
 def images_at(figure: Figure) -> list[tuple[np.ndarray, float, float]]:
-    """Each image of a sheet, its left edge and its upper one, in inches."""
+    """Each image of a sheet, with its left and upper edge in inches."""
     (sheet,) = figure.axes
     found = [(np.asarray(image.get_array()), image.get_extent()) for image in sheet.images]
     return [(pixels, left, top) for pixels, (left, _, _, top) in found]
 
 
-def test_mistakes_come_surest_first_with_what_they_are_and_were_read_as() -> None:
+def test_mistakes_are_sorted_by_confidence_with_both_classes() -> None:
     images, labels, beliefs = answers()
     probabilities = beliefs[:, -1]
     figure = pictures.confident_mistakes(images, labels, probabilities, DIGITS)
@@ -36,7 +36,7 @@ def test_mistakes_come_surest_first_with_what_they_are_and_were_read_as() -> Non
         assert np.array_equal(shown, images[index])
 
 
-def test_a_batch_shows_each_image_below_its_class_and_above_what_became_of_it() -> None:
+def test_a_batch_shows_each_image_below_its_class_and_above_its_distorted_form() -> None:
     images, labels, _ = answers()
     plain, distorted = images[:14], images[14:28]
     alone = pictures.batch(plain, labels, DIGITS, None)

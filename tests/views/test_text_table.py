@@ -3,7 +3,7 @@ from mnist_lstm.views.text_table import fits, markdown, table, width
 ROWS = [("run", "steps", "what is different"), ("one-two", "5", "a=1 b=2"), ("three", "2,000", "")]
 
 
-def test_a_row_is_a_line_where_nothing_limits_it() -> None:
+def test_a_row_is_one_line_without_a_width() -> None:
     assert table(ROWS, None, right=" r") == [
         "run      steps  what is different",
         "one-two      5  a=1 b=2",
@@ -14,7 +14,7 @@ def test_a_row_is_a_line_where_nothing_limits_it() -> None:
     assert not fits(ROWS, 32)
 
 
-def test_words_fold_in_a_narrow_terminal_and_numbers_do_not() -> None:
+def test_words_wrap_in_a_narrow_terminal_and_numbers_do_not() -> None:
     assert table(ROWS, 26, right=" r") == [
         "run      steps  what is\n                different",
         "one-two      5  a=1 b=2",
