@@ -390,6 +390,28 @@ def test_a_folder_that_hangs_runs_into_the_deadline(tmp_path, raw, monkeypatch):
     os.close(os.open(tmp_path / BY_SIZE[0], os.O_RDWR | os.O_NONBLOCK))  # lets the reader go
 
 
+def test_a_read_that_was_given_up_reports_no_more(monkeypatch):
+    reported, given_up, ended = [], threading.Event(), threading.Event()
+
+    def read(mirror, name, limit, progress):
+        try:
+            progress(name, 1, limit)
+            given_up.wait()
+            progress(name, 2, limit)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(mirrors, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(mirrors, "_read", read)
+    with pytest.raises(mirrors._Down, match="too slow"):
+        mirrors._obtain(
+            "mirror", "file", Published("md5", "0" * 32, 1), lambda *at: reported.append(at)
+        )
+    given_up.set()
+    assert ended.wait(60)
+    assert reported == [("file", 1, 2)]
+
+
 UNUSABLE = {
     "ftp": ("ftp://host/mnist", "expected a folder, a file:// URL or an http(s):// URL"),
     "relative file URL": (

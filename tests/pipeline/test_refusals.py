@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from bad_params import EXECUTES, put
 from samples import catalogue, is_the_line
 from workspace import Workspace
+from zc.lockfile import LockFile
 
 
 def without(old: str, new: str, *repro: str) -> Callable[[Workspace], str]:
@@ -50,6 +52,31 @@ def held(clone: Workspace) -> str:
     return json.dumps({"write": {str(clone.folder / "data/raw/classes.txt"): holder}})
 
 
+def with_lock(clone: Workspace) -> str:
+    """What `dvc repro` says while another process, this one, has DVC's lock."""
+    (clone.folder / ".dvc" / "tmp").mkdir()
+    with closing(LockFile(str(clone.folder / ".dvc" / "tmp" / "lock"))):
+        return clone.refused("repro")
+
+
+def without_a_name(clone: Workspace) -> str:
+    """What DVC says to a user without a name."""
+    code = """
+import pwd
+from dvc.cli import main
+def nobody(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+pwd.getpwuid = nobody
+main(["status"])
+"""
+    named_by = ("LOGNAME", "USER", "LNAME", "USERNAME")
+    kept = {key: value for key, value in os.environ.items() if key not in named_by}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, cwd=clone.folder, env=kept, capture_output=True, text=True
+    ).stderr
+
+
 MET = {
     "ERROR: unable to read: 'params.yaml', YAML file structure is corrupted: <reason>": without(
         "seed: 0", "seed: ["
@@ -69,6 +96,10 @@ MET = {
     "ERROR: failed to reproduce '<stage>': '<file>' is busy, it is being blocked by:": (
         with_rwlock(held)
     ),
+    "ERROR: Unable to acquire lock. Most likely another DVC process is running or was terminated "
+    "abruptly. Check the page <address> for other possible reasons and to learn how to resolve "
+    "this.": with_lock,
+    "ERROR: unexpected error - 'getpwuid(): uid not found: <number>'": without_a_name,
 }
 
 

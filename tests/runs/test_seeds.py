@@ -1,10 +1,13 @@
 import math
+from pathlib import Path
 
 import pytest
 
 from mnist_lstm import UserError
-from mnist_lstm.commands.seeds import changes, format_summary
-from mnist_lstm.runs.seeds import summary
+from mnist_lstm.commands.seeds import _code_of, changes, format_summary
+from mnist_lstm.pipeline.result_files import write_json
+from mnist_lstm.runs import seeds
+from mnist_lstm.runs.seeds import seed_record, summary
 
 
 def test_the_interval_is_students() -> None:
@@ -29,6 +32,51 @@ def test_equal_figures_have_an_interval_of_no_width() -> None:
     assert format_summary(summary([0.98, 0.98])) == (
         "mean 98.00%, standard deviation 0.00 points, 95 % interval of the mean 98.00% to 98.00%"
     )
+
+
+def recorded(folder: Path, **about: object) -> str:
+    """The row of a seed whose record has that."""
+    params = {"seed": 0, "train.steps": 10}
+    record = {"params": params, "commit": "e22c829" + 33 * "0", "dirty": True} | about
+    write_json(folder / "seed-0.json", record)
+    taken = seed_record(folder, params, params, "params", folder)
+    return _code_of(taken, "digest of the present code")
+
+
+def test_the_row_of_a_record_names_other_code(tmp_path: Path) -> None:
+    assert recorded(tmp_path, code="digest of the present code") == "as now"
+    assert recorded(tmp_path, code="another") == "of e22c82900, changed"
+    assert recorded(tmp_path, dirty=False) == "of e22c82900"
+
+
+def test_fresh_trains_whatever_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(tmp_path)
+    asked: list[tuple[str, ...]] = []
+
+    def dvc(_: Path, *arguments: str, **__: str) -> int:
+        asked.append(arguments)
+        return 1
+
+    monkeypatch.setattr(seeds, "code_digest", lambda _: "code")
+    monkeypatch.setattr(seeds, "_dvc", dvc)
+    params = {"seed": 0, "train.steps": 10}
+    with pytest.raises(UserError, match="seed 0: `dvc exp run` ended with exit code 1"):
+        seed_record(tmp_path, params, params, "params", tmp_path, fresh=True)
+    ((*_, last),) = asked
+    assert last == "--force"
+
+
+def test_it_waits_for_another_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which DVC says in two ways; a third failure is the training's own."""
+    answers = [
+        (255, ["ERROR: Unable to acquire lock. Most likely another DVC process is running"]),
+        (255, ["ERROR: 'workspace' is busy, it is being blocked by:", "  (PID 1): dvc repro"]),
+        (1, ["ERROR: failed to reproduce 'train'"]),
+    ]
+    monkeypatch.setattr(seeds, "run_dvc", lambda *_, **__: answers.pop(0))
+    monkeypatch.setattr(seeds, "PAUSE", 0)
+    assert seeds._dvc(tmp_path, "exp", "run") == 1
+    assert answers == []
 
 
 def test_changes_are_yaml_as_in_a_recipe() -> None:

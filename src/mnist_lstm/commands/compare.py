@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             "against_first": [_as_json(name, paired) for name, paired in pairs.items()],
             "picture": str(picture),
         }
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        print(json.dumps(answer, indent=2))
     else:
         _print(names, runs, keys, pairs)
         print(f"\ncurves: {picture}")

@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             _as_json(file, belief, chosen.classes, rows=arguments.explain)
             for file, belief in zip(files, beliefs, strict=True)
         ]
-        print(json.dumps([*answers, *errors], indent=2, ensure_ascii=False))
+        print(json.dumps([*answers, *errors], indent=2))
     else:
         _print(files, seen, beliefs, chosen.classes, explain=arguments.explain)
     if arguments.explain:

@@ -191,7 +191,7 @@ def _print(
             "now": _as_json(now) if now else None,
             "kept": str(kept) if kept else None,
         }
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        print(json.dumps(answer, indent=2))
         return
     if now:
         print("", *table(rows(then, now), width()), sep="\n")

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sort and found:
         found = listing.ordered(found, arguments.sort)
     if arguments.json:
-        print(json.dumps([vars(run) for run in found], indent=2, ensure_ascii=False))
+        print(json.dumps([vars(run) for run in found], indent=2))
     elif found:
         if arguments.best:
             print(f"The best {len(found)} of {len(chosen)}, by accuracy on validation images:\n")

@@ -20,9 +20,11 @@ deviation and the 95 % confidence interval of the mean (Student's t). With -S KE
 is tried with another value and need not be written down.
 
 What was trained already is not trained again: an experiment on the present commit with the same
-parameters and code, or a record. With --record DIR each seed leaves DIR/seed-<n>.json and
-DIR/seed-<n>.csv (its curve) as it ends, small files for git, so that the seeds can be spread over
-days and machines. A training that is stopped goes on from its checkpoint with the same command.
+parameters and code, or a record of the same parameters. The column `code` says whether a record is
+of the present code; --fresh trains all seeds anew. With --record DIR each seed leaves
+DIR/seed-<n>.json and DIR/seed-<n>.csv (its curve) as it ends, small files for git, so that the
+seeds can be spread over days and machines. A training that is stopped continues from its checkpoint
+with the same command.
 
 Exit code: 0 when all seeds are trained, 2 when one did not come to its end or the command is
 wrong, 130 when it was stopped."""
@@ -52,6 +54,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--record", metavar="DIR", type=Path, help="read and write records there")
     parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="train every seed with the present code, whatever records and experiments there are",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print a JSON object: records and summaries"
     )
 
@@ -72,7 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.recipe.stem
     try:
         records = [
-            seeds.seed_record(root, recipe | {"seed": seed}, here, name, arguments.record)
+            seeds.seed_record(
+                *(root, recipe | {"seed": seed}, here, name, arguments.record),
+                fresh=arguments.fresh,
+            )
             for seed in range(arguments.seeds)
         ]
     except KeyboardInterrupt:
@@ -84,10 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
     }
     if arguments.json:
         answer = {"records": records} | {name: vars(each) for name, each in summaries.items()}
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        print(json.dumps(answer, indent=2))
     else:
         what = " -S ".join([str(arguments.recipe), *arguments.set_param])
-        _print(what, records, summaries)
+        _print(what, records, summaries, seeds.code_digest(root))
     return 0
 
 
@@ -110,11 +120,14 @@ def _figure(record: Mapping[str, Any], split: str, name: str) -> float:
 
 
 def _print(
-    what: str, records: Sequence[Mapping[str, Any]], summaries: Mapping[str, "Summary"]
+    what: str,
+    records: Sequence[Mapping[str, Any]],
+    summaries: Mapping[str, "Summary"],
+    code: str,
 ) -> None:
     from mnist_lstm.views.text_table import table, width
 
-    titles = ["seed", "validation", "test", "steps", "seconds", "device", "run"]
+    titles = ["seed", "validation", "test", "steps", "seconds", "device", "code", "run"]
     rows = [
         [
             str(record["params"]["seed"]),
@@ -123,6 +136,7 @@ def _print(
             f"{record['params']['train.steps']:,}",
             f"{record['seconds']:,.0f}",
             record["device"],
+            _code_of(record, code),
             record["name"],
         ]
         for record in records
@@ -131,8 +145,20 @@ def _print(
     print(f"\n{what}, {len(records)} seed{'s' if len(records) > 1 else ''}:")
     for split in ("validation", "test"):
         print(f"{split:>10}  {format_summary(summaries[f'{split} accuracy'])}")
+    if any(record.get("code") != code for record in records):
+        print(
+            "mnist-lstm seeds: not all are of the present code; --fresh trains them again with it",
+            file=sys.stderr,
+        )
     if len({record["device"] for record in records}) > 1:
         print("mnist-lstm seeds: not all on the same kind of device", file=sys.stderr)
+
+
+def _code_of(record: Mapping[str, Any], code: str) -> str:
+    """Whether a seed was trained with the code of that digest; the commit of other code."""
+    if record.get("code") == code:
+        return "as now"
+    return f"of {(record['commit'] or 'no commit')[:9]}{', changed' if record['dirty'] else ''}"
 
 
 def format_summary(summary: "Summary") -> str:

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"{disagreement.name}: {line}{': fixed' if mended else ''}", flush=True)
     left = sum(not entry["mended"] for entry in found)
     if arguments.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(found, indent=2))
     elif left:
         hint = "" if arguments.fix else "; `mnist-lstm verify --fix` fixes what can be fixed"
         print(f"{printable(store.uri)}: disagreements: {left}{hint}")

@@ -136,7 +136,7 @@ def _shown(mirror: str) -> str:
 def _obtain(mirror: str, name: str, file: Published, progress: Progress) -> bytes:
     """Get the verified content of a file. Raises _Wrong or _Down."""
     seconds = GRACE_SECONDS + file.size / SLOWEST_BYTES_PER_SECOND
-    content = _within(seconds, lambda: _read(mirror, name, file.size + 1, progress))
+    content = _within(seconds, partial(_read, mirror, name, file.size + 1), progress)
     if content.lstrip()[:1] == b"<":
         raise _Wrong("a web page came in its place (a login or error page?)")
     if mistake := file.mistake(content):
@@ -144,17 +144,24 @@ def _obtain(mirror: str, name: str, file: Published, progress: Progress) -> byte
     return content
 
 
-def _within(seconds: float, work: Callable[[], bytes]) -> bytes:
+def _within(seconds: float, work: Callable[[Progress], bytes], progress: Progress) -> bytes:
     """Return or raise what `work` does; raise _Down when it takes longer than `seconds`.
 
     `work` runs in a thread that is abandoned then: a socket's timeout limits only the wait for each
-    byte, and neither the lookup of a host name nor a network folder has a timeout.
+    byte, and neither the lookup of a host name nor a network folder has a timeout. It ends with the
+    next bytes that it gets, and reports none of them.
     """
     outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    is_abandoned = threading.Event()
+
+    def told(name: str, arrived: int, expected: int) -> None:
+        if is_abandoned.is_set():
+            raise _Down("abandoned")
+        progress(name, arrived, expected)
 
     def run() -> None:
         try:
-            outcome.put(work())
+            outcome.put(work(told))
         except Exception as error:
             outcome.put(error)
 
@@ -162,6 +169,7 @@ def _within(seconds: float, work: Callable[[], bytes]) -> bytes:
     try:
         result = outcome.get(timeout=seconds)
     except queue.Empty:
+        is_abandoned.set()
         raise _Down(f"too slow: a file took more than {seconds:.3g} s") from None
     if isinstance(result, Exception):
         raise result

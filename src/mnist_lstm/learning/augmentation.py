@@ -17,7 +17,8 @@ SPACING = 7  # pixels between the points whose elastic displacements are drawn
 class Augmentation:
     """The ranges of the distortions. If all are zero, images stay as they are.
 
-    Drawn uniformly within ±: `rotation` (degrees), `scale` (a fraction, for height and width each),
+    Drawn uniformly within ±: `rotation` (degrees), `scale` (a fraction, for height and width each:
+    they are divided by 1 ± it),
     `shear` (pixels to the side for each pixel of height), `shift` (pixels, horizontally and
     vertically).
     `elastic` is the standard deviation (pixels) of the displacements of points that are SPACING

@@ -99,7 +99,8 @@ class AugmentParams(_Section):
         description="Largest rotation, to the left or to the right"
     )
     scale: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
-        description="Largest change of height and width, up or down"
+        description="Height and width are each divided by 1 ± this at most: 0.1 gives 0.91 to 1.11 "
+        "times the size, 0.5 gives 0.67 to 2 times"
     )
     shear: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
         description="Largest slant: pixels to the side for each pixel of height"

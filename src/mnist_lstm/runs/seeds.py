@@ -30,6 +30,7 @@ ABOUT = (
 )
 # what dvc says where another one is at work; for the first, it waits itself
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+EXPERIMENT = ("exp", "run", "--temp", "--name")
 PAUSE = 5.0  # seconds until it is asked again
 CODE = (
     "src",
@@ -72,29 +73,38 @@ def seed_record(
     here: Mapping[str, Any],
     name: str,
     folder: Path | None,
+    *,
+    fresh: bool = False,
 ) -> Mapping[str, Any]:
     """The record of a seed: from `folder`, from an experiment, or from a new training.
 
     `settings` has the parameters by dotted key, including the seed; `here` has those of
-    params.yaml. The experiment's name begins with `name`. Raises UserError if the training fails.
+    params.yaml. The experiment's name begins with `name`. With `fresh`, the training is new
+    whatever there is. Raises UserError if the training fails.
     """
     seed = settings["seed"]
     record = folder / f"seed-{seed}.json" if folder else None
-    if record and record.is_file():
+    if record and record.is_file() and not fresh:
         about = read_json(record)
         if _without_promote(about.get("params", {})) == _without_promote(settings):
             return about
-    experiment = f"{name}-seed-{seed}-{_digest(root, settings)}"
-    if not _is_there(root, experiment):
+    code = code_digest(root)
+    digest = hashlib.sha256(json.dumps([settings, code], sort_keys=True).encode()).hexdigest()
+    experiment = f"{name}-seed-{seed}-{digest[:6]}"
+    if fresh or not _is_there(root, experiment):
         overrides = [
             part
             for key, value in settings.items()
             if here.get(key) != value
             for part in ("--set-param", f"{key}={json.dumps(value)}")
         ]
-        if code := _dvc(root, "exp", "run", "--temp", "--name", experiment, *overrides):
+        overrides += ["--force"] * fresh
+        # files that are verified and need no network, where fetch has to run
+        same_data = here.get("fetch.dataset") == settings.get("fetch.dataset")
+        mirror = {"MNIST_MIRROR": str(root / "data" / "raw")} if same_data else {}
+        if failed := _dvc(root, *EXPERIMENT, experiment, *overrides, **mirror):
             raise UserError(
-                f"seed {seed}: `dvc exp run` ended with exit code {code}; fix what it reports "
+                f"seed {seed}: `dvc exp run` ended with exit code {failed}; fix what it reports "
                 "above, then repeat the command: it continues with this seed"
             )
     found = history.History(root)
@@ -105,6 +115,7 @@ def seed_record(
     timings = found.rows(result.training, "timing.csv")
     about = {
         "params": dict(settings),
+        "code": code,
         "metrics": metrics,
         "seconds": timings[-1]["seconds"],
         **{key: getattr(result.record, key) for key in ABOUT},
@@ -123,13 +134,12 @@ def _without_promote(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if not key.startswith("promote.")}
 
 
-def _digest(root: Path, settings: Mapping[str, Any]) -> str:
-    """Six hex digits, computed from the parameters and from the code as it is in the workspace."""
+def code_digest(root: Path) -> str:
+    """The hex digest of the files that stages depend on, committed or not."""
     every = ("--cached", "--others", "--exclude-standard", "--deduplicate")
     names = git.file_names(root, *every, paths=CODE)
     sums = {name: sha256(root / name) for name in names if (root / name).is_file()}
-    text = json.dumps([settings, sums], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def _is_there(root: Path, experiment: str) -> bool:
@@ -138,10 +148,11 @@ def _is_there(root: Path, experiment: str) -> bool:
     return bool(git.git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"))
 
 
-def _dvc(root: Path, *arguments: str) -> int:
+def _dvc(root: Path, *arguments: str, **environment: str) -> int:
     """Run dvc with all its output on stderr, since stdout is for our own. Returns its exit code.
 
     If another dvc is at work here, this waits for its end.
+    `environment` has variables that are set unless they are already.
     """
 
     def report(line: str) -> None:
@@ -149,7 +160,10 @@ def _dvc(root: Path, *arguments: str) -> int:
 
     while True:
         code, lines = run_dvc(
-            *("--wait-for-lock", *arguments), folder=root, environment=os.environ, report=report
+            *("--wait-for-lock", *arguments),
+            folder=root,
+            environment=environment | os.environ,
+            report=report,
         )
         if not code or not any(map(BUSY.search, lines)):
             return code
