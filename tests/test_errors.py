@@ -908,8 +908,8 @@ MET = {
     ),
     "evaluate: <file>: <field> must be <type>, is <value>; it is damaged, or of another version of "
     "this project": training_without("run.json", b"[]"),
-    f"{OWN}no such file; it has the name of each class in a line, in the order of the labels: "
-    f"{SEE}": own_without("classes.txt"),
+    f"{OWN}no such file; write the name of each class on a line of it, in the order of the "
+    f"labels: {SEE}": own_without("classes.txt"),
     f"{OWN}not UTF-8 text (<reason> at byte <number>)": own(CLASSES=b"\xff\xfe"),
     f"{OWN}line <number> must have the name of a class, is empty": own(CLASSES=b"cat\n\ndog\n"),
     f"{OWN}line <number> must have a new name, is that of line <number>": own(CLASSES=b"a\na\n"),
@@ -922,8 +922,8 @@ MET = {
     ),
     f"{OWN}no such file, with .gz or without; a data set of one's own is four files of IDX: "
     f"{SEE}": own_without(datasets.TEST_LABELS),
-    f"{OWN}is there with .gz and without; keep one of them": own_twice,
-    f"{OWN}images must be as those of <file>, <size>, are <size>": own(
+    f"{OWN}exists with .gz and without; keep one of the two": own_twice,
+    f"{OWN}images must have the size of those in <file>, <size>, have <size>": own(
         TEST_IMAGES=idx.encode(np.zeros((300, 9, 12), np.uint8))
     ),
     "preprocess: preprocess.validation_size must leave images to train on: it is <number>, and "
@@ -1040,7 +1040,7 @@ MET = {
     "mnist-lstm <command>: <file>: <reason>; name another file with --out": (
         page_that_cannot_be_written
     ),
-    "mnist-lstm seeds: -S takes KEY=VALUE, such as train.steps=100, and is '<text>'": commanded_to(
+    "mnist-lstm seeds: -S must be KEY=VALUE, such as train.steps=100, is '<text>'": commanded_to(
         "seeds", "2", "-S", "steps"
     ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "

@@ -111,13 +111,13 @@ NOT_OWN = {
     "empty line": (write(CLASSES, "cat\n \ndog\n"), f"{CLASSES}: line 2 must have the name"),
     "twice": (write(CLASSES, "cat\ndog\ncat\n"), f"{CLASSES}: line 3 must have a new name"),
     "no file": (lambda own: (own / TEST_LABELS).unlink(), "t10k-labels-idx1-ubyte: no such file, "),
-    "two files": (write(TRAIN_LABELS, b""), "train-labels-idx1-ubyte: is there with .gz and "),
+    "two files": (write(TRAIN_LABELS, b""), "train-labels-idx1-ubyte: exists with .gz and "),
     "not IDX": (write(TEST_IMAGES, b"PNG!"), f"{TEST_IMAGES}: magic: expected 00 00 08"),
     "label": (write(CLASSES, "cat\ndog\n"), "train-labels-idx1-ubyte: label "),
     "count": (write(TEST_LABELS, np.zeros(19, np.uint8)), f"{TEST_LABELS}: count: expected 20 "),
     "size": (
         write(TEST_IMAGES, np.zeros((20, 9, 12), np.uint8)),
-        f"{TEST_IMAGES}: images must be as those of ",
+        f"{TEST_IMAGES}: images must have the size of those in ",
     ),
 }
 

@@ -70,7 +70,7 @@ def test_results_that_are_not_in_the_cache_are_counted(
     assert main(["sync"]) == 0
     printed = capsys.readouterr().out
     assert "runs updated: 0, up to date before: 0\n" in printed
-    assert "recorded results that are not in DVC's cache here: 2; where a DVC remote" in printed
+    assert "recorded results that are not in DVC's cache here: 2; if a DVC remote" in printed
 
 
 def test_a_store_that_cannot_be_reached_is_reported_in_one_line(

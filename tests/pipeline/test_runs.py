@@ -76,7 +76,7 @@ def test_the_table_names_shared_results_and_what_to_choose_by(
         "state",
     ]
     assert all(" hidden_size=48" in row and "finished" in row for row in rows[:2])
-    assert "Choose by the accuracy on validation images" in printed
+    assert "Choose a run by its accuracy on the" in printed
     best = listed(capsys, "--best", "4")
     accuracies = [run["validation_accuracy"] for run in best]
     assert accuracies == sorted(accuracies, reverse=True)

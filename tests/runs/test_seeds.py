@@ -25,7 +25,7 @@ def test_the_interval_is_students() -> None:
 def test_one_seed_has_no_spread() -> None:
     found = summary([0.98])
     assert (found.mean, found.deviation, found.low, found.high) == (0.98, None, None, None)
-    assert format_summary(found) == "98.00%; a spread takes two seeds"
+    assert format_summary(found) == "98.00%; a standard deviation needs two seeds"
 
 
 def test_equal_figures_have_an_interval_of_no_width() -> None:

@@ -118,10 +118,10 @@ def test_missing_parts_are_named_and_added(store: Store, results: Path, tmp_path
     (run,) = runs(store)
     assert differences(store, run, read(results)).lines() == [
         "its tag dataset is not 'drawn'",
-        "its artifact train/curve.csv is another, or not there",
-        "its artifact evaluate/metrics.json is another, or not there",
-        "its model is not there",
-        "its state or its end is another",
+        "its artifact train/curve.csv is missing or differs",
+        "its artifact evaluate/metrics.json is missing or differs",
+        "its model is missing",
+        "its state or its end time differs",
     ]
     again = show(store, results)
     assert contents(store, again, tmp_path / "again") == whole
@@ -135,7 +135,7 @@ def test_a_run_that_contradicts_its_files_is_made_again(
     run = show(store, results)
     whole = contents(store, run, tmp_path / "whole")
     store.client.log_batch(run.info.run_id, [Metric("test_accuracy", 0.9999, 1767323190000, 150)])
-    assert project(store, read(results)) == ["its test_accuracy has points of no such training"]
+    assert project(store, read(results)) == ["its test_accuracy has points that its training lacks"]
     (again,) = runs(store)
     assert again.info.run_id != run.info.run_id
     assert contents(store, again, tmp_path / "again") == whole

@@ -1,4 +1,4 @@
-"""Make a run again from its commit, and say whether the same weights come out."""
+"""Repeat a run from its commit, and check whether the weights are the same."""
 
 import argparse
 import json
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from mnist_lstm.runs.worktree import Scratch
 
 HELP = f"""\
-The run's code (its commit, with its patch where the code had changes that were not committed), its
-parameters and its data are restored in a scratch worktree, in the system's temporary folder, with a
-store and a DVC cache of its own: `dvc repro` trains and evaluates there, with as many threads as
-then, and nothing here changes. It takes as long as the run did. Packages are those that are
-installed now; where their versions, the device or the data are not those of the run, it says so.
+Restore the run's code, parameters and data in a temporary worktree, which has its own MLflow store
+and DVC cache. The code is the run's commit, with the changes that were not committed. Then `dvc
+repro` trains and evaluates there, with the run's number of threads. Nothing in your project
+changes. It takes as long as the run took. The packages are those that are installed now. If their
+versions, the device or the data differ from those of the run, the command names the differences.
 
-It takes the repository and the run's record: from its results or, where they are gone, from its
-files in MLflow. A patch that only MLflow has is shown first, and runs only if you say so. Raw data
-comes from DVC's cache or data/raw, else fetch gets it from a mirror.
+The command needs the repository and the run's record: its results or, if they are gone, its files
+in MLflow. A patch that only MLflow has is shown first, and runs only if you agree. Raw data comes
+from DVC's cache or data/raw; otherwise fetch gets it from a mirror.
 
 {RUN}
 
-Exit code: 0 when the weights are the same, bit for bit; 1 when they are not, but the accuracies on
-validation and on test images each differ by no more than the tolerance; 3 when these differ by
-more, the data is another, or the pipeline failed; 2 when the run is not known, cannot be restored,
-or has a patch that you do not trust; 130 when it was stopped."""
+Exit code: 0 when the weights are the same, bit for bit; 1 when they differ, but the accuracies on
+validation and test images each differ by no more than the tolerance; 3 when the accuracies differ
+by more, the data differs, or the pipeline failed; 2 when a RUN fits no run or several, the run
+cannot be restored, or it has a patch that you do not trust; 130 when it was stopped."""
 
-# advice of stages and dvc that does not hold in a worktree that will be removed
+# lines of stages and dvc that are wrong in a temporary worktree: they are not printed
 ADVICE = re.compile(
     r"To track the changes|\tgit add|To enable auto staging|\tdvc config core.autostage|"
     r"Use `dvc push`|see the run in MLflow: |compare: `dvc |(Generat|Updat)ing lock file"
@@ -45,30 +45,30 @@ CODES = {"identical": 0, "close": 1, "different": 3}
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("which", metavar="RUN", help="the run to make again")
+    parser.add_argument("which", metavar="RUN", help="the run to repeat")
     parser.add_argument(
         "--tolerance",
         metavar="FRACTION",
         type=_fraction,
         default=TOLERANCE,
-        help=f"of the images, by which accuracies may differ where the weights do; {TOLERANCE} "
-        "unless given: five seeds of the reference recipe lie that close",
+        help="if the weights differ, the accuracies may differ by this fraction of the images "
+        f"(default: {TOLERANCE}; five seeds of the reference recipe differ by less)",
     )
     parser.add_argument(
         "--trust-patch",
         action="store_true",
-        help="run the patch of a run that only MLflow has, without being asked: docs/runs.md",
+        help="run a patch that only MLflow has without asking first: docs/runs.md",
     )
     parser.add_argument(
-        "--keep", action="store_true", help="leave the scratch worktree, and say where it is"
+        "--keep", action="store_true", help="keep the temporary worktree, and print its path"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON object alone, without dvc's output"
+        "--json", action="store_true", help="print only a JSON object, not dvc's output"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Restore, run, compare, report."""
+    """Restore the run, repeat it, compare the results, print the outcome."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.resolve import find_results
     from mnist_lstm.runs.worktree import scratch
@@ -161,7 +161,7 @@ def _visible(text: str) -> str:
 
 
 def _failure(lines: Sequence[str]) -> str:
-    """The line with which a stage failed, else dvc's last one."""
+    """The line with which a stage failed; otherwise dvc's last line."""
     said = [line for line in lines if re.match(r"(fetch|preprocess|train|evaluate|ERROR): ", line)]
     stages = [line for line in said if not line.startswith("ERROR")]
     return (stages or said or lines or ["dvc said nothing"])[-1]
@@ -213,15 +213,13 @@ def _sentence(outcome: "ReproductionOutcome", tolerance: float) -> str:
         case "identical":
             return "reproduced: the weights are the same, bit for bit"
         case "close":
-            return (
-                f"the weights are others; accuracies agree within the tolerance of {tolerance:.2%}"
-            )
+            return f"the weights differ; accuracies agree within the tolerance of {tolerance:.2%}"
         case _:
             return "not reproduced"
 
 
 def _fraction(text: str) -> float:
-    """A number from 0 to 1, as argparse wants it."""
+    """Parse a number from 0 to 1, as an argparse type."""
     try:
         value = float(text)
     except ValueError:

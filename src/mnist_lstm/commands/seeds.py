@@ -1,4 +1,4 @@
-"""Train a recipe with several seeds, and say what they have in common."""
+"""Train a recipe with several seeds, and print mean and spread of their accuracies."""
 
 import argparse
 import json
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from mnist_lstm.runs.seeds import Summary
 
 HELP = """\
-How good a recipe is, apart from luck: it is trained with the seeds 0, 1, … N - 1, each as a DVC
-experiment that leaves the workspace as it is, and their accuracies are given with mean, standard
-deviation and the 95 % confidence interval of the mean (Student's t). With -S KEY=VALUE, a recipe
-is tried with another value and need not be written down.
+Measure how good a recipe is, apart from luck: train it with the seeds 0, 1, … N - 1. Each training
+is a DVC experiment, so the workspace stays as it is. The command prints the accuracies with their
+mean, their standard deviation and the 95 % confidence interval of the mean (Student's t). With
+-S KEY=VALUE you try another value without a new recipe file.
 
-What was trained already is not trained again: an experiment on the present commit with the same
-parameters and code, or a record of the same parameters. The column `code` says whether a record is
-of the present code; --fresh trains all seeds anew. With --record DIR each seed leaves
-DIR/seed-<n>.json and DIR/seed-<n>.csv (its curve) as it ends, small files for git, so that the
-seeds can be spread over days and machines. A training that is stopped continues from its checkpoint
-with the same command.
+A seed is not trained again if the present commit has an experiment with the same parameters and
+code, or if there is a record with the same parameters. The column `code` says whether a record was
+made by the present code; --fresh trains all seeds again. With --record DIR, each seed that ends
+writes DIR/seed-<n>.json and DIR/seed-<n>.csv (its curve). Commit these small files, and you can
+spread the seeds over days and machines. If the command is stopped, the same command continues from
+the checkpoint.
 
-Exit code: 0 when all seeds are trained, 2 when one did not come to its end or the command is
+Exit code: 0 when all seeds are trained, 2 when a training did not finish or the command is
 wrong, 130 when it was stopped."""
 
 FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "loss"))
@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         default=Path("params.yaml"),
-        help="a whole params.yaml, such as recipes/fast.yaml; its own seed is not used "
+        help="a complete params.yaml, such as recipes/fast.yaml; its own seed is not used "
         "(default: params.yaml)",
     )
     parser.add_argument(
@@ -50,16 +50,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="train with another value than the recipe's, train.steps=500 say; may be repeated",
+        help="replace a value of the recipe, for example train.steps=500; may be repeated",
     )
-    parser.add_argument("--record", metavar="DIR", type=Path, help="read and write records there")
+    parser.add_argument("--record", metavar="DIR", type=Path, help="folder of the records")
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="train every seed with the present code, whatever records and experiments there are",
+        help="train every seed with the present code, even if there are records or experiments",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON object: records and summaries"
+        "--json", action="store_true", help="print a JSON object with records and summaries"
     )
 
 
@@ -102,14 +102,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def changes(settings: Sequence[str]) -> dict[str, object]:
-    """The values of texts `KEY=VALUE`, by key. Raises UserError for another text."""
+    """Parse texts `KEY=VALUE` into values by key. Raises UserError for any other text."""
     from mnist_lstm.pipeline import strict_yaml
 
     values = {}
     for setting in settings:
         key, is_there, text = setting.partition("=")
         if not is_there or not key:
-            raise UserError(f"-S takes KEY=VALUE, such as train.steps=100, and is {setting!r}")
+            raise UserError(f"-S must be KEY=VALUE, such as train.steps=100, is {setting!r}")
         values[key] = strict_yaml.parse(text, f"-S {key}")
     return values
 
@@ -147,24 +147,24 @@ def _print(
         print(f"{split:>10}  {format_summary(summaries[f'{split} accuracy'])}")
     if any(record.get("code") != code for record in records):
         print(
-            "mnist-lstm seeds: not all are of the present code; --fresh trains them again with it",
+            "mnist-lstm seeds: not all seeds were trained by the present code; --fresh trains them again",
             file=sys.stderr,
         )
     if len({record["device"] for record in records}) > 1:
-        print("mnist-lstm seeds: not all on the same kind of device", file=sys.stderr)
+        print("mnist-lstm seeds: the seeds ran on different kinds of device", file=sys.stderr)
 
 
 def _code_of(record: Mapping[str, Any], code: str) -> str:
-    """Whether a seed was trained with the code of that digest; the commit of other code."""
+    """Whether the code with this digest trained the seed; otherwise, the commit that did."""
     if record.get("code") == code:
         return "as now"
     return f"of {(record['commit'] or 'no commit')[:9]}{', changed' if record['dirty'] else ''}"
 
 
 def format_summary(summary: "Summary") -> str:
-    """Mean, standard deviation and interval of accuracies, in a line."""
+    """Format mean, standard deviation and interval of accuracies as one line."""
     if summary.deviation is None:
-        return f"{summary.mean:.2%}; a spread takes two seeds"
+        return f"{summary.mean:.2%}; a standard deviation needs two seeds"
     return (
         f"mean {summary.mean:.2%}, standard deviation {100 * summary.deviation:.2f} points, "
         f"95 % interval of the mean {summary.low:.2%} to {summary.high:.2%}"

@@ -13,14 +13,14 @@ from mnist_lstm import UserError
 from mnist_lstm.data.datasets import FILES, Dataset, Published
 from mnist_lstm.files import write_atomically
 
-# told of a file's name, its bytes that are here by now, and how many they will be
+# a function that gets a file's name, the number of bytes that have arrived, and the expected number
 Progress = Callable[[str, int, int], object]
 
 CHUNK = 64 * 1024  # bytes between two reports of progress
-# What a bad mirror costs: one byte more than a file has, and the time that these allow for it. That
-# is 5 minutes at most for MNIST's four files, and 20 for files whose sizes are only bounded.
-SOCKET_SECONDS = 10.0  # without a byte, then a mirror counts as down
-GRACE_SECONDS = 15.0  # for name lookup, connection and headers of a file, however they trickle
+# The largest cost of a bad mirror: one byte more than the size of a file, and the time that these
+# values allow. That is 5 minutes for MNIST's four files, and 20 for files of unknown size.
+SOCKET_SECONDS = 10.0  # a mirror that sends nothing for so long counts as down
+GRACE_SECONDS = 15.0  # for name lookup, connection and headers of a file, however slow
 SLOWEST_BYTES_PER_SECOND = 50_000.0
 
 
@@ -29,11 +29,11 @@ class MirrorError(UserError):
 
 
 class _Down(Exception):
-    """A mirror fails as a whole, for the given reason: it is not asked for other files."""
+    """A mirror fails as a whole, for the given reason. It is not asked for other files."""
 
 
 class _Wrong(Exception):
-    """A mirror lacks one file, or has a wrong one, for the given reason."""
+    """A mirror does not have one file, or has a wrong one, for the given reason."""
 
 
 def mirror_list(dataset: Dataset, given: str | None, root: Path) -> Iterator[str]:
@@ -56,21 +56,21 @@ def fetch(
     report: Callable[[str], None],
     progress: Progress = lambda name, arrived, expected: None,
 ) -> None:
-    """Put the verified files of a data set into `folder`.
+    """Write the verified files of a data set into `folder`.
 
-    A file that is already there is kept if it is right and removed if it is not. The next of
+    A file that is already there is kept if it is right and removed if it is wrong. The next of
     `mirrors` is tried only while files are missing. `report` gets one line for each file, with its
-    source, and one for each mirror that failed, with the reason; `progress` gets the bytes that a
-    download has. Raises MirrorError.
+    source, and one line for each mirror that failed, with the reason. `progress` gets the number of
+    bytes during a download. Raises MirrorError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        for draft in folder.parent.glob(f".{name}.*.draft"):  # left by a kill
+        for draft in folder.parent.glob(f".{name}.*.draft"):  # left by a killed process
             draft.unlink(missing_ok=True)
     made = dataset.make() if dataset.make else {}
     files = dataset.files or {name: _describe(content) for name, content in made.items()}
     missing = []
-    # Smallest first: a mirror that is no good then costs the shortest deadline.
+    # Smallest first: a bad mirror then costs only the shortest deadline.
     for name in sorted(files, key=lambda name: files[name].size):
         if content := _verified(folder / name, files[name]):
             report(_line(name, content, "already there"))
@@ -117,7 +117,7 @@ def _describe(content: bytes) -> Published:
 
 
 def _verified(path: Path, file: Published) -> bytes | None:
-    """The content of an existing file that passes verification."""
+    """The content of an existing file; None if it is missing or wrong."""
     if not path.is_file() or path.stat().st_size > file.size:
         return None
     content = path.read_bytes()
@@ -145,11 +145,11 @@ def _obtain(mirror: str, name: str, file: Published, progress: Progress) -> byte
 
 
 def _within(seconds: float, work: Callable[[Progress], bytes], progress: Progress) -> bytes:
-    """Return or raise what `work` does; raise _Down when it takes longer than `seconds`.
+    """Return or raise what `work` does; raise _Down if it takes longer than `seconds`.
 
-    `work` runs in a thread that is abandoned then: a socket's timeout limits only the wait for each
-    byte, and neither the lookup of a host name nor a network folder has a timeout. It ends with the
-    next bytes that it gets, and reports none of them.
+    `work` runs in a thread, which is then abandoned. A socket's timeout would not be enough: it
+    limits only the wait for each byte, and host name lookups and network folders have no timeout.
+    The abandoned thread ends when it gets its next bytes, and does not report them.
     """
     outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     is_abandoned = threading.Event()
@@ -209,7 +209,7 @@ def _read_folder(folder: Path, name: str, limit: int) -> bytes:
 def _download(url: str, limit: int, progress: Callable[[int, int], object]) -> bytes:
     import http.client
     import urllib.error
-    import urllib.request  # a tenth of a second, so only here
+    import urllib.request  # imported here, because it takes a tenth of a second
 
     try:
         with urllib.request.urlopen(url, timeout=SOCKET_SECONDS) as response:

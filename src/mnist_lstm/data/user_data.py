@@ -1,8 +1,8 @@
 """The user's own data set: a folder with four files of IDX and `classes.txt`.
 
 The files have the names in `datasets.FILES`, without `.gz` if they are not compressed. classes.txt
-has one class name a line, in the order of the labels. Names are shown in terminals and become part
-of HTML pages, DVC's among them: they are of printable characters, without `<` and `>`.
+has one class name on each line, in the order of the labels. Names are shown in terminals and in
+HTML pages, also DVC's. So they must have printable characters only, and neither `<` nor `>`.
 """
 
 from io import StringIO
@@ -24,7 +24,7 @@ from mnist_lstm.data.datasets import (
 )
 from mnist_lstm.data.idx import encode, read_pair
 
-LONGEST = 64 * 1024  # bytes of classes.txt, 256 for each class
+LONGEST = 64 * 1024  # bytes that classes.txt may have: 256 for each class
 
 
 def read(folder: Path) -> Dataset:
@@ -39,8 +39,8 @@ def read(folder: Path) -> Dataset:
     sizes = [f"{images.shape[1]} rows of {images.shape[2]} pixels" for images, _ in (train, test)]
     if sizes[0] != sizes[1]:
         raise UserError(
-            f"{paths[TEST_IMAGES]}: images must be as those of {paths[TRAIN_IMAGES]}, {sizes[0]}, "
-            f"are {sizes[1]}"
+            f"{paths[TEST_IMAGES]}: images must have the size of those in {paths[TRAIN_IMAGES]}, "
+            f"{sizes[0]}, have {sizes[1]}"
         )
     arrays = dict(zip(FILES, (*train, *test), strict=True))
     return Dataset(
@@ -56,8 +56,8 @@ def read(folder: Path) -> Dataset:
 def _class_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():  # a device would never end
         raise UserError(
-            f"{path}: no such file; it has the name of each class in a line, in the order of the "
-            "labels: docs/datasets.md"
+            f"{path}: no such file; write the name of each class on a line of it, in the order of "
+            "the labels: docs/datasets.md"
         )
     with path.open("rb") as file:
         content = file.read(LONGEST + 1)
@@ -66,11 +66,11 @@ def _class_names(path: Path) -> tuple[str, ...]:
             f"{path}: must name 2 to 256 classes, one a line, has over {LONGEST:,} bytes"
         )
     try:
-        # "-sig": Windows marks UTF-8 at its start, which is no part of the first name
+        # "-sig": skips the mark that Windows writes at the start of UTF-8 files
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    # not splitlines(), for which U+2028 and some control characters end a line too
+    # not splitlines(): it also ends lines at U+2028 and at some control characters
     names = [line.strip(" \t\n") for line in StringIO(text, newline=None)]
     if not 2 <= len(names) <= 256:
         raise UserError(f"{path}: must name 2 to 256 classes, one a line, names {len(names)}")
@@ -96,7 +96,7 @@ def _plain_or_gzip(folder: Path, name: str) -> Path:
             "IDX: docs/datasets.md"
         )
     if len(found) == 2:
-        raise UserError(f"{plain}: is there with .gz and without; keep one of them")
+        raise UserError(f"{plain}: exists with .gz and without; keep one of the two")
     return found[0]
 
 

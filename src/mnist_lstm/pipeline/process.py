@@ -1,4 +1,4 @@
-"""What a process may lack is made good before it works: an output, and a name of its user."""
+"""Prepare a process for work: it may have no usable output, or its user may have no name."""
 
 import getpass
 import io
@@ -10,10 +10,10 @@ OUTPUT = "standard output"  # how its errors name it
 
 
 def prepare() -> None:
-    """Let output take any character and name itself in errors, and give the user a name.
+    """Make output accept any character and name itself in errors, and give the user a name.
 
-    An output that is closed is taken for one that nobody reads. DVC and MLflow ask for the user's
-    name, which a user id in a container need not have.
+    A closed output is replaced by one that nobody reads. DVC and MLflow ask for the user's name,
+    which a user id in a container may not have.
     """
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
@@ -25,16 +25,16 @@ def prepare() -> None:
             io.BufferedWriter(_Output(1, "w", closefd=False)),
             encoding=stdout.encoding,
             errors="backslashreplace",
-            line_buffering=True,  # else a pipe gets nothing before 8 KiB
+            line_buffering=True,  # by default, a pipe gets blocks of 8 KiB
         )
     try:
         getpass.getuser()
-    except (KeyError, OSError):  # the second from Python 3.13 on
+    except (KeyError, OSError):  # OSError from Python 3.13 on
         os.environ["LOGNAME"] = f"uid_{os.getuid()}"
 
 
 def discard_output() -> None:
-    """Let what is still to be written go nowhere, after the output has failed."""
+    """Discard everything that is still to be written, after the output has failed."""
     _discard(sys.stdout.fileno())
 
 
@@ -47,7 +47,7 @@ def _discard(number: int) -> None:
 
 
 class _Output(io.FileIO):
-    """A file whose errors name it; those of the system say only what happened."""
+    """A file whose name is in its errors; the system's errors do not have it."""
 
     def write(self, content: Any) -> int:
         try:

@@ -1,9 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a stage at a moment that suits it, with a line and no traceback.
+"""Ctrl-C, SIGTERM and SIGHUP end a stage at a safe moment, with one line and no traceback.
 
-A stage's script calls `watch` before its other imports: torch and mlflow take seconds, and a line
-on a terminal says so. From then on a signal is noted. Inside `immediate` it raises Interrupted at
-once, and an earlier signal raises it at the start of the block. A `deferred` block inside that one
-puts it off until the block's end.
+A stage's script calls `watch` before its other imports, because torch and mlflow take seconds; a
+line on a terminal says so. From then on, signals are noted. Inside `immediate`, a signal raises
+Interrupted at once; an earlier signal raises it at the start of the block. Inside a `deferred`
+block in it, a signal waits until the end of that block.
 """
 
 import os
@@ -24,27 +24,27 @@ SILENT = 2.0  # seconds of imports before a line says so
 
 
 class Interrupted(BaseException):
-    """A signal stopped the work. The message says which one, and what is kept."""
+    """A signal stopped the work. The message names the signal and says what is kept."""
 
     def __init__(self, number: int, kept: str) -> None:
         gone = _gone() if number == signal.SIGTERM else None
         cause = f"since {gone} is gone" if gone else f"by {NAMES[signal.Signals(number)]}"
         super().__init__(f"stopped {cause}; {kept}")
-        self.exit_code = 128 + number  # as shells have it
+        self.exit_code = 128 + number  # the convention of shells
 
 
-_came: int | None = None  # the first signal that did
+_came: int | None = None  # the first signal that came
 _raises = False
-_ancestors: list[int] = []  # from our parent up to the `dvc` that started us
-_imports: threading.Timer | None = None  # prints that imports are under way
+_ancestors: list[int] = []  # process ids from our parent up to the `dvc` that started us
+_imports: threading.Timer | None = None  # prints a line during slow imports
 
 
 def watch() -> None:
-    """Note signals from here on; the end of the `dvc` that started us counts as one.
+    """Note signals from now on. The end of the `dvc` that started us counts as a signal.
 
-    So does the end of the command that runs dvc. Signals that are ignored, after nohup say, stay
-    ignored, but for Ctrl-C's: shells let what a script runs in the background ignore it, and then
-    `dvc queue kill` and Ctrl-C would stop dvc alone.
+    So does the end of the command that runs dvc. Signals that are ignored, for example after nohup,
+    stay ignored, except Ctrl-C: a shell makes the commands that a script runs in the background
+    ignore it, and then `dvc queue kill` and Ctrl-C would stop only dvc.
     """
     global _ancestors, _imports
     for number in NAMES:
@@ -66,7 +66,7 @@ def came() -> int | None:
 
 @contextmanager
 def immediate() -> Iterator[None]:
-    """Raise Interrupted when a signal comes, or where one came before. The imports are over."""
+    """Raise Interrupted when a signal comes, or if one came before. Call it after the imports."""
     if _imports:
         _imports.cancel()
     with _raising(True):
@@ -75,7 +75,7 @@ def immediate() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let a signal wait until the end of the block, which may ask whether one `came`."""
+    """Let a signal wait until the end of the block. The block can ask whether one `came`."""
     with _raising(False):
         yield
 
@@ -86,7 +86,7 @@ def orphaned() -> bool:
 
 
 def _gone() -> str | None:
-    """The program that we must not outlive, and that is gone."""
+    """The program whose end must end us, if it has ended; otherwise None."""
     try:
         if _ancestors and _up_from_us(len(_ancestors)) != _ancestors:
             return "dvc"
@@ -123,21 +123,21 @@ def _raise_if_due() -> None:
 
 def _note(number: int, _: FrameType | None) -> None:
     global _came
-    if _came is None:  # a second signal must not interrupt the handling of the first
+    if _came is None:  # a second signal must not interrupt the handling of the first one
         _came = number
         _raise_if_due()
 
 
 def _up_to_dvc() -> list[int]:
-    """The process ids of our parent and, where that is the shell that dvc runs us in, of dvc.
+    """The process id of our parent and, if our parent is the shell in which dvc runs us, of dvc.
 
-    Many a shell puts the only command in its own place, dash does not.
+    Many shells replace themselves with their only command. dash does not.
     """
     try:
         command = psutil.Process(os.getppid()).cmdline()
         is_shell = command[-2:-1] == ["-c"] and sys.argv[0] in command[-1]
         return _up_from_us(2 if is_shell else 1)
-    except psutil.Error:  # it ends just now, or hides
+    except psutil.Error:  # the parent has just ended, or may not be inspected
         return _up_from_us(1)
 
 
@@ -149,6 +149,6 @@ def _up_from_us(generations: int) -> list[int]:
 
 
 def _end_with_dvc() -> None:
-    while not orphaned():  # Linux and macOS have no common way to be notified
+    while not orphaned():  # polling: Linux and macOS have no common notification
         time.sleep(PARENT_CHECKED)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,8 @@
-"""Run dvc as a command's child: it ends with the command, however that ends.
+"""Run dvc as the child of a command. It ends when the command ends, for whatever reason.
 
-A signal to the command ends dvc and its stage first. Where the command is killed, the stage ends
-itself, since it is told the command's process id (pipeline/signals), and dvc does when it fails.
+A signal to the command first ends dvc and its stage. If the command is killed, the stage ends
+itself, because it knows the command's process id (pipeline/signals); dvc then ends, because its
+stage has failed.
 """
 
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from mnist_lstm.pipeline.signals import COMMAND
 
-PATIENCE = 60  # seconds in which a child can save a checkpoint and clean up, then it is killed
+PATIENCE = 60  # seconds for a child to save a checkpoint and clean up; then it is killed
 
 
 def run_dvc(
@@ -26,7 +27,7 @@ def run_dvc(
 ) -> tuple[int, list[str]]:
     """Run dvc in a folder; returns its exit code and the lines of its output.
 
-    `report` is called with each line as it comes. The child has the `open_files` too.
+    `report` is called with each line of the output. The child inherits `open_files`.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     process = subprocess.Popen(
@@ -38,7 +39,7 @@ def run_dvc(
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on
+        start_new_session=True,  # only this process gets Ctrl-C, and passes it on
         pass_fds=open_files,
     )
     lines = []
@@ -58,8 +59,8 @@ def run_dvc(
 def interruptible() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise KeyboardInterrupt in the block, as Ctrl-C does.
 
-    The two stay ignored where they were, after nohup say. Ctrl-C does not: shells let what a script
-    runs in the background ignore it, and its children would inherit that.
+    If these two were ignored, for example after nohup, they stay ignored. Ctrl-C does not: a shell
+    makes the commands that a script runs in the background ignore it, and their children too.
     """
     before = {number: signal.getsignal(number) for number in _STOPPING}
     for number, handler in before.items():
@@ -73,7 +74,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore signals to stop while cleaning up is under way."""
+    """Ignore signals to stop while the block cleans up."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _STOPPING}
     try:
         yield
@@ -85,7 +86,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _stop(*_: object) -> None:
-    for number in _STOPPING:  # a second signal must not interrupt the cleaning up after the first
+    for number in _STOPPING:  # a second signal must not interrupt the clean-up after the first
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -96,7 +97,7 @@ def _restore(handlers: Mapping[signal.Signals, object]) -> None:
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """End dvc and its stage as Ctrl-C does; kill them where that takes long."""
+    """End dvc and its stage as Ctrl-C does. Kill them if that takes longer than PATIENCE."""
     for number in (signal.SIGINT, signal.SIGKILL):
         if process.poll() is None:
             try:

@@ -1,1 +1,1 @@
-"""The champion as a server, and the check of what it is sent."""
+"""Serve the champion over HTTP, and check the requests."""

@@ -1,7 +1,7 @@
-"""MLflow's scoring server, with what it is sent checked first. Run: make serve
+"""MLflow's scoring server, with a check of each request before it. Run: make serve
 
-MLflow alone casts pixels to bytes: it answers 256, or 0.5, as if it were 0. The model is the one
-that the environment names, as MLflow's own `models serve` hands it to its server.
+MLflow alone casts pixels to bytes: it treats 256 and 0.5 as 0. The environment names the model, in
+the same way as MLflow's own `models serve` names it to its server.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ OPTIONS: dict[str, Any] = {"http": PatientProtocol, "ws": "none", "access_log": 
 
 
 def guarded(server: FastAPI, rows: int, pixels: int, hosts: Sequence[str]) -> FastAPI:
-    """Let MLflow's server be asked for images of `rows` rows of `pixels` pixels only.
+    """Let MLflow's server accept only images of `rows` rows of `pixels` pixels.
 
-    `hosts` are names by which it may be asked, beside those of this machine. Its page /docs goes,
-    which loads scripts from elsewhere.
+    Requests may name one of `hosts` or this machine as their Host. The server's page /docs is
+    removed, because it loads scripts from another server.
     """
     server.router.routes[:] = [route for route in server.routes if isinstance(route, APIRoute)]
     server.max_body_size = most_bytes(rows, pixels)
@@ -38,7 +38,7 @@ def guarded(server: FastAPI, rows: int, pixels: int, hosts: Sequence[str]) -> Fa
     async def refuse_what_is_no_image(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        """Answer 415 or 400 with a reason, in the form of MLflow's own errors, or hand on."""
+        """Refuse with 415 or 400 and a reason, in the form of MLflow's errors, or pass it on."""
         if request.method != "POST":  # whatever its path: /invocations%0A is /invocations too
             return await call_next(request)
         given = request.headers.get("content-type", "")
@@ -50,7 +50,7 @@ def guarded(server: FastAPI, rows: int, pixels: int, hosts: Sequence[str]) -> Fa
             return _refusal(400, str(error))
         except ClientDisconnect:
             logging.getLogger("uvicorn.error").warning("A request broke off before its end.")
-            return Response()  # to nobody
+            return Response()  # nobody receives it
         return await call_next(request)
 
     server.add_middleware(

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP with what it lacks: a time in which a request must arrive, and one answer to each.
+"""uvicorn's HTTP with two additions: a time limit for each request, and only one answer to it.
 
-uvicorn refuses a malformed body even if the request has its answer already, or gets it right after:
-h11 then raises.
+uvicorn refuses a malformed body even if the request already has an answer or gets one right after
+that. h11 then raises an error.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SECONDS = 60.0  # for a whole request: the largest is then sent at 0.7 MB a second
+SECONDS = 60.0  # for a whole request; the largest request then needs 0.7 MB per second
 
 
 class PatientProtocol(H11Protocol):
-    """Closes a connection whose request is not here whole after `seconds`."""
+    """Closes a connection whose request has not arrived completely after `seconds`."""
 
     seconds = SECONDS
     _deadline: asyncio.TimerHandle | None = None
@@ -40,7 +40,7 @@ class PatientProtocol(H11Protocol):
         self._stop()
 
     def _watch(self) -> None:
-        """Let time run while a request arrives, and only then."""
+        """Start the time limit when a request begins to arrive; stop it when it has arrived."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._stop()
         elif self._deadline is None:

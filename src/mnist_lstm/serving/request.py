@@ -1,4 +1,4 @@
-"""What the served model is sent, checked before MLflow casts it: there, 256 is 0 and 0.5 is too.
+"""Check requests to the served model. MLflow alone would cast pixels: 256 and 0.5 become 0.
 
 N images, T rows of D pixels
 """
@@ -11,17 +11,17 @@ LARGEST = 10_000  # images at once: 10,000 of MNIST's take some seconds
 
 
 def most_bytes(rows: int, pixels: int) -> int:
-    """What LARGEST images take as JSON, at most: as Python writes it, on one line."""
+    """The largest number of bytes that LARGEST images take as JSON that Python writes."""
     row = pixels * len("255, ") + len(", ")  # brackets are as long as the last comma and space
     return LARGEST * (rows * row + len(", ")) + len('{"inputs": []}')
 
 
 class Unacceptable(Exception):
-    """The body is no batch of images; the message says why and what it must be."""
+    """The body is not a batch of images. The message says why, and what the body must be."""
 
 
 def check(body: bytes, rows: int, pixels: int) -> None:
-    """Accept the body of a request to /invocations for images of `rows` rows of `pixels` pixels.
+    """Check that the body of a request is a batch of images of `rows` rows of `pixels` pixels.
 
     Raises Unacceptable.
     """
@@ -84,7 +84,7 @@ def _refuse_pixel(image: int, number: int, row: list[Any]) -> None:
 
 
 def _depth(value: Any) -> int:
-    """Lists in lists, as far as the first element of each goes."""
+    """The depth of nested lists, following the first element of each."""
     depth = 0
     while isinstance(value, list):
         depth, value = depth + 1, value[0] if value else None
@@ -92,7 +92,7 @@ def _depth(value: Any) -> int:
 
 
 def _kind(value: Any) -> str:
-    """A JSON value in a few words."""
+    """Describe a JSON value in a few words."""
     match value:
         case bool():
             return str(value).lower()

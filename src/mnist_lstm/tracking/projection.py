@@ -1,7 +1,7 @@
 """The MLflow run of a training, created from the training's files and kept equal to them.
 
-A training is one run, found by its training_id. Points that the run has are not logged again, so
-projecting the same files twice changes nothing, and a run that was half logged is completed.
+Each training has one run, which is found by the training_id. Points that the run has are not logged
+again. So logging the same files twice changes nothing, and an incomplete run is completed.
 """
 
 import json
@@ -39,10 +39,10 @@ from mnist_lstm.tracking.view import (
     tags_of,
 )
 
-StoredRun = mlflow.entities.Run  # as MLflow gives it
+StoredRun = mlflow.entities.Run  # a run as MLflow returns it
 
-EDITABLE = ("mlflow.note.content",)  # people write into it
-TRAINER = "trainer"  # a tag, while it trains
+EDITABLE = ("mlflow.note.content",)  # a tag that people may edit in MLflow
+TRAINER = "trainer"  # a tag that a run has while it trains
 BATCH = 1000  # metrics in one call: the server's limit
 
 
@@ -55,18 +55,18 @@ class Differences:
     files: Mapping[str, bytes]
     model: bool
     ending: bool
-    contradictions: Sequence[str]  # what MLflow cannot change in a run
+    contradictions: Sequence[str]  # differences that MLflow cannot correct in a run
 
     def lines(self) -> list[str]:
         """A line for each difference."""
         lines = list(self.contradictions)
         if self.points:
             keys = ", ".join(sorted({key.partition("/")[0] for key, _, _ in self.points}))
-            lines.append(f"{len(self.points):,} points of {keys} are not there")
+            lines.append(f"{len(self.points):,} points of {keys} are missing")
         lines += [f"its tag {key} is not {value!r}" for key, value in self.tags.items()]
-        lines += [f"its artifact {path} is another, or not there" for path in self.files]
-        lines += ["its model is not there"] * self.model
-        lines += ["its state or its end is another"] * self.ending
+        lines += [f"its artifact {path} is missing or differs" for path in self.files]
+        lines += ["its model is missing"] * self.model
+        lines += ["its state or its end time differs"] * self.ending
         return lines
 
 
@@ -92,12 +92,12 @@ class TrackedRun:
     def log_rows(
         self, rows: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Log rows of curve.csv and of timing.csv, a pair a step. Raises TrackingError."""
+        """Log rows of curve.csv and of timing.csv, one pair per step. Raises TrackingError."""
         with self.store.errors():
             self._log(curve(rows, timings))
 
     def log_trainer(self, where: str) -> None:
-        """Tag the run with its training process, until `finish`. Raises TrackingError."""
+        """Set a tag that names the training process, until `finish`. Raises TrackingError."""
         with self.store.errors():
             self.store.client.set_tag(self.id, TRAINER, where)
 
@@ -109,7 +109,7 @@ class TrackedRun:
             close(self.store, client.get_run(self.id), status, milliseconds(ended))
 
     def complete(self, view: View, lacks: Differences) -> None:
-        """Log what the run lacks of a view. Raises TrackingError."""
+        """Log everything of a view that the run lacks. Raises TrackingError."""
         with self.store.errors():
             self._log(lacks.points)
             with tempfile.TemporaryDirectory() as folder:
@@ -146,8 +146,8 @@ class TrackedRun:
 def project(store: Store, view: View) -> list[str]:
     """Make the run of a training equal to its files; returns a line for each difference.
 
-    A run that contradicts the files is deleted, as the user interface does it, and created anew.
-    Raises TrackingError.
+    A run that contradicts the files is deleted, in the same way as by MLflow's UI, and created
+    again. Raises TrackingError.
     """
     with store.errors():
         found = runs(store, f"tags.training_id = '{view.about.training_id}'")
@@ -176,7 +176,7 @@ def differences(store: Store, run: StoredRun, view: View) -> Differences:
             if metric.key in CURVE and view.points.get(_point(metric)) != metric.value
         }
         params = run.data.params
-        # a later evaluation than those of the view stays: its files may be elsewhere
+        # keep an evaluation later than those of the view: its files may be on another machine
         later = max((at for key, _, at in view.points if key.startswith(EVALUATION)), default=0)
         outdated = any(key.startswith(EVALUATION) and at > later for key, _, at in points)
         tags = {
@@ -203,7 +203,7 @@ def differences(store: Store, run: StoredRun, view: View) -> Differences:
                     for key, value in view.params.items()
                     if params.get(key) != value
                 ),
-                *(f"its {key} has points of no such training" for key in sorted(strangers)),
+                *(f"its {key} has points that its training lacks" for key in sorted(strangers)),
             ],
         )
 
@@ -241,13 +241,13 @@ def mark_killed(store: Store, run: StoredRun) -> None:
 
 
 def delete(store: Store, run: StoredRun) -> None:
-    """Delete a run, as the user interface does it. Raises TrackingError."""
+    """Delete a run, in the same way as MLflow's UI. Raises TrackingError."""
     with store.errors():
         store.client.delete_run(run.info.run_id)
 
 
 def artifact(store: Store, run: StoredRun, path: str) -> bytes | None:
-    """The content of an artifact of a run; None where it has none at that path."""
+    """The content of an artifact of a run; None if the run has no artifact at this path."""
     run_id = run.info.run_id
     listed = store.client.list_artifacts(run_id, str(Path(path).parent))
     if path not in [file.path for file in listed]:
@@ -285,7 +285,7 @@ def _other_files(store: Store, run: StoredRun, expected: Mapping[str, bytes]) ->
 
 
 def _inputs(about: RunRecord) -> list[DatasetInput]:
-    """The row sequences, as MLflow data sets: a split each, found by its digest."""
+    """The row sequences as MLflow data sets: one for each split, identified by its digest."""
     pixels = TensorSpec(np.dtype("uint8"), (-1, *about.image), "pixels")
     schema = {"mlflow_tensorspec": {"features": Schema([pixels]).to_json(), "targets": None}}
     return [

@@ -21,15 +21,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_lstm import UserError
 
 EXPERIMENT = "mnist-lstm"
-# where MLflow keeps absolute addresses of artifacts
+# tables and columns in which MLflow keeps absolute addresses of artifacts
 ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
-# SQLite's codes for which the database is sound, and the place is not: SQLITE_PERM, _READONLY,
-# _IOERR, _FULL and _CANTOPEN
+# SQLite's codes for a problem of the place, not of the database: SQLITE_PERM, _READONLY, _IOERR,
+# _FULL and _CANTOPEN
 NO_PLACE = (3, 8, 10, 13, 14)
 IN_USE = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 
@@ -42,7 +42,7 @@ class TrackingError(UserError):
 class Store:
     """An MLflow store and the experiment in it that holds this project's runs.
 
-    `changes` says what was put right when it was opened, a sentence each.
+    `changes` lists what was corrected when it was opened, each as one sentence.
     """
 
     uri: str
@@ -59,7 +59,7 @@ class Store:
 
 
 def uri_of(root: Path) -> str:
-    """The address of a project's store: MLFLOW_TRACKING_URI, else mlflow.db in its folder."""
+    """The address of a project's store: MLFLOW_TRACKING_URI, otherwise mlflow.db in its folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or _uri_of_file(root.resolve() / "mlflow.db")
 
 
@@ -74,10 +74,10 @@ def printable(uri: str) -> str:
 
 
 def open_store(root: Path) -> Store:
-    """Open the store of the project in `root`; store and experiment are created where missing.
+    """Open the store of the project in `root`. A missing store or experiment is created.
 
-    Where the project's folder was moved or copied, the artifacts' addresses are corrected; where
-    the experiment was deleted, it is restored. Raises TrackingError where the store does not open.
+    If the project's folder was moved or copied, the artifacts' addresses are corrected. If the
+    experiment was deleted, it is restored. Raises TrackingError if the store does not open.
     """
     uri, artifacts = uri_of(root), (root.resolve() / "mlruns").as_uri()
     lock = None if is_server(uri) else root / ".mlflow.lock"
@@ -99,10 +99,10 @@ def open_store(root: Path) -> Store:
 
 @contextmanager
 def one_process(path: Path | None) -> Iterator[None]:
-    """Hold a lock on the file `path` in the block, so that no other process is in such a block.
+    """Hold a lock on the file `path`, so that only one process at a time is in such a block.
 
-    None takes no lock: a server orders requests itself, and while it hangs no process may make
-    others wait.
+    None takes no lock: a server orders requests itself, and if it hangs, no process may make others
+    wait.
     """
     if path is None:
         yield
@@ -113,7 +113,7 @@ def one_process(path: Path | None) -> Iterator[None]:
 
 
 def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experiment:
-    """The project's experiment, also one that was deleted; created where it is missing."""
+    """The project's experiment, even if it was deleted. It is created if it is missing."""
     if experiment := client.get_experiment_by_name(EXPERIMENT):
         return experiment
     try:
@@ -125,7 +125,7 @@ def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experimen
 
 
 def _database(uri: str) -> Path | None:
-    """The file of an SQLite store; None for another store."""
+    """The file of an SQLite store; None for any other store."""
     scheme, _, path = uri.partition(":///")
     if scheme.split("+")[0] != "sqlite" or not path or "?" in path:
         return None
@@ -135,8 +135,8 @@ def _database(uri: str) -> Path | None:
 def _uri_of_file(database: Path) -> str:
     """The address of an SQLite store.
 
-    With the driver in it where characters are escaped: from the shorter form, MLflow takes a folder
-    as it is written there, and makes it.
+    If characters are escaped, the address names the driver too: in the shorter form, MLflow would
+    not unescape the folder's name, and would create a folder of the escaped name.
     """
     path = re.sub("[%?#]", lambda found: quote(found[0]), str(database))
     return f"{'sqlite' if path == str(database) else 'sqlite+pysqlite'}:///{path}"
@@ -154,7 +154,7 @@ def _open_or_make(database: Path) -> None:
             opened.execute("PRAGMA schema_version")
         return
     draft = database.with_name(f".{database.name}.draft")
-    for end in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
+    for end in ("", "-journal", "-wal", "-shm"):  # left by a process that was killed
         draft.with_name(f"{draft.name}{end}").unlink(missing_ok=True)
     mlflow.MlflowClient(_uri_of_file(draft)).search_experiments(max_results=1)
     draft.replace(database)
