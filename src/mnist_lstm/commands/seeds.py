@@ -147,7 +147,8 @@ def _print(
         print(f"{split:>10}  {format_summary(summaries[f'{split} accuracy'])}")
     if any(record.get("code") != code for record in records):
         print(
-            "mnist-lstm seeds: not all seeds were trained by the present code; --fresh trains them again",
+            "mnist-lstm seeds: not all seeds were trained by the present code; "
+            "--fresh trains them again",
             file=sys.stderr,
         )
     if len({record["device"] for record in records}) > 1:
