@@ -103,7 +103,7 @@ def test_a_mark_of_utf8_is_no_part_of_a_name(own):
 
 MANY = "".join(f"{number}\n" for number in range(257))
 NOT_OWN = {
-    "no classes": (lambda own: (own / CLASSES).unlink(), f"{CLASSES}: no such file; it has "),
+    "no classes": (lambda own: (own / CLASSES).unlink(), f"{CLASSES}: no such file; write "),
     "no text": (write(CLASSES, b"\xff\xfe"), f"{CLASSES}: not UTF-8 text (invalid start byte"),
     "one class": (write(CLASSES, "cat\n"), f"{CLASSES}: must name 2 to 256 classes"),
     "257 classes": (write(CLASSES, MANY), f"{CLASSES}: must name 2 to 256 classes"),

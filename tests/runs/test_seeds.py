@@ -87,6 +87,6 @@ def test_changes_are_yaml_as_in_a_recipe() -> None:
         "train.clip_norm": None,
         "seed": "0777",
     }
-    for text, said in (("steps", "-S takes KEY=VALUE"), ("a=[1", "-S a: line 1, column 3: ")):
+    for text, said in (("steps", "-S must be KEY=VALUE"), ("a=[1", "-S a: line 1, column 3: ")):
         with pytest.raises(UserError, match=said):
             changes([text])
