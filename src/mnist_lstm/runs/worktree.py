@@ -27,7 +27,10 @@ CONFIG = (
     "[cache]\n    dir = {0}/cache\n[core]\n    analytics = false\n    site_cache_dir = {0}/site\n"
 )
 # variables that would lead git, dvc or a stage to another folder, or change the number of threads
-NOT_PASSED_ON = ("GIT_", "DVC_EXP_", "DVC_STAGE", "MKL_NUM_THREADS", "MLFLOW_RUN_ID")
+NOT_PASSED_ON = (
+    *("GIT_", "DVC_EXP_", "DVC_STAGE", "MKL_NUM_THREADS"),
+    *("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"),  # without the second, the store is in the worktree
+)
 
 
 class Scratch:
@@ -140,7 +143,6 @@ class Scratch:
             kept["MNIST_MIRROR"] = str((self.root / Path(mirror).expanduser()).resolve())
         return kept | {
             "DVC_ROOT": str(self.project),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.project / 'mlflow.db'}",
             "OMP_NUM_THREADS": str(threads),
         }
 
