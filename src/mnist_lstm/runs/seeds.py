@@ -108,7 +108,9 @@ def seed_record(
                 "above, then repeat the command: it continues with this seed"
             )
     found = history.History(root)
-    result = resolve.find(found, experiment)
+    # an experiment that --fresh made again leaves a run of its name in DVC's cache
+    named = [each for each in found.results if experiment in each.experiments]
+    result = named[0] if named else resolve.find(found, experiment)
     metrics = found.metrics(result)
     if not metrics:
         raise UserError(f"seed {seed}: experiment {experiment} has no evaluation here")
