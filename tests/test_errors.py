@@ -405,6 +405,13 @@ def commanded_to(*arguments: str, results: bool = True) -> Callable[[Project], s
     return provoke
 
 
+def without_git(project: Project) -> str:
+    Repo.init(no_scm=True).close()
+    (project.folder / ".dvc" / "config").write_text("")
+    assert cli.main(["runs"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
 def a_seed_without_stages(project: Project) -> str:
     """The message for a seed whose stages cannot run, because their code is missing."""
     for command in (
@@ -983,6 +990,8 @@ MET = {
         store_at("postgresql://me:secret@127.0.0.1:9/mlflow")
     ),
     "mnist-lstm <command>: no run yet: `dvc repro` makes one": commanded_to("runs", results=False),
+    "mnist-lstm <command>: <folder>: DVC cannot open the project: <reason>; clone the project "
+    "with git, or make a repository of this folder: `git init`": without_git,
     f"{NO_RUN}; did you mean <names>?": no_run_is_meant("drown"),
     f"{NO_RUN}, and none starts so; there are <names>": no_run_is_meant("x"),
     "'<text>' may be any of <number> runs: <runs>; write more of one": no_run_is_meant(

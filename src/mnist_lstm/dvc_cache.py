@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from mnist_lstm import UserError
+
 Files = Mapping[str, str]  # MD5 sums, by path below the project
 Entry = Mapping[str, Any]  # what a lock or the run cache has of one stage: cmd, deps, params, outs
 Lock = Mapping[str, Entry]  # the stages of a dvc.lock
@@ -49,12 +51,19 @@ class DvcCache:
     """The caches of the DVC repository in a folder."""
 
     def __init__(self, root: Path) -> None:
-        """Raises DvcException where `root` is no DVC repository."""
+        """Raises UserError where DVC cannot open `root`: it needs .dvc and a git repository."""
+        from dvc.exceptions import DvcException
         from dvc.repo import Repo  # half a second's import
 
-        with Repo(str(root)) as repo:
-            self._path_of = repo.cache.local.oid_to_path
-            self._runs = Path(repo.stage_cache.cache_dir)
+        try:
+            with Repo(str(root)) as repo:
+                self._path_of = repo.cache.local.oid_to_path
+                self._runs = Path(repo.stage_cache.cache_dir)
+        except DvcException as error:
+            raise UserError(
+                f"{root}: DVC cannot open the project: {error}; clone the project with git, "
+                "or make a repository of this folder: `git init`"
+            ) from None
 
     def has(self, md5: str) -> bool:
         """Whether the object cache has a file of this MD5."""

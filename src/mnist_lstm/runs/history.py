@@ -108,7 +108,7 @@ class History:
     """
 
     def __init__(self, root: Path) -> None:
-        """Read all that is recorded. Raises DvcException where `root` is no DVC repository."""
+        """Read all that is recorded. Raises UserError where DVC cannot open `root`."""
         self.root = root
         self.results: list[Result] = []
         self.partial: list[Partial] = []
