@@ -53,16 +53,16 @@ ENTRIES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the same, rougher: minutes")
-    parser.add_argument("--write", action="store_true", help="into docs/ and benchmarks/")
+    parser.add_argument("--quick", action="store_true", help="measure less exactly, in minutes")
+    parser.add_argument("--write", action="store_true", help="write into docs/ and benchmarks/")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, help="instead of as many as it takes")
+    parser.add_argument("--rounds", type=int, help="number of rounds")
     parser.add_argument(
-        "--contenders", action="store_true", help="without growth and pipeline, which take longest"
+        "--contenders", action="store_true", help="measure neither growth nor the pipeline"
     )
     arguments = parser.parse_args()
     if arguments.quick and arguments.write:
-        sys.exit("bench: QUICK=1 is too rough to be written into docs/; leave out one of the two")
+        sys.exit("bench: QUICK=1 is too inexact for docs/; leave out QUICK=1 or WRITE=1")
     try:
         results = measure(
             quick=arguments.quick,
@@ -154,7 +154,7 @@ def size(*, quick: bool, device: str) -> tuple[Work, int]:
 def not_here(entry: Entry, device: str, missing: str) -> str:
     """Why an entry cannot be measured here; empty if it can."""
     if entry.library == "tensorflow":
-        return "on a processor alone" if device != "cpu" else missing
+        return "measured only on a CPU" if device != "cpu" else missing
     if entry.precision == "bfloat16" and device == "cpu" and not machine.multiplies_bfloat16():
         return "this processor does not multiply bfloat16 natively"
     return ""

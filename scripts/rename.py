@@ -70,7 +70,7 @@ def main() -> None:
     changed = rename(Path(__file__).resolve().parents[1], parser.parse_args().name)
     print(f"{len(changed)} files renamed or changed. Now: make env && . .venv/bin/activate &&")
     print("  ruff check --fix && ruff format && make docs && make check")
-    print("and then `make repro`, which makes the results of the renamed code: docs/template.md")
+    print("Then run `make repro`, which makes the results again: docs/template.md")
 
 
 if __name__ == "__main__":
