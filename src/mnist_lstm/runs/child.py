@@ -30,7 +30,8 @@ def run_dvc(
     `report` is called with each line of the output. The child inherits `open_files`.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    process = subprocess.Popen(
+    lines = []
+    with subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=folder,
         env={**environment, "PATH": path, COMMAND: str(os.getpid())},
@@ -41,18 +42,17 @@ def run_dvc(
         errors="replace",
         start_new_session=True,  # only this process gets Ctrl-C, and passes it on
         pass_fds=open_files,
-    )
-    lines = []
-    try:
-        assert process.stdout
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            report(lines[-1])
-        return process.wait(), lines
-    except BaseException:
-        with undisturbed():
-            _end(process)
-        raise
+    ) as process:
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                report(lines[-1])
+            return process.wait(), lines
+        except BaseException:
+            with undisturbed():
+                _end(process)
+            raise
 
 
 @contextmanager
