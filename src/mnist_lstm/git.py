@@ -102,6 +102,13 @@ def blobs(folder: Path, names: Sequence[str]) -> list[bytes | None]:
     return contents
 
 
+def present(folder: Path, names: Sequence[str]) -> list[bool]:
+    """Whether the repository has a file at each `<commit>:<path>`."""
+    request = "\n".join(names).encode(errors="surrogateescape")
+    printed = git(folder, "cat-file", "--batch-check", input=request).splitlines()
+    return [line.split()[-2] == b"blob" for line in printed]
+
+
 def has_conflict(content: bytes) -> bool:
     """Whether git left the marks of a conflict in a file: all three kinds of them."""
     return len({mark.rstrip() for mark in MARKS.findall(content)}) == 3

@@ -7,6 +7,7 @@ workspace, and in git, which has the small tables.
 
 import fcntl
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -413,9 +414,14 @@ class History:
                     self._leave_out(str(error))
                     read[content] = {}
             locks[commit] = _Record(name, read[content])
-            for folder in (TRAIN, EVALUATE):
-                files = _below(folder, locks[commit].made)
-                self._in_git |= {md5: f"{commit}:./{path}" for path, md5 in files.items()}
+        at = {
+            md5: f"{commit}:./{path}"
+            for commit, lock in locks.items()
+            for folder in (TRAIN, EVALUATE)
+            for path, md5 in _below(folder, lock.made).items()
+        }
+        are_there = git.present(self.root, list(at.values()))
+        self._in_git = dict(itertools.compress(at.items(), are_there))
         return locks
 
     def _experiments(self) -> dict[str, list[str]]:
@@ -435,7 +441,7 @@ class History:
         return found
 
     def _has(self, md5: str) -> bool:
-        return self._cache.has(md5) or md5 in self._path_of or self._in_commit(md5) is not None
+        return self._cache.has(md5) or md5 in self._path_of or md5 in self._in_git
 
     def _content(self, md5: str) -> bytes | None:
         """The file of this MD5 from DVC's cache, from the workspace or from a commit."""
