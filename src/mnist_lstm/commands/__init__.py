@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_lstm.views.text_table import escaped
+
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
     from mnist_lstm.tracking.store import Store
@@ -25,7 +27,7 @@ def read_history(root: Path, command: str, *, mixture: bool = True) -> "History"
     from mnist_lstm.runs.history import History
 
     def note(line: str) -> None:
-        print(f"mnist-lstm {command}: {line}", file=sys.stderr)
+        print(f"mnist-lstm {command}: {escaped(line)}", file=sys.stderr)
 
     history = History(root, note)
     if mixture and history.mixed:

@@ -5,6 +5,7 @@ import sys
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import open_store, read_history
+from mnist_lstm.views.text_table import escaped
 
 HELP = """\
 Compare every result of this project with its run in MLflow, and add what the run lacks, with the
@@ -34,13 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             seen = view(history, result)
         except UserError as error:
-            print(f"mnist-lstm sync: {result.name}: left out: {error}", file=sys.stderr)
+            line = escaped(f"{result.name}: left out: {error}")
+            print(f"mnist-lstm sync: {line}", file=sys.stderr)
             unread += 1
             continue
         lines = project(store, seen)
         changed += bool(lines)
         for line in lines:
-            print(f"{result.name}: {line}: fixed", flush=True)
+            print(f"{escaped(f'{result.name}: {line}')}: fixed", flush=True)
     same = len(history.results) - changed - unread
     print(f"{printable(store.uri)}: runs updated: {changed}, up to date before: {same}")
     if history.elsewhere:

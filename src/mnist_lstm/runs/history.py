@@ -43,6 +43,10 @@ NEEDED = {
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38,}/(.+)")
 FILE_NAME = re.compile(r"[\w-][\w.-]*")  # as the stages name what they write
 LISTED = 3  # files in a message
+# what a file that is no checkpoint raises, RecursionError included
+_NO_STATE = (
+    *(UserError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError),
+)
 
 Content = TypeVar("Content")
 
@@ -149,7 +153,7 @@ class History:
         self.unreadable: list[str] = []
         self.elsewhere = 0  # trainings and evaluations whose files this machine does not have
         self._note = note
-        self._cache = DvcCache(root, self._leave_out)
+        self._cache = DvcCache(root, self.leave_out)
         self._is_in_git = git.is_repository(root)
         self._head = git.head(root) if self._is_in_git else None
         self._in_git: dict[str, str] = {}
@@ -250,7 +254,7 @@ class History:
                     else:
                         evaluations[key] = (parse_evaluation(content, name), made, record.read)
                 except UserError as error:
-                    self._leave_out(str(error))
+                    self.leave_out(str(error))
                     damaged.add(key)
         by_id = {result.record.training_id: result for result in trainings.values()}
         for evaluation, made, read in sorted(evaluations.values(), key=lambda each: each[0].ended):
@@ -298,7 +302,7 @@ class History:
             by_key[key] = found
             self.partial.append(found)
         if not _agree(by_key[key].training, training):
-            self._leave_out(f"{record.where}: the files of {TRAIN} are those of several runs")
+            self.leave_out(f"{record.where}: the files of {TRAIN} are those of several runs")
             return None
         return by_key[key]
 
@@ -343,7 +347,8 @@ class History:
             f"{' and '.join(sorted(mends))} fixes that"
         )
 
-    def _leave_out(self, line: str) -> None:
+    def leave_out(self, line: str) -> None:
+        """Note a file that is damaged, once."""
         if line not in self.unreadable:
             self.unreadable.append(line)
             self._note(f"left out: {line}")
@@ -368,7 +373,7 @@ class History:
         try:
             return parse(content, self._location(files[path], path))
         except UserError as error:
-            self._leave_out(str(error))
+            self.leave_out(str(error))
             return None
 
     def _workspace(self) -> Iterator[tuple[str, str]]:
@@ -382,13 +387,13 @@ class History:
                     with path.open("rb") as file:
                         yield name, hashlib.file_digest(file, "md5").hexdigest()
                 except OSError as error:
-                    self._leave_out(f"{name}: {error.strerror}")
+                    self.leave_out(f"{name}: {error.strerror}")
 
     def _lock(self) -> Lock:
         try:
             return dvc_cache.workspace_stages(self.root)
         except UserError as error:
-            self._leave_out(str(error))
+            self.leave_out(str(error))
             return {}
 
     def _locks(self) -> dict[str, _Record]:
@@ -411,7 +416,7 @@ class History:
                 try:
                     read[content] = dvc_cache.stages(content or b"", name)
                 except UserError as error:
-                    self._leave_out(str(error))
+                    self.leave_out(str(error))
                     read[content] = {}
             locks[commit] = _Record(name, read[content])
         at = {
@@ -472,11 +477,11 @@ def unfinished(checkpoints: Path) -> list[Unfinished]:
         try:
             state = json.loads(_header(path)["__metadata__"]["checkpoint"])
             training = Training.from_state(state["record"], str(path))
-            at_work = is_held(path.with_name("lock"))
-            step, seconds = state["step"], state["seconds"]
-            found.append(Unfinished(training.about, training.rows, step, seconds, at_work))
-        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            step, seconds = int(state["step"]), float(state["seconds"])
+        except _NO_STATE:
             continue
+        at_work = is_held(path.with_name("lock"))
+        found.append(Unfinished(training.about, training.rows, step, seconds, at_work))
     return sorted(found, key=lambda training: training.record.started)
 
 

@@ -81,6 +81,11 @@ def of_project(history: History) -> Predictor:
     if history.mixed:
         raise UserError(f"there is no champion, and {history.mixed}")
     here = history.workspace
+    if here and not here.record and history.has(here.training, WEIGHTS):
+        raise UserError(
+            f"there is no champion, and {TRAIN}/run.json is damaged or missing; `dvc repro` makes "
+            "another; or name a model with --run or --model"
+        )
     if not here or not here.record or not history.has(here.training, WEIGHTS):
         path = os.path.relpath(history.root / WEIGHTS)
         raise UserError(f"there is no champion and no file {path}: {NO_RUN_YET}")
