@@ -66,6 +66,7 @@ def evaluate(
     published curve, with which results on mnist are compared.
     """
     started = now()
+    stage.check_recorded("train")
     record = FinishedTraining.read(training)
     # dvc.lock has recorded the training, so its checkpoint is no longer needed
     Checkpoint(stage.root() / ".checkpoints", record.about.fingerprint).remove()

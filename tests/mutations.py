@@ -98,14 +98,14 @@ def _claiming(content: bytes, claims: Sequence[Claim]) -> bytes:
     tensors = json.dumps(header)
     for in_metadata, which, instead in claims:
         if in_metadata:
-            metadata[name] = _reworded(metadata[name], VALUE, which, instead)
+            metadata[name] = reworded(metadata[name], VALUE, which, instead)
         else:
-            tensors = _reworded(tensors, TOKEN, which, instead)
+            tensors = reworded(tensors, TOKEN, which, instead)
     said = f'{{"__metadata__": {json.dumps(metadata)}, {tensors[1:]}'.encode()
     return len(said).to_bytes(8, "little") + said + content[end:]
 
 
-def _reworded(text: str, pattern: re.Pattern[str], which: int, instead: str) -> str:
+def reworded(text: str, pattern: re.Pattern[str], which: int, instead: str) -> str:
     tokens = [*pattern.finditer(text)]
     token = tokens[which % len(tokens)]
     return text[: token.start()] + instead + text[token.end() :]

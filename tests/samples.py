@@ -1,10 +1,13 @@
 """Samples for several test files: a few drawn digits as row sequences, and a small model."""
 
+import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning.model import RowLSTM
@@ -55,6 +58,20 @@ def drawn(images: int, seed: int, rows: int = 8, pixels: int = 8) -> Sequences:
 def small_model(implementation: str = "fused", dropout: float = 0.5, **others: Any) -> RowLSTM:
     settings = {"input_size": 8, "num_classes": 2, "hidden_size": 16, "num_layers": 2} | others
     return RowLSTM(**settings, dropout=dropout, forget_bias=1.0, implementation=implementation)
+
+
+def write_lock(root: Path, params: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """A dvc.lock that has what lies in results/; `params` are by stage."""
+    stages: dict[str, Any] = {
+        name: {"params": {"params.yaml": values}} for name, values in (params or {}).items()
+    }
+    for folder in (root / "results").iterdir():
+        outs = [
+            {"path": str(path.relative_to(root)), "md5": hashlib.md5(path.read_bytes()).hexdigest()}
+            for path in sorted(folder.iterdir())
+        ]
+        stages.setdefault(folder.name, {})["outs"] = outs
+    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 
 def catalogue() -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_lock_has_the_outputs_and_parameters_of_a_stage(root: Path) -> None:
-    assert stages(b"") == workspace_stages(root) == {}
+    assert stages(b"", "dvc.lock") == workspace_stages(root) == {}
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train": ENTRY}}))
     entry = workspace_stages(root)["train"]
     assert outs(entry) == {"a": "1" * 32}
@@ -56,4 +56,4 @@ def test_runs_are_recorded_the_latest_first(root: Path) -> None:
     for number in (1, 3, 2):
         (folder / str(number)).write_text(yaml.safe_dump({"cmd": str(number)}))
         os.utime(folder / str(number), (number, number))
-    assert [entry["cmd"] for entry in cache.recorded_runs()] == ["3", "2", "1"]
+    assert [entry["cmd"] for _, entry in cache.recorded_runs()] == ["3", "2", "1"]

@@ -31,7 +31,7 @@ import torch
 import yaml
 from dvc.repo import Repo
 from PIL import Image
-from samples import FINISHED, PROJECT, catalogue, drawn, is_the_line, small_model
+from samples import FINISHED, PROJECT, catalogue, drawn, is_the_line, small_model, write_lock
 from test_idx import MALFORMED
 from test_photo import claim
 from tracked import ROWS, TIMINGS, about, leave_results
@@ -138,6 +138,7 @@ class Project:
         Repo.init(no_scm=True).close()
         if results:
             self.training()
+            write_lock(self.folder)
 
     def store(self, content: bytes = b"") -> str:
         """The message when the MLflow store is opened with this content in its file."""
@@ -471,6 +472,7 @@ def made_again(**told: object) -> Callable[[Project], str]:
         head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True)
         path = project.folder / "results" / "train" / "run.json"
         write_json(path, read_json(path) | {"commit": head.stdout.decode().strip()} | told)
+        write_lock(project.folder)
         assert cli.main(["reproduce", "drawn"]) == 2
         return project.capsys.readouterr().err.rstrip("\n")
 
@@ -589,6 +591,7 @@ def worse_than_the_champion(*more: str) -> Callable[[Project], str]:
         results = leave_results(project.folder / "results", record)
         write_json(results / "evaluate" / "metrics.json", {"validation": {"accuracy": 0.8}})
         leave_evaluated(results / "evaluate", "2026-01-02T04:00:00+00:00", 10, "e" * 32)
+        write_lock(project.folder)
         assert cli.main(["promote", "other", *more]) == 1
         return project.capsys.readouterr().err.rstrip("\n")
 
@@ -626,6 +629,31 @@ def served_under_a_wrong_name(project: Project) -> str:
     return made(project, "serve", port=0)
 
 
+def results_of_several_runs(*arguments: str) -> Callable[[Project], str]:
+    """What a command says where a table is not that of the training whose model is beside it."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=True)
+        curve = project.folder / "results" / "train" / "curve.csv"
+        write_rows(curve, ROWS[:1])
+        assert cli.main(arguments) == 2
+        return project.capsys.readouterr().err.rstrip("\n")
+
+    return provoke
+
+
+def evaluation_of_another(project: Project) -> str:
+    write_json(project.folder / "results" / "evaluate" / "metrics.json", {})
+    return commanded_to("report")(project)
+
+
+def evaluated_beside_another(project: Project) -> str:
+    project.training()
+    write_lock(project.folder)
+    write_rows(project.folder / "results" / "train" / "curve.csv", ROWS[:1])
+    return project.run("evaluate")
+
+
 def page_that_cannot_be_written(project: Project) -> str:
     folder = project.folder / "results" / "evaluate"
     metrics = {split: {"accuracy": 1.0, "loss": 0.1} for split in ("validation", "test")}
@@ -633,6 +661,7 @@ def page_that_cannot_be_written(project: Project) -> str:
     write_rows(folder / "classes.csv", [{"class": "one"}, {"class": "other"}])
     write_rows(folder / "predictions.csv", [{"split": "test", "actual": 0, "predicted": 1}])
     write_rows(folder / "reading.csv", [{"rows": 1, "validation_accuracy": 0, "test_accuracy": 0}])
+    leave_evaluated(folder, "2026-01-02T04:00:00+00:00", 10)
     return commanded_to("report", "--out", "params.yaml/report.html")(project)
 
 
@@ -1046,6 +1075,18 @@ MET = {
         patch_of_the_store("no\n")
     ),
     "mnist-lstm report: <file>: no such file; `dvc repro` makes it": commanded_to("report"),
+    "mnist-lstm <command>: the results in the workspace are not those of one recorded run, and "
+    "are not used: <files> from dvc.lock; `<command>` fixes that": results_of_several_runs(
+        "report"
+    ),
+    "mnist-lstm predict: there is no champion, and the results in the workspace are not those of "
+    "one recorded run, and are not used: <files> from dvc.lock; `<command>` fixes that": (
+        results_of_several_runs("predict", "picture.png")
+    ),
+    "mnist-lstm report: results/evaluate is not the evaluation of the training in results/train; "
+    "`dvc repro` makes it": evaluation_of_another,
+    "evaluate: <file>: not what dvc.lock has of the stage train, so it may be of another run; "
+    "`dvc repro` without --single-item puts it right": evaluated_beside_another,
     "mnist-lstm <command>: <file>: <reason>; name another file with --out": (
         page_that_cannot_be_written
     ),

@@ -18,7 +18,7 @@ LEVELS = (
     ("data",),
     ("git", "dvc_cache", "files"),
 )
-WITHIN_A_LEVEL: set[tuple[str, str]] = set()  # (room, the one beside it that it may import)
+WITHIN_A_LEVEL = {("dvc_cache", "git")}  # (room, the one beside it that it may import)
 NOT_FOR_STAGES = {"cli", "commands", "serving", "runs"}
 ROOMS = {room for level in LEVELS for room in level}
 

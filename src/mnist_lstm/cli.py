@@ -19,6 +19,7 @@ from mnist_lstm.commands import (
 )
 from mnist_lstm.pipeline import process
 from mnist_lstm.runs.child import interruptible
+from mnist_lstm.views.text_table import escaped
 
 COMMANDS = {
     "compare": compare,
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {escaped(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,44 +1,49 @@
 """The one reader of what DVC keeps: locks, the run cache and the object cache."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, git
 
 Files = Mapping[str, str]  # MD5 sums, by path below the project
 Entry = Mapping[str, Any]  # what a lock or the run cache has of one stage: cmd, deps, params, outs
 Lock = Mapping[str, Entry]  # the stages of a dvc.lock
 
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes an eighth of the time
 
 
-def stages(content: bytes) -> dict[str, Entry]:
-    """The stages that the content of a dvc.lock records."""
-    found: dict[str, Entry] = _parsed(content).get("stages", {})
-    return found
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    loader = _Loader(content)
-    try:
-        return loader.get_single_data() or {}
-    finally:
-        loader.dispose()
+def stages(content: bytes, name: str) -> dict[str, Entry]:
+    """The stages that the content of a dvc.lock records. Raises UserError with that name."""
+    found = _parsed(content, name).get("stages") or {}
+    return {stage: _checked(entry, name) for stage, entry in _mapping(found, name).items()}
 
 
 def workspace_stages(root: Path) -> dict[str, Entry]:
-    """The stages of the dvc.lock in a project's folder; none where there is no such file."""
+    """The stages of the dvc.lock in a project's folder; none where there is no such file.
+
+    Raises UserError where it is damaged.
+    """
     path = root / "dvc.lock"
-    return stages(path.read_bytes()) if path.is_file() else {}
+    try:
+        return stages(path.read_bytes(), path.name) if path.is_file() else {}
+    except UserError as error:
+        raise UserError(f"{error}; mend it") from None
 
 
 def outs(entry: Entry) -> dict[str, str]:
     """The files that a stage made, by path: their MD5 sums."""
-    return {out["path"]: out["md5"] for out in entry.get("outs", []) if "md5" in out}
+    return _sums(entry.get("outs", []))
+
+
+def deps(entry: Entry) -> dict[str, str]:
+    """The files that a stage read, by path: their MD5 sums."""
+    return _sums(entry.get("deps", []))
 
 
 def params(entry: Entry) -> dict[str, Any]:
@@ -47,10 +52,20 @@ def params(entry: Entry) -> dict[str, Any]:
     return values
 
 
-class DvcCache:
-    """The caches of the DVC repository in a folder."""
+def dataset(entry: Entry) -> str | None:
+    """The data set with which `fetch` was run, or None."""
+    section = params(entry).get("fetch")
+    name = section.get("dataset") if isinstance(section, dict) else None
+    return name if isinstance(name, str) else None
 
-    def __init__(self, root: Path) -> None:
+
+class DvcCache:
+    """The caches of the DVC repository in a folder.
+
+    `note` is called with a line about each file there that is damaged. Such a file counts as none.
+    """
+
+    def __init__(self, root: Path, note: Callable[[str], object] = lambda _: None) -> None:
         """Raises UserError where DVC cannot open `root`: it needs .dvc and a git repository."""
         from dvc.exceptions import DvcException
         from dvc.repo import Repo  # half a second's import
@@ -64,21 +79,47 @@ class DvcCache:
                 f"{root}: DVC cannot open the project: {error}; clone the project with git, "
                 "or make a repository of this folder: `git init`"
             ) from None
+        self._root = root.resolve()
+        self._note = note
 
     def has(self, md5: str) -> bool:
-        """Whether the object cache has a file of this MD5."""
+        """Whether the object cache has a file under this MD5; only `content` reads it."""
         return self._path(md5).is_file()
 
     def content(self, md5: str) -> bytes | None:
-        """The file that the object cache has under this MD5; None where it has none."""
+        """The file of this MD5 that the object cache has; None where it has none."""
         path = self._path(md5)
-        return path.read_bytes() if path.is_file() else None
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._note(f"{self.name_of(md5)}: {error.strerror}")
+            return None
+        if is_of(md5, content):
+            return content
+        self._note(f"{self.name_of(md5)}: damaged, its MD5 is another; delete it")
+        return None
 
-    def recorded_runs(self) -> Iterator[Entry]:
-        """What the run cache has recorded, the latest first: one stage run each."""
+    def recorded_runs(self) -> Iterator[tuple[str, Entry]]:
+        """The stage runs that the run cache has recorded, by file, the latest first."""
         paths = self._runs.glob("*/*/*")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-            yield _parsed(path.read_bytes())
+            name = self._name(path)
+            try:
+                yield name, _checked(_parsed(path.read_bytes(), name), name)
+            except UserError as error:
+                self._note(f"{error}; delete it")
+            except OSError as error:
+                self._note(f"{name}: {error.strerror}")
+
+    def name_of(self, md5: str) -> str:
+        """How a message names the file of the object cache that has this MD5."""
+        return self._name(self._path(md5))
+
+    def _name(self, path: Path) -> str:
+        """A path below the project, where it is there."""
+        return str(path.relative_to(self._root) if self._root in path.parents else path)
 
     def _path(self, md5: str) -> Path:
         return Path(self._path_of(md5))
@@ -87,3 +128,47 @@ class DvcCache:
 def is_of(md5: str, content: bytes | None) -> bool:
     """Whether a content has this MD5."""
     return content is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() == md5
+
+
+def _parsed(content: bytes, name: str) -> dict[str, Any]:
+    if git.has_conflict(content):
+        raise UserError(f"{name}: {git.CONFLICT}")
+    loader = _Loader(content)
+    try:
+        return _mapping(loader.get_single_data() or {}, name)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # of a date or a key, say
+        raise UserError(f"{name}: damaged, not readable as YAML") from None
+    finally:
+        loader.dispose()
+
+
+def _checked(entry: object, name: str) -> Entry:
+    """An entry of which `outs`, `deps` and `params` can be read."""
+    found = _mapping(entry, name)
+    for key in ("outs", "deps"):
+        listed = found.get(key) or []
+        if not isinstance(listed, list):
+            raise _unlike(name)
+        for each in listed:
+            md5 = _mapping(each, name).get("md5")
+            if not isinstance(each.get("path"), str) or not (
+                md5 is None or (isinstance(md5, str) and MD5.fullmatch(md5))
+            ):
+                raise _unlike(name)
+    for section in _mapping(found.get("params") or {}, name).values():
+        _mapping(section or {}, name)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _mapping(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise _unlike(name)
+    return value
+
+
+def _unlike(name: str) -> UserError:
+    return UserError(f"{name}: damaged, not as DVC writes it")
+
+
+def _sums(listed: list[dict[str, str]]) -> dict[str, str]:
+    return {each["path"]: each["md5"] for each in listed if "md5" in each}

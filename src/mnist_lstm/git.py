@@ -6,6 +6,7 @@ is given.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -33,6 +34,10 @@ DIFF = (
     *("--inter-hunk-context=0", "--diff-algorithm=myers", "--submodule=short"),
     f"-O{os.devnull}",
 )
+
+
+MARKS = re.compile(rb"^(<{7} |={7}\r?$|>{7} )", re.MULTILINE)
+CONFLICT = "has the marks of an unresolved merge"
 
 
 class GitError(UserError):
@@ -95,6 +100,18 @@ def blobs(folder: Path, names: Sequence[str]) -> list[bytes | None]:
         contents.append(content if header[-2] == b"blob" else None)
         printed.read(1)  # a newline follows each content
     return contents
+
+
+def present(folder: Path, names: Sequence[str]) -> list[bool]:
+    """Whether the repository has a file at each `<commit>:<path>`."""
+    request = "\n".join(names).encode(errors="surrogateescape")
+    printed = git(folder, "cat-file", "--batch-check", input=request).splitlines()
+    return [line.split()[-2] == b"blob" for line in printed]
+
+
+def has_conflict(content: bytes) -> bool:
+    """Whether git left the marks of a conflict in a file: all three kinds of them."""
+    return len({mark.rstrip() for mark in MARKS.findall(content)}) == 3
 
 
 def patch(folder: Path, paths: Sequence[str]) -> bytes:

@@ -72,8 +72,8 @@ def test_variants_are_compared_and_the_best_is_promoted_used_and_reproduced(
     best, worst = choose(tour)
     promote(tour, best, worst)
     history = History(project.folder)
-    history.lay_out({WEIGHTS: find(history, best["name"]).training[WEIGHTS]}, tmp_path)
-    ours = Classifier(RowLSTM.load(tmp_path / "model.safetensors")).eval()
+    with history.laid_out(find(history, best["name"]).training) as (folder,):
+        ours = Classifier(RowLSTM.load(folder / "model.safetensors")).eval()
     read_pictures(tour, ours, tmp_path / "pictures")
     serve(tour, ours, tmp_path)
 

@@ -1,6 +1,8 @@
 """Disagreements between results and the MLflow store."""
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,9 @@ class OneResult(History):
         made = [{str(path): "" for path in (results / s).iterdir()} for s in ("train", "evaluate")]
         self.results = [Result(read_run(results / "train" / "run.json"), made[0], [made[1]])]
 
-    def lay_out(self, files: Files, folder: Path) -> Path:
-        folder.mkdir()
-        for path in map(Path, files):
-            (folder / path.name).write_bytes(path.read_bytes())
-        return folder
+    @contextmanager
+    def laid_out(self, *every: Files) -> Iterator[list[Path]]:
+        yield [Path(next(iter(files))).parent for files in every]
 
 
 @pytest.fixture
@@ -45,6 +45,20 @@ def test_a_result_without_a_run(store: Store, history: History, root: Path) -> N
     assert one.mend
     one.mend()
     assert found(store, history, root) == []
+
+
+def test_a_result_that_cannot_be_read_is_listed(
+    store: Store, history: History, results: Path, root: Path
+) -> None:
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    (results / "train" / "timing.csv").write_text("step,time,seconds\n1,2,3\n")
+    (one,) = found(store, history, root)
+    assert one.lines[0].endswith(
+        'timing.csv: row 1: time must be a time in ISO 8601, is "2"; it is damaged, or of '
+        "another version of this project"
+    )
+    assert one.mend is None
+    assert len(runs(store)) == 1
 
 
 def test_a_run_that_exists_twice(store: Store, history: History, root: Path) -> None:

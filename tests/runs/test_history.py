@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from dvc.repo import Repo
-from samples import BEGUN, FINISHED, small_model
+from samples import BEGUN, FINISHED, small_model, write_lock
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import read_history
@@ -22,6 +21,15 @@ from mnist_lstm.pipeline.result_files import EvaluationRecord, Training, write_j
 from mnist_lstm.runs.history import History, Partial, unfinished
 
 BELOW = "refs/exps/" + "ab/" + "c" * 38  # as DVC names those of a baseline
+
+
+def moment(letter: str) -> str:
+    return f"2026-01-02T03:04:{ord(letter) - 80}+00:00"
+
+
+def curve(letter: str) -> dict[str, float]:
+    accuracies = ("train_accuracy", "validation_accuracy", "test_accuracy")
+    return {"step": 1, **dict.fromkeys(accuracies, ord(letter) / 1000), "train_loss": 0.5}
 
 
 class Project:
@@ -54,28 +62,27 @@ class Project:
             FINISHED,
             training_id=letter * 32,
             name=letter,
-            started=f"at {ord(letter)}",
+            started=moment(letter),
             params={"seed": ord(letter)},
         )
         write_json(train / "run.json", record.as_json())
-        for name in ("curve.csv", "timing.csv", "model.safetensors"):
-            write_rows(train / name, [{"step": 1, "kind": f"{name} {letter}"}])
+        write_rows(train / "curve.csv", [curve(letter)])
+        write_rows(
+            train / "timing.csv", [{"step": 1, "time": moment(letter), "seconds": ord(letter)}]
+        )
+        (train / "model.safetensors").write_text(f"the model {letter}")
         write_json(evaluate / "metrics.json", {"test": {"accuracy": ord(letter) / 1000}})
-        write_json(evaluate / "run.json", vars(EvaluationRecord(letter * 32, "at", letter, {})))
+        self.judge(letter, moment(letter))
+
+    def judge(self, letter: str, ended: str) -> None:
+        record = EvaluationRecord(letter * 32, ended, ended, {})
+        write_json(self.root / "results" / "evaluate" / "run.json", vars(record))
         self.lock(letter)
 
     def lock(self, letter: str) -> None:
-        stages = {"fetch": {"params": {"params.yaml": {"fetch": {"dataset": "drawn"}}}}}
-        for stage in ("train", "evaluate"):
-            files = sorted((self.root / "results" / stage).iterdir())
-            md5 = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in files}
-            outs = [
-                {"path": f"results/{stage}/{path.name}", "md5": digest}
-                for path, digest in md5.items()
-            ]
-            stages[stage] = {"outs": outs, "params": {"params.yaml": {"seed": ord(letter)}}}
-        text = yaml.safe_dump({"schema": "2.0", "stages": stages})
-        (self.root / "dvc.lock").write_text(text)
+        seed = {"seed": ord(letter)}
+        params = {"fetch": {"fetch": {"dataset": "drawn"}}, "train": seed, "evaluate": seed}
+        write_lock(self.root, params)
 
     def cache(self) -> None:
         """Put the files in results/ into DVC's cache."""
@@ -116,7 +123,7 @@ def test_each_result_knows_its_commits_and_experiments(project: Project) -> None
     assert history.head is a
     assert history.workspace is b
     assert history.metrics(b) == {"test": {"accuracy": 0.098}}
-    assert history.rows(b.training, "curve.csv") == [{"step": 1, "kind": "curve.csv b"}]
+    assert history.rows(b.training, "curve.csv") == [curve("b")]
     assert (history.partial, history.elsewhere) == ([], 0)
 
 
@@ -126,7 +133,8 @@ def test_the_latest_evaluation_is_the_last(project: Project) -> None:
     project.commit("a")
     evaluate = project.root / "results" / "evaluate"
     write_json(evaluate / "metrics.json", {"test": {"accuracy": 1}})
-    write_json(evaluate / "run.json", vars(EvaluationRecord("a" * 32, "at", "b, later", {})))
+    project.judge("a", moment("b"))
+    project.lock("a")
     (result,) = (history := History(project.root)).results
     assert len(result.evaluations) == 2
     assert history.metrics(result) == {"test": {"accuracy": 1}}
@@ -145,21 +153,117 @@ def test_a_clone_has_the_small_tables_of_a_result(project: Project, tmp_path: Pa
     assert (result.name, result.dataset, result.record) == (commit[:7], "drawn", None)
     assert result.params == {"fetch": {"dataset": "drawn"}, "seed": ord("a")}
     assert history.metrics(result) == {"test": {"accuracy": 0.097}}
-    assert history.rows(result.training, "curve.csv") == [{"step": 1, "kind": "curve.csv a"}]
+    assert history.rows(result.training, "curve.csv") == [curve("a")]
     assert history.rows(result.training, "timing.csv") == []
 
 
-def test_results_in_the_workspace_alone(project: Project) -> None:
+def test_results_that_are_not_committed(project: Project) -> None:
     project.train("a")
-    (project.root / "dvc.lock").unlink()
     history = History(project.root)
     assert history.workspace is history.results[0]
+    assert history.evaluation == history.results[0].evaluations[0]
     (project.root / "results" / "train" / "model.safetensors").unlink()
     history = History(project.root)
     assert history.results == []
     (result,) = history.partial
     assert result is history.workspace
     assert result.name == "a"
+    (project.root / "dvc.lock").unlink()
+    history = History(project.root)
+    assert history.workspace is None
+    assert history.mixed
+    assert history.mixed.endswith("and 2 more differ from dvc.lock; `dvc repro` fixes that")
+
+
+def test_files_of_several_runs_are_no_result(project: Project) -> None:
+    """As `dvc exp apply` and then `git checkout` leave them: git has the small tables alone."""
+    project.train("a")
+    project.cache()
+    project.commit("a")
+    project.train("b")
+    project.cache()
+    project.git("update-ref", f"{BELOW}/b", project.commit("b"))
+    project.git("reset", "--quiet", "--hard", "HEAD~1")
+    history = History(project.root)
+    assert history.workspace is None
+    assert history.mixed == (
+        "the results in the workspace are not those of one recorded run, and are not used: "
+        "results/train/model.safetensors, results/train/run.json, results/train/timing.csv and 1 "
+        "more differ from dvc.lock; `dvc checkout` fixes that"
+    )
+    assert [result.name for result in history.results] == ["a", "b"]
+    for result in history.results:
+        assert history.rows(result.training, "curve.csv") == [curve(result.name)]
+        assert history.metrics(result) == {"test": {"accuracy": ord(result.name) / 1000}}
+    assert history.head is history.results[0]
+
+
+@pytest.mark.parametrize(("kept", "mend"), [(True, "git checkout results"), (False, "dvc repro")])
+def test_a_table_that_was_edited_is_of_no_run(project: Project, kept: bool, mend: str) -> None:
+    project.train("a")
+    project.cache()
+    project.commit("a")
+    if not kept:  # the lock is of another run than HEAD's
+        project.train("b")
+        project.cache()
+    metrics = project.root / "results" / "evaluate" / "metrics.json"
+    write_json(metrics, {"test": {"accuracy": 1}})
+    history = History(project.root)
+    assert history.mixed
+    assert history.mixed.endswith(
+        f"results/evaluate/metrics.json differs from dvc.lock; `{mend}` fixes that"
+    )
+    assert {history.metrics(result)["test"]["accuracy"] for result in history.results} <= {
+        0.097,
+        0.098,
+    }
+
+
+def test_a_lock_that_was_merged_by_hand_claims_no_run(project: Project) -> None:
+    project.train("a")
+    project.cache()
+    project.commit("a")
+    mine = project.root / "results" / "train" / "curve.csv"
+    project.train("b")
+    project.cache()
+    write_rows(mine, [curve("a")])  # a's curve beside b's run.json
+    project.lock("b")
+    project.cache()
+    commit = project.commit("merged")
+    project.train("b")  # as it was, and nothing but the workspace's lock says so
+    history = History(project.root)
+    assert history.unreadable == [
+        f"{commit[:7]}:dvc.lock: the files of results/train are those of several runs"
+    ]
+    assert history.head is None
+    a, b = history.results
+    assert (len(a.commits), b.commits) == (1, [])
+    assert history.workspace is b
+    assert history.rows(b.training, "curve.csv") == [curve("b")]
+
+
+def test_an_evaluation_of_another_training_is_not_the_workspaces(project: Project) -> None:
+    project.train("a")
+    project.cache()
+    project.commit("a")
+    evaluate = project.root / "results" / "evaluate"
+    before = {path: path.read_bytes() for path in evaluate.iterdir()}
+    project.train("b")
+    for path, content in before.items():  # b has not been evaluated
+        path.write_bytes(content)
+    project.lock("b")
+    history = History(project.root)
+    assert history.workspace is history.results[1]
+    assert (history.mixed, history.evaluation, history.results[1].evaluations) == (None, {}, [])
+
+
+def test_equal_files_are_both_there(project: Project) -> None:
+    project.train("a")
+    evaluate = project.root / "results" / "evaluate"
+    for name in ("one.png", "two.png"):
+        (evaluate / name).write_bytes(b"the same")
+    project.lock("a")
+    assert {Path(path).name for path in History(project.root).evaluation} >= {"one.png", "two.png"}
 
 
 def test_a_repository_that_git_refuses_to_read_is_no_empty_one(
@@ -179,6 +283,7 @@ def test_a_record_that_cannot_be_read_is_named_and_left_out(
     project.train("b")
     path = project.root / "results" / "train" / "run.json"
     path.write_text("{}")
+    project.lock("b")
     history = read_history(project.root, "runs")
     printed = capsys.readouterr().err
     assert printed == f"mnist-lstm runs: left out: {history.unreadable[0]}\n"
@@ -192,7 +297,9 @@ def test_a_record_that_cannot_be_read_is_named_and_left_out(
 def saved(folder: Path, step: int) -> Checkpoint:
     model, checkpoint = small_model(), Checkpoint(folder, f"print-{step}")
     adam = torch.optim.Adam(model.parameters())
-    training = Training(replace(BEGUN, started=f"at {step}"), [{"step": step}])
+    training = Training(
+        replace(BEGUN, started=moment(chr(100 + step // 10))), [curve("a") | {"step": step}]
+    )
     state = {"step": step, "seconds": step / 10, "record": training.as_state()}
     checkpoint.save(model, adam, Batches(10, 5, torch.Generator()), state)
     return checkpoint
@@ -205,7 +312,7 @@ def test_checkpoints_tell_how_far_a_training_is_and_whether_it_goes_on(tmp_path:
     assert (stopped.step, stopped.seconds, stopped.at_work) == (5, 0.5, False)
     assert (training.step, training.at_work) == (70, True)
     assert training.record.name == "drawn"
-    assert training.rows == [{"step": 70}]
+    assert training.rows == [curve("a") | {"step": 70}]
     assert not unfinished(tmp_path)[1].at_work
 
 

@@ -95,6 +95,7 @@ def reproduce(
     def call(*options: str, typed: str = "", from_store: bool = True) -> tuple[int, str]:
         record = replace(FINISHED, commit="HEAD", patch=EVIL)
         then = RunResults(record, from_store=from_store)
+        monkeypatch.setattr("mnist_lstm.commands.reproduce.read_history", lambda *_: None)
         monkeypatch.setattr(resolve, "find_results", lambda *_: then)
         for stream in (stdin := StringIO(typed), sys.stderr):
             monkeypatch.setattr(stream, "isatty", lambda: bool(typed), raising=False)

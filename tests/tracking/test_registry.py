@@ -10,7 +10,7 @@ import pytest
 import torch
 from dvc.repo import Repo
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
-from samples import PROJECT, drawn
+from samples import PROJECT, drawn, write_lock
 from tracked import about, evaluated, leave_results
 
 from mnist_lstm.cli import main
@@ -185,6 +185,7 @@ def test_a_champion_without_results_is_compared_by_its_tags(
     results = leave_results(root / "results", about("e" * 32, data=data))
     evaluated(results / "evaluate", "2026-01-02T04:00:00+00:00", 10, training_id="e" * 32)
     write_json(results / "evaluate" / "metrics.json", {"validation": {"accuracy": accuracy}})
+    write_lock(root)
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(PROJECT / name, root)
     monkeypatch.chdir(root)

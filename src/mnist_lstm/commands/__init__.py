@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_lstm.views.text_table import escaped
+
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
     from mnist_lstm.tracking.store import Store
@@ -17,13 +19,19 @@ A RUN is the run's name, its training_id, its id in MLflow, or the name of its D
 first characters are enough if they fit no other run. `mnist-lstm runs` lists the runs."""
 
 
-def read_history(root: Path, command: str) -> "History":
-    """Read the history of the project; print a line on stderr for each unreadable record."""
+def read_history(root: Path, command: str, *, mixture: bool = True) -> "History":
+    """Read the history of the project; print a line on stderr for each unreadable file.
+
+    With `mixture`, also print a line if the workspace has the files of several runs.
+    """
     from mnist_lstm.runs.history import History
 
-    history = History(root)
-    for line in history.unreadable:
-        print(f"mnist-lstm {command}: left out: {line}", file=sys.stderr)
+    def note(line: str) -> None:
+        print(f"mnist-lstm {command}: {escaped(line)}", file=sys.stderr)
+
+    history = History(root, note)
+    if mixture and history.mixed:
+        note(history.mixed)
     return history
 
 

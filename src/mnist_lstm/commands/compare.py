@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,12 +59,21 @@ def run(arguments: argparse.Namespace) -> int:
         name: pair(history, results[0], result)
         for name, result in zip(names[1:], results[1:], strict=True)
     }
-    curves = [history.rows(result.training, "curve.csv") for result in results]
-    picture = Path(os.path.relpath(arguments.out or root / "comparison.png"))
-    try:
-        figures.save(figures.several_curves(dict(zip(names, curves, strict=True))), picture)
-    except OSError as error:
-        raise UserError(f"{picture}: {error.strerror}; name another file with --out") from None
+    curves = {
+        name: rows
+        for name, result in zip(names, results, strict=True)
+        if (rows := history.rows(result.training, "curve.csv"))
+    }
+    picture = Path(os.path.relpath(arguments.out or root / "comparison.png")) if curves else None
+    for name in names:
+        if name not in curves:
+            line = f"{name} is not in the picture: its curve.csv is not here"
+            print(f"mnist-lstm compare: {line}", file=sys.stderr)
+    if picture:
+        try:
+            figures.save(figures.several_curves(curves), picture)
+        except OSError as error:
+            raise UserError(f"{picture}: {error.strerror}; name another file with --out") from None
 
     keys = differing([run.params for run in runs])
     if arguments.json:
@@ -71,12 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
             "runs": [vars(run) for run in runs],
             "differing": keys,
             "against_first": [_as_json(name, paired) for name, paired in pairs.items()],
-            "picture": str(picture),
+            "picture": str(picture) if picture else None,
         }
         print(json.dumps(answer, indent=2))
     else:
         _print(names, runs, keys, pairs)
-        print(f"\ncurves: {picture}")
+        if picture:
+            print(f"\ncurves: {picture}")
     return 1 if any(isinstance(found, str) for found in pairs.values()) else 0
 
 

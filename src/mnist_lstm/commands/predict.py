@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN
+from mnist_lstm.commands import RUN, read_history
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,13 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import predictor
 
-    root = stage.root()
+    history = read_history(stage.root(), "predict", mixture=False)
     if arguments.named is not None:
-        chosen = predictor.of_run(root, arguments.named)
+        chosen = predictor.of_run(history, arguments.named)
     elif arguments.model is not None:
-        chosen = predictor.of_file(root, arguments.model)
+        chosen = predictor.of_file(history, arguments.model)
     else:
-        chosen = predictor.of_project(root)
+        chosen = predictor.of_project(history)
     print(f"mnist-lstm predict: model: {chosen.source}", file=sys.stderr)
 
     form = photo.form_of(chosen.dataset, *chosen.image)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import RUN, open_store, read_history
+from mnist_lstm.views.text_table import escaped
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
@@ -126,11 +127,12 @@ def _report(
     if promotes:
         what = f"is the champion now, {_name_of(version)}" if version else "would be the champion"
         forced = f"; with --force, because: {arguments.because.strip()}" if arguments.force else ""
-        print(f"{entrant.name} {what}: {why}{forced}")
+        print(escaped(f"{entrant.name} {what}: {why}{forced}"))
         return
     what = f"is {_name_of(version)}, but not the champion" if version else "would not be promoted"
     hint = 'to promote it anyway: --force --because "…"'
-    print(f"mnist-lstm promote: {entrant.name} {what}: {why}; {hint}", file=sys.stderr)
+    line = escaped(f"{entrant.name} {what}: {why}; {hint}")
+    print(f"mnist-lstm promote: {line}", file=sys.stderr)
 
 
 def _roll_back(arguments: argparse.Namespace) -> int:
@@ -149,7 +151,8 @@ def _roll_back(arguments: argparse.Namespace) -> int:
         print(f"mnist-lstm promote: there was no champion{before} to go back to", file=sys.stderr)
         return 1
     what = "would be the champion" if arguments.dry_run else "is the champion"
-    print(f"{back.entrant.name} {what} again, {_name_of(back)}, as{since or ' it was'}")
+    name = escaped(back.entrant.name)
+    print(f"{name} {what} again, {_name_of(back)}, as{escaped(since) or ' it was'}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from mnist_lstm import UserError
 from mnist_lstm.commands import read_history
 
 if TYPE_CHECKING:
+    from mnist_lstm.dvc_cache import Files
     from mnist_lstm.pipeline.result_files import Row
     from mnist_lstm.runs.history import History, Partial, Result
     from mnist_lstm.views.html_page import Picture, Section
@@ -25,8 +25,8 @@ it. It loads nothing when it opens, so you can send it, keep it and read it with
 
 Exit code: 0 when the page is written, 2 when there are no results or the page cannot be written."""
 
-METRICS = "results/evaluate/metrics.json"
-CURVE = "results/train/curve.csv"
+TRAIN, EVALUATE = "results/train", "results/evaluate"
+METRICS, CURVE = f"{EVALUATE}/metrics.json", f"{TRAIN}/curve.csv"
 FIGURES = (
     ("validation accuracy", "validation", "accuracy"),
     ("validation loss", "validation", "loss"),
@@ -72,13 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.views.html_page import page
 
     root = stage.root()
-    history = read_history(root, "report")
+    history = read_history(root, "report", mixture=False)
     here, committed = _workspace(history), _committed(history)
     published = read_rows(root / "data" / "published_curve.csv") if here.dataset == "mnist" else []
     sections = [
         _metrics(here, committed, published),
         _curves(here, committed, published),
-        *_evaluation(root / "results" / "evaluate"),
+        *_evaluation(history),
     ]
     path = Path(os.path.relpath(arguments.out or root / "report.html"))
     text = page(f"mnist-lstm: {_name(here, 'the workspace')}", _introduction(here), sections)
@@ -91,26 +91,32 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _workspace(history: "History") -> Side:
-    from mnist_lstm.pipeline.result_files import read_json, read_rows
-
-    return Side(
-        history.workspace, read_json(history.root / METRICS), read_rows(history.root / CURVE)
-    )
+    """The results in the workspace. Raises UserError if they are missing or of several runs."""
+    if history.mixed:
+        raise UserError(history.mixed)
+    for path in (CURVE, METRICS):
+        if not (history.root / path).is_file():
+            raise UserError(f"{history.root / path}: no such file; `dvc repro` makes it")
+    if not history.workspace or not history.evaluation:
+        raise UserError(
+            f"{EVALUATE} is not the evaluation of the training in {TRAIN}; `dvc repro` makes it"
+        )
+    here = _side(history, history.workspace, history.workspace.training, history.evaluation)
+    if not here:
+        raise UserError("the results in the workspace are damaged; `dvc repro` makes them again")
+    return here
 
 
 def _committed(history: "History") -> Side | None:
     """The results of HEAD; None if HEAD has none."""
-    from mnist_lstm.pipeline.result_files import read_json, read_rows
+    return _side(history, history.head, history.at_head, history.at_head)
 
-    contents = {name: history.committed(name) for name in (METRICS, CURVE)}
-    if not all(contents.values()):
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, content in contents.items():
-            (Path(scratch) / Path(name).name).write_bytes(content)
-        metrics = read_json(Path(scratch) / "metrics.json")
-        curve = read_rows(Path(scratch) / "curve.csv")
-    return Side(history.head, metrics, curve)
+
+def _side(
+    history: "History", recorded: "Result | Partial | None", training: "Files", evaluation: "Files"
+) -> Side | None:
+    metrics, curve = history.metrics_of(evaluation), history.rows(training, "curve.csv")
+    return Side(recorded, metrics, curve) if metrics and curve else None
 
 
 def _name(side: Side, otherwise: str) -> str:
@@ -147,11 +153,11 @@ def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> 
     titles = ["", "workspace", *(["committed (HEAD)", "difference"] if committed else [])]
     rows = [titles + ["published script"] * bool(published)]
     for title, split, key in FIGURES:
-        row, now = [title], here.metrics[split][key]
+        row, now = [title], here.metrics.get(split, {}).get(key)
         row.append(_format(now, key))
         if committed:
-            before = committed.metrics[split][key]
-            row += [_format(before, key), _difference(now - before, key)]
+            before = committed.metrics.get(split, {}).get(key)
+            row += [_format(before, key), _difference(now, before, key)]
         if published:
             final = published[-1]["test_accuracy"]
             row.append(_format(final, key) if (split, key) == ("test", "accuracy") else "")
@@ -181,11 +187,16 @@ def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> 
     return Section("Metrics", parts)
 
 
-def _format(value: float, key: str) -> str:
+def _format(value: float | None, key: str) -> str:
+    if value is None:
+        return "–"
     return f"{value:.2%}" if key == "accuracy" else f"{value:.5f}"
 
 
-def _difference(value: float, key: str) -> str:
+def _difference(now: float | None, before: float | None, key: str) -> str:
+    if now is None or before is None:
+        return "–"
+    value = now - before
     if not value:
         return "0"
     text = f"{100 * value:+.2f}" if key == "accuracy" else f"{value:+.5f}"
@@ -209,21 +220,27 @@ def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "
     return Section("Curves", [Picture(alt, figures.png(figures.several_curves(curves, published)))])
 
 
-def _evaluation(folder: Path) -> list["Section"]:
+def _evaluation(history: "History") -> list["Section"]:
     """The pictures of evaluate, drawn again from its tables; the mistakes are read from a file."""
     import numpy as np
 
-    from mnist_lstm.pipeline.result_files import read_rows
     from mnist_lstm.views import figures
     from mnist_lstm.views.html_page import Picture, Section
 
-    classes = [str(row["class"]) for row in read_rows(folder / "classes.csv")]
-    test = [row for row in read_rows(folder / "predictions.csv") if row["split"] == "test"]
+    classes, predictions, reading = (
+        history.rows(history.evaluation, name)
+        for name in ("classes.csv", "predictions.csv", "reading.csv")
+    )
+    names = [str(row["class"]) for row in classes]
+    test = [row for row in predictions if row["split"] == "test"]
     actual, predicted = (np.array([row[key] for row in test]) for key in ("actual", "predicted"))
+    if not (names and test and reading) or not set(actual) | set(predicted) <= set(
+        range(len(names))
+    ):
+        raise UserError(f"tables in {EVALUATE} are damaged; `dvc repro` makes them again")
     wrong = int((actual != predicted).sum())
-    reading = read_rows(folder / "reading.csv")
     half = reading[(len(reading) - 1) // 2]
-    mistakes = folder / "mistakes.png"
+    mistakes = history.content(history.evaluation, "mistakes.png")
     return [
         Section(
             "Confusion matrix",
@@ -231,7 +248,7 @@ def _evaluation(folder: Path) -> list["Section"]:
                 Picture(
                     f"A table of actual and predicted classes: {wrong:,} of {len(test):,} test "
                     "images are misclassified",
-                    figures.png(figures.confusion(actual, predicted, classes)),
+                    figures.png(figures.confusion(actual, predicted, names)),
                 )
             ],
         ),
@@ -251,9 +268,9 @@ def _evaluation(folder: Path) -> list["Section"]:
             [
                 Picture(
                     "The misclassified test images with the highest confidence",
-                    mistakes.read_bytes(),
+                    mistakes,
                 )
-                if mistakes.is_file()
+                if mistakes
                 else "Their picture is not here: it is in DVC's cache on the machine that drew it. "
                 "`dvc repro` draws it again."
             ],

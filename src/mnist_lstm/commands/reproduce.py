@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN
+from mnist_lstm.commands import RUN, read_history
 from mnist_lstm.runs.reproduction import TOLERANCE
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.runs.worktree import scratch
 
     root = stage.root()
-    then = find_results(root, arguments.which)
+    then = find_results(read_history(root, "reproduce"), arguments.which)
 
     def report(line: str) -> None:
         if line and not arguments.json and not ADVICE.match(line):
@@ -103,7 +103,7 @@ def _reproduce(
 
     Returns its results, None where it failed, and the outcome.
     """
-    from mnist_lstm.pipeline.result_files import read_json, read_run
+    from mnist_lstm.pipeline.result_files import read_metrics, read_run
     from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults, compare
 
     record = then.record
@@ -119,7 +119,8 @@ def _reproduce(
         )
     results = place.project / "results"
     now = RunResults(
-        read_run(results / "train" / "run.json"), read_json(results / "evaluate" / "metrics.json")
+        read_run(results / "train" / "run.json"),
+        read_metrics(results / "evaluate" / "metrics.json"),
     )
     return now, compare(then, now, tolerance)
 

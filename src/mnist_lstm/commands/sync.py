@@ -1,8 +1,11 @@
 """Update MLflow from the results."""
 
 import argparse
+import sys
 
+from mnist_lstm import UserError
 from mnist_lstm.commands import open_store, read_history
+from mnist_lstm.views.text_table import escaped
 
 HELP = """\
 Compare every result of this project with its run in MLflow, and add what the run lacks, with the
@@ -10,7 +13,8 @@ original times. The results are those in the workspace, in commits, of DVC exper
 cache. A run that contradicts its result is deleted and made again. A run that agrees with its
 result stays as it is. The MLflow store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
 
-Exit code: 0 when MLflow agrees with all results, 2 when the MLflow store cannot be reached."""
+Exit code: 0 when MLflow agrees with all results, 1 when files of a result are damaged, 2 when the
+MLflow store cannot be reached."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +30,24 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     store, history = open_store(root, "sync"), read_history(root, "sync")
-    changed = 0
+    changed = unread = 0
     for result in history.results:
-        lines = project(store, view(history, result))
+        try:
+            seen = view(history, result)
+        except UserError as error:
+            line = escaped(f"{result.name}: left out: {error}")
+            print(f"mnist-lstm sync: {line}", file=sys.stderr)
+            unread += 1
+            continue
+        lines = project(store, seen)
         changed += bool(lines)
         for line in lines:
-            print(f"{result.name}: {line}: fixed", flush=True)
-    same = len(history.results) - changed
+            print(f"{escaped(f'{result.name}: {line}')}: fixed", flush=True)
+    same = len(history.results) - changed - unread
     print(f"{printable(store.uri)}: runs updated: {changed}, up to date before: {same}")
     if history.elsewhere:
         print(
             f"recorded results that are not in DVC's cache here: {history.elsewhere}; if a DVC "
             "remote has them, `dvc fetch --all-commits --run-cache` downloads them"
         )
-    return 0
+    return 1 if unread else 0

@@ -4,6 +4,7 @@ import argparse
 import json
 
 from mnist_lstm.commands import open_store, read_history
+from mnist_lstm.views.text_table import escaped
 
 HELP = """\
 Compare every result of this project with its run in MLflow, and every run with the results. List
@@ -46,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         if not arguments.json:
             for line in disagreement.lines:
-                print(f"{disagreement.name}: {line}{': fixed' if mended else ''}", flush=True)
+                text = escaped(f"{disagreement.name}: {line}")
+                print(f"{text}{': fixed' if mended else ''}", flush=True)
     left = sum(not entry["mended"] for entry in found)
     if arguments.json:
         print(json.dumps(found, indent=2))

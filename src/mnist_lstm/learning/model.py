@@ -291,7 +291,15 @@ class RowLSTM(nn.Module):
             model.load_state_dict(weights)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `dvc repro train` makes it") from None
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (
+            SafetensorError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            ArithmeticError,
+            RuntimeError,
+        ) as error:  # RecursionError is a RuntimeError
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{path}: not a model as train writes it ({reason}); "

@@ -6,18 +6,40 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, git
 from mnist_lstm.files import write_atomically
+from mnist_lstm.pipeline.params import flatten
 
 Row = dict[str, Any]
+Time = Annotated[str, "a time in ISO 8601"]
+Bytes = Annotated[str, "the bytes of a file, with surrogateescape"]
 
-_Kind = TypeVar("_Kind")
-
-KINDS = {str: "text", int: "a whole number", bool: "true or false"}
+KINDS: Mapping[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Time: "a time in ISO 8601",
+    Bytes: "text",
+}
+LARGEST = 2**53  # smaller whole numbers have an exact float
+DEEPEST = 20  # levels of objects and lists
+DAMAGED = "it is damaged, or of another version of this project"
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# the columns that a table has had in every version
+_ACCURACIES = {"validation_accuracy": float, "test_accuracy": float}
+TABLES: Mapping[str, Mapping[str, Any]] = {
+    "curve.csv": {"step": int, "train_accuracy": float, **_ACCURACIES, "train_loss": float},
+    "timing.csv": {"step": int, "time": Time, "seconds": float},
+    "classes.csv": {"class": str},
+    "predictions.csv": {"split": str, "actual": int, "predicted": int},
+    "reading.csv": {"rows": int, **_ACCURACIES},
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +62,7 @@ class RunRecord:
 
     training_id: str
     name: str
-    started: str
+    started: Time
     fingerprint: str
     dataset: str
     image: tuple[int, int]
@@ -54,7 +76,7 @@ class RunRecord:
     dvc_baseline: str | None
     versions: Mapping[str, str]
     params: Mapping[str, Any]
-    patch: str
+    patch: Bytes
 
     def finished(self, ended: str, model_sha256: str) -> "FinishedRecord":
         """The record of the same training at its end."""
@@ -76,14 +98,15 @@ class RunRecord:
 
         Raises UserError with `name` and the first field that is missing or has another type.
         """
-        return _record(cls, value, name)
+        found: Self = _record(cls, value, name)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRecord(RunRecord):
     """All of results/train/run.json, for a training that has finished."""
 
-    ended: str
+    ended: Time
     model_sha256: str
 
 
@@ -92,8 +115,8 @@ class EvaluationRecord:
     """results/evaluate/run.json. `params` has dotted keys, such as `evaluate.batch_size`."""
 
     training_id: str
-    started: str
-    ended: str
+    started: Time
+    ended: Time
     params: Mapping[str, Any]
 
 
@@ -119,10 +142,12 @@ class Training:
         return {"about": self.about.as_json(), "rows": self.rows, "timings": self.timings}
 
     @staticmethod
-    def from_state(state: Mapping[str, Any], name: str) -> "Training":
+    def from_state(state: object, name: str) -> "Training":
         """Read what `as_state` returned. Raises UserError with `name` for anything else."""
-        about = RunRecord.from_json(state.get("about"), name)
-        return Training(about, state["rows"], state["timings"])
+        fields = _record(_State, state, name)
+        rows = [_record_row(each, "curve.csv", name) for each in fields.rows]
+        timings = [_record_row(each, "timing.csv", name) for each in fields.timings]
+        return Training(fields.about, rows, timings)
 
     def write(self, folder: Path) -> None:
         """Write run.json, curve.csv and timing.csv, each whole or not at all."""
@@ -139,17 +164,28 @@ class FinishedTraining(Training):
 
     @staticmethod
     def read(folder: Path) -> "FinishedTraining":
-        """Read what `write` wrote. Raises UserError if a file is missing or damaged."""
-        return FinishedTraining(
-            read_run(folder / "run.json"),
-            read_rows(folder / "curve.csv"),
-            read_rows(folder / "timing.csv"),
-        )
+        """Read what `write` wrote.
+
+        Raises UserError if a file is missing or damaged, or the tables are of two trainings.
+        """
+        rows, timings = (read_rows(folder / name) for name in ("curve.csv", "timing.csv"))
+        if not rows or [row["step"] for row in rows] != [row["step"] for row in timings]:
+            raise UserError(f"{folder / 'curve.csv'}: its steps are not those of timing.csv")
+        return FinishedTraining(read_run(folder / "run.json"), rows, timings)
+
+
+@dataclass(frozen=True)
+class _State:
+    """The fields of `Training.as_state`."""
+
+    about: RunRecord
+    rows: Sequence[Any]
+    timings: Sequence[Any]
 
 
 def read_run(path: Path) -> FinishedRecord:
     """Read a run.json of train. Raises UserError if it is missing or damaged."""
-    return FinishedRecord.from_json(_json(path), str(path))
+    return parse_run(_content(path), str(path))
 
 
 def parse_run(content: bytes, name: str) -> FinishedRecord:
@@ -159,12 +195,13 @@ def parse_run(content: bytes, name: str) -> FinishedRecord:
 
 def read_evaluation(path: Path) -> EvaluationRecord:
     """Read a run.json of evaluate. Raises UserError as `read_run` does."""
-    return _record(EvaluationRecord, _json(path), str(path))
+    return parse_evaluation(_content(path), str(path))
 
 
 def parse_evaluation(content: bytes, name: str) -> EvaluationRecord:
     """Parse the content of a run.json of evaluate. Raises UserError with `name` as file."""
-    return _record(EvaluationRecord, _parse(content, name), name)
+    found: EvaluationRecord = _record(EvaluationRecord, _parse(content, name), name)
+    return found
 
 
 def row(measured: Any) -> Row:
@@ -182,10 +219,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises UserError if the file is missing or damaged."""
-    try:
-        return parse_json(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise _missing(path) from None
+    return parse_json(_content(path), str(path))
 
 
 def parse_json(content: bytes, name: str) -> dict[str, Any]:
@@ -205,37 +239,87 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
+def parse_metrics(content: bytes, name: str) -> dict[str, dict[str, Any]]:
+    """Parse the content of metrics.json: by split, an accuracy and other numbers.
+
+    Raises UserError with `name` as file.
+    """
+    found: dict[str, dict[str, Any]] = _record(
+        Mapping[str, Mapping[str, Any]], _parse(content, name), name
+    )
+    for split, metrics in found.items():
+        for key, value in flatten({"accuracy": None} | metrics).items():
+            _record(float, value, name, f"{split}.{key}")
+    return found
+
+
+def read_metrics(path: Path) -> dict[str, dict[str, Any]]:
+    """Read metrics.json as `parse_metrics` does. Raises UserError if the file is missing."""
+    return parse_metrics(_content(path), str(path))
+
+
 def read_rows(path: Path) -> list[Row]:
     """Read a table as `parse_rows` does. Raises UserError if the file is missing."""
+    return parse_rows(_content(path), str(path), TABLES.get(path.name, {}))
+
+
+def parse_rows(content: bytes, name: str, columns: Mapping[str, Any]) -> list[Row]:
+    """The rows of a CSV file. Raises UserError with `name` if it is not such a table.
+
+    `columns` are the columns that it must have, with their types. A cell of any other column
+    becomes int, float, None (if it is empty) or text.
+    """
+    if git.has_conflict(content):
+        raise UserError(f"{name}: {git.CONFLICT}")
+    found: list[Row] = []
     try:
-        return parse_rows(path.read_bytes())
-    except FileNotFoundError:
-        raise _missing(path) from None
+        for entry in csv.DictReader(io.StringIO(content.decode(), newline="")):
+            if None in entry or None in entry.values():
+                raise _WrongField("a row has another number of fields than the first line")
+            found.append({key: _value(text, columns.get(key)) for key, text in entry.items()})
+            _check_row(found[-1], columns)
+    except (_WrongField, csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{name}: row {len(found)}: {error}; {DAMAGED}") from None
+    return found
 
 
-def parse_rows(content: bytes) -> list[Row]:
-    """The rows of a CSV file. A cell becomes int, float, None (if it is empty) or text."""
-    file = io.StringIO(content.decode(), newline="")
-    return [{name: _value(text) for name, text in entry.items()} for entry in csv.DictReader(file)]
-
-
-def _value(text: str) -> int | float | str | None:
-    for kind in (int, float):
+def _value(text: str, kind: object) -> int | float | str | None:
+    """A cell of a table as a number if it is one; a cell of a text's column stays text."""
+    for number in () if kind in (str, Time) else (int, float):
         try:
-            return kind(text)
+            return number(text)
         except ValueError:
             pass
     return text or None
 
 
-def _json(path: Path) -> object:
+def _check_row(entry: Row, columns: Mapping[str, Any]) -> None:
+    for column, kind in columns.items():
+        if column not in entry:
+            raise _WrongField(f"{column} is missing")
+        _checked(entry[column], kind, column)
+
+
+def _record_row(value: object, table: str, name: str) -> Row:
+    """A row of a table in a checkpoint. Raises UserError with `name`."""
+    found = _record(Mapping[str, Any], value, name)
     try:
-        return _parse(path.read_bytes(), str(path))
+        _check_row(found, TABLES[table])
+    except _WrongField as error:
+        raise UserError(f"{name}: {error}; {DAMAGED}") from None
+    return dict(found)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise UserError(f"{path}: no such file; `dvc repro` makes it") from None
 
 
 def _parse(content: bytes, name: str) -> object:
+    if git.has_conflict(content):
+        raise UserError(f"{name}: {git.CONFLICT}")
     try:
         value: object = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -243,14 +327,13 @@ def _parse(content: bytes, name: str) -> object:
     return value
 
 
-def _record(kind: type[_Kind], value: object, name: str) -> _Kind:
+def _record(kind: Any, value: object, name: str, key: str = "") -> Any:
     try:
-        found: _Kind = _checked(value, kind, "")
+        return _checked(value, kind, key)
     except _WrongField as error:
-        raise UserError(
-            f"{name}: {error}; it is damaged, or of another version of this project"
-        ) from None
-    return found
+        raise UserError(f"{name}: {error}; {DAMAGED}") from None
+    except RecursionError:
+        raise UserError(f"{name}: it has too many levels; {DAMAGED}") from None
 
 
 class _WrongField(Exception):
@@ -261,7 +344,7 @@ def _checked(value: object, kind: Any, key: str) -> Any:
     """Convert a value of parsed JSON to a field's type. Raises _WrongField."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
-        return value
+        return _plain(value, key)
     if origin is UnionType:  # of a type and None
         return None if value is None else _checked(value, arguments[0], key)
     if is_dataclass(kind) or origin is Mapping:
@@ -270,25 +353,60 @@ def _checked(value: object, kind: Any, key: str) -> Any:
         below = f"{key}." if key else ""
         if origin is Mapping:
             return {
-                name: _checked(each, arguments[1], below + name) for name, each in value.items()
+                _text(name, f"a key of {key or 'it'}"): _checked(each, arguments[1], below + name)
+                for name, each in value.items()
             }
-        types = get_type_hints(kind)
+        types = get_type_hints(kind, include_extras=True)
         if missing := [name for name in types if name not in value]:
             raise _WrongField(f"{below}{missing[0]} is missing")
         return kind(**{name: _checked(value[name], types[name], below + name) for name in types})
-    if origin is tuple:
-        if not isinstance(value, list) or len(value) != len(arguments):
+    if origin in (tuple, Sequence):
+        if not isinstance(value, list):
+            raise _WrongField(f"{key} must be a list, is {_described(value)}")
+        if origin is Sequence:
+            arguments = arguments * len(value)
+        elif len(value) != len(arguments):
             raise _WrongField(f"{key} must be a list of {len(arguments)}, is {_described(value)}")
         return tuple(map(_checked, value, arguments, [key] * len(value)))
-    if type(value) is not kind:
+    return _simple(value, kind, key)
+
+
+def _simple(value: object, kind: Any, key: str) -> Any:
+    """Check a number, a text or a truth value. Raises _WrongField."""
+    expected = str if kind in (Time, Bytes) else kind
+    is_right = type(value) is expected or (kind is float and type(value) is int)
+    if kind == Time and is_right:
+        try:
+            datetime.fromisoformat(str(value)).astimezone().timestamp()
+        except (ValueError, OverflowError, OSError):
+            is_right = False
+    if not is_right:
         raise _WrongField(f"{key} must be {KINDS[kind]}, is {_described(value)}")
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        raise _WrongField(f"{key} is too large, {_described(value)}")
+    return value if kind == Bytes or not isinstance(value, str) else _text(value, key)
+
+
+def _plain(value: object, key: str, depth: int = 0) -> object:
+    """Check all numbers and texts in a value of JSON. Raises _WrongField."""
+    if depth > DEEPEST:
+        raise _WrongField(f"{key} has more than {DEEPEST} levels")
+    if isinstance(value, dict):
+        return {
+            _text(name, f"a key of {key}"): _plain(each, key, depth + 1)
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_plain(each, key, depth + 1) for each in value]
+    return value if value is None else _simple(value, type(value), key)
+
+
+def _text(value: str, key: str) -> str:
+    if CONTROL.search(value):
+        raise _WrongField(f"{key} must be text without control characters, is {_described(value)}")
     return value
 
 
 def _described(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _missing(path: Path) -> UserError:
-    return UserError(f"{path}: no such file; `dvc repro` makes it")

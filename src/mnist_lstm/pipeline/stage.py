@@ -133,6 +133,20 @@ def restore_outputs(name: str) -> None:
             write_atomically(Path(path), content)
 
 
+def check_recorded(name: str) -> None:
+    """Raises UserError where outputs of an earlier stage are not those that dvc.lock has of it.
+
+    `git checkout` brings back the tables alone, and leaves the model of another training beside.
+    """
+    recorded = dvc_cache.outs(dvc_cache.workspace_stages(Path()).get(name, {}))
+    for path, md5 in recorded.items():
+        if Path(path).is_file() and not dvc_cache.is_of(md5, Path(path).read_bytes()):
+            raise UserError(
+                f"{path}: not what dvc.lock has of the stage {name}, so it may be of another run; "
+                "`dvc repro` without --single-item puts it right"
+            )
+
+
 def _digest(path: Path) -> object:
     """The digest of a file, or the digests of all files in a folder."""
     if path.is_dir():

@@ -1,12 +1,12 @@
 """MLflow and the results side by side: where they disagree, and how that is mended."""
 
 import platform
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mnist_lstm import UserError
 from mnist_lstm.runs.history import History, Result, is_held, unfinished
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.projection import (
@@ -47,19 +47,14 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
             stored.setdefault(run.data.tags.get("training_id", ""), []).append(run)
     for result in history.results:
         yield from _of_result(store, history, result, stored.get(result.record.training_id, []))
-    for training_id in stored.keys() - known:
-        for run in stored[training_id]:
+    for training_id in stored:
+        for run in stored[training_id] if training_id not in known else []:
             yield from _of_run(store, run, root)
 
 
 def view(history: History, result: Result) -> View:
-    """What MLflow is to show of a result."""
-    with tempfile.TemporaryDirectory() as scratch:
-        training = history.lay_out(result.training, Path(scratch) / "train")
-        evaluations = [
-            history.lay_out(files, Path(scratch) / str(number))
-            for number, files in enumerate(result.evaluations)
-        ]
+    """What MLflow is to show of a result. Raises UserError where a file of it is damaged."""
+    with history.laid_out(result.training, *result.evaluations) as (training, *evaluations):
         return View.read(training, evaluations)
 
 
@@ -67,7 +62,11 @@ def _of_result(
     store: Store, history: History, result: Result, stored: list[StoredRun]
 ) -> Iterator[Disagreement]:
     name, training_id = result.name, result.record.training_id
-    expected = view(history, result)
+    try:
+        expected = view(history, result)
+    except UserError as error:
+        yield Disagreement(name, training_id, [str(error)], None)
+        return
     if lines := differences(store, stored[0], expected).lines() if stored else ["it has no run"]:
         yield Disagreement(name, training_id, lines, partial(project, store, expected))
     for run in stored[1:]:

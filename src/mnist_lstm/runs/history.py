@@ -7,24 +7,28 @@ workspace, and in git, which has the small tables.
 
 import fcntl
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 from mnist_lstm import UserError, dvc_cache, git
-from mnist_lstm.dvc_cache import DvcCache, Files, Lock, outs
+from mnist_lstm.dvc_cache import DvcCache, Files, Lock, deps, outs
 from mnist_lstm.pipeline.result_files import (
+    TABLES,
     EvaluationRecord,
     FinishedRecord,
     Row,
     RunRecord,
     Training,
     parse_evaluation,
-    parse_json,
+    parse_metrics,
     parse_rows,
     parse_run,
 )
@@ -37,6 +41,14 @@ NEEDED = {
 }
 # DVC's reference of an experiment: refs/exps/<its baseline's hash, cut in two>/<name>
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38,}/(.+)")
+FILE_NAME = re.compile(r"[\w-][\w.-]*")  # as the stages name what they write
+LISTED = 3  # files in a message
+# what a file that is no checkpoint raises, RecursionError included
+_NO_STATE = (
+    *(UserError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError),
+)
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -98,165 +110,294 @@ class Unfinished:
     at_work: bool
 
 
+@dataclass(frozen=True)
+class _Record:
+    """A lock, or what the run cache has of one stage, and the file that says so."""
+
+    where: str
+    lock: Lock
+
+    @property
+    def made(self) -> Files:
+        """The files that its stages made."""
+        return {path: md5 for entry in self.lock.values() for path, md5 in outs(entry).items()}
+
+    @property
+    def read(self) -> Files:
+        """The files that its stages read."""
+        return {path: md5 for entry in self.lock.values() for path, md5 in deps(entry).items()}
+
+
 class History:
     """What the repository of the project in `root` has recorded.
 
     `results` are whole, the earliest first. `partial` are those of the workspace, of commits and of
     experiments of which this machine does not have all files, but the small tables at most. `head`
-    and `workspace` are each an item of `results` or `partial`, or None. `unreadable` says which
-    run.json files are damaged or of another version, a line each; they are left out.
+    and `workspace` are each an item of `results` or `partial`, or None; `evaluation` are the files
+    of the workspace's evaluation, and `at_head` those of HEAD's dvc.lock.
+
+    `mixed` says that the files in the workspace are not those of one recorded run, and what to do;
+    `workspace` is then None. `unreadable` has a line for each file that is damaged or of another
+    version, and left out. `note` is called with each of those as soon as it is known.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, note: Callable[[str], object] = lambda _: None) -> None:
         """Read all that is recorded. Raises UserError where DVC cannot open `root`."""
         self.root = root
         self.results: list[Result] = []
         self.partial: list[Partial] = []
         self.head: Result | Partial | None = None
         self.workspace: Result | Partial | None = None
+        self.evaluation: Files = {}
+        self.mixed: str | None = None
         self.unreadable: list[str] = []
         self.elsewhere = 0  # trainings and evaluations whose files this machine does not have
-        self._cache = DvcCache(root)
+        self._note = note
+        self._cache = DvcCache(root, self.leave_out)
         self._is_in_git = git.is_repository(root)
         self._head = git.head(root) if self._is_in_git else None
         self._in_git: dict[str, str] = {}
-        self._in_workspace = {
-            hashlib.md5(path.read_bytes()).hexdigest(): path
-            for folder in (TRAIN, EVALUATE)
-            for path in (root / folder).glob("*.*")
-            if path.name != ".gitignore"
-        }
+        self._here = dict(self._workspace())  # MD5 sums by path
+        self._path_of = {md5: path for path, md5 in self._here.items()}
         locks = self._locks()
-        made = [outs(stage) for lock in locks.values() for stage in lock.values()]
-        runs = map(outs, self._cache.recorded_runs())
-        by_key = self._join([self._workspace(), *runs, *made])
+        self.at_head: Files = locks[self._head or ""].made if self._head in locks else {}
+        runs = [_Record(name, {"": entry}) for name, entry in self._cache.recorded_runs()]
+        here = _Record("dvc.lock", self._lock())
+        # a lock may have been merged by hand: what DVC itself wrote down of a run comes first
+        by_key = self._join([*runs, here, *locks.values()])
         self._assign(by_key, locks)
+        self._find_workspace(by_key, [here, *runs, *locks.values()])
 
-    def lay_out(self, files: Files, folder: Path) -> Path:
-        """Write files into a folder, under their names; returns it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, md5 in files.items():
-            (folder / Path(path).name).write_bytes(self._content(md5))
-        return folder
+    @contextmanager
+    def laid_out(self, *every: Files) -> Iterator[list[Path]]:
+        """Temporary folders with files in them, under their names, for the time of the block.
+
+        Raises UserError where a file is not here. A UserError that is raised in the block names the
+        files as the project has them.
+        """
+        with TemporaryDirectory() as scratch:
+            folders = [Path(scratch) / str(number) for number in range(len(every))]
+            names: dict[str, str] = {}
+            for folder, files in zip(folders, every, strict=True):
+                folder.mkdir()
+                for path, md5 in files.items():
+                    laid_out = folder / Path(path).name
+                    names[str(laid_out)] = self._location(md5, path)
+                    content = self._content(md5)
+                    if content is None:
+                        raise UserError(f"{names[str(laid_out)]}: damaged, or not here any more")
+                    laid_out.write_bytes(content)
+            try:
+                yield folders
+            except UserError as error:
+                text = str(error)
+                for temporary, name in names.items():
+                    text = text.replace(temporary, name)
+                raise UserError(text) from None
+
+    def has(self, files: Files, path: str) -> bool:
+        """Whether a file of a training or an evaluation is here, by its path; it may be damaged."""
+        return path in files and self._has(files[path])
 
     def content(self, files: Files, name: str) -> bytes | None:
         """A file of a training or an evaluation, by its name; None where it is not here."""
-        for path, md5 in files.items():
-            if Path(path).name == name and self._has(md5):
-                return self._content(md5)
-        return None
+        path = _path(files, name)
+        return self._content(files[path]) if path else None
 
     def rows(self, files: Files, name: str) -> list[Row]:
         """A table of a training or an evaluation, by its name; no rows where it is not here."""
-        content = self.content(files, name)
-        return [] if content is None else parse_rows(content)
+        return self._parsed(files, name, partial(parse_rows, columns=TABLES[name])) or []
 
     def metrics(self, result: Result | Partial) -> dict[str, Any]:
         """metrics.json of a result's latest evaluation; empty where there is none here."""
-        files = result.evaluations[-1] if result.evaluations else {}
-        content = self.content(files, "metrics.json")
-        return {} if content is None else parse_json(content, f"metrics.json of {result.name}")
+        return self.metrics_of(result.evaluations[-1] if result.evaluations else {})
+
+    def metrics_of(self, evaluation: Files) -> dict[str, Any]:
+        """metrics.json of an evaluation; empty where it is not here."""
+        return self._parsed(evaluation, "metrics.json", parse_metrics) or {}
+
+    def settings(self, result: Result | Partial) -> Mapping[str, Any]:
+        """The parameters of a result's latest evaluation; empty where they are not here."""
+        evaluation = result.evaluations[-1] if result.evaluations else {}
+        found = self._parsed(evaluation, "run.json", parse_evaluation)
+        return found.params if found else {}
 
     def committed(self, path: str) -> bytes:
         """What HEAD has at a path of the project; nothing where it has none."""
         (content,) = self._blobs([f"HEAD:./{path}"])
         return content or b""
 
-    def _join(self, recorded: list[Files]) -> dict[str, Result | Partial]:
+    def _join(self, records: Sequence[_Record]) -> dict[str, Result | Partial]:
         """Make a result of each training that stages made, with its evaluations.
 
         Returns them by the MD5 of the training's run.json.
         """
         trainings: dict[str, Result] = {}
-        evaluations: dict[str, tuple[EvaluationRecord, Files]] = {}
+        evaluations: dict[str, tuple[EvaluationRecord, dict[str, str], Files]] = {}
         away, damaged = set(), set()
-        for files in recorded:
+        for record in records:
             for folder in (TRAIN, EVALUATE):
-                made = _below(folder, files)
+                made = _below(folder, record.made)
                 key = made.get(f"{folder}/run.json")
                 if key is None or key in trainings or key in evaluations or key in damaged:
                     continue
                 names = {Path(path).name for path, md5 in made.items() if self._has(md5)}
-                if len(names) < len(made) or not names >= NEEDED[folder]:
+                is_whole = len(names) == len(made) and names >= NEEDED[folder]
+                content = self._content(key) if is_whole else None
+                if content is None:
                     away.add(key)
                     continue
-                content, name = self._content(key), self._location(key, f"{folder}/run.json")
+                name = self._location(key, f"{folder}/run.json")
                 try:
                     if folder == TRAIN:
                         trainings[key] = Result(parse_run(content, name), made)
                     else:
-                        evaluations[key] = (parse_evaluation(content, name), made)
+                        evaluations[key] = (parse_evaluation(content, name), made, record.read)
                 except UserError as error:
-                    self.unreadable.append(str(error))
+                    self.leave_out(str(error))
                     damaged.add(key)
         by_id = {result.record.training_id: result for result in trainings.values()}
-        for evaluation, written in sorted(evaluations.values(), key=lambda pair: pair[0].ended):
-            if evaluation.training_id in by_id:
-                by_id[evaluation.training_id].evaluations.append(written)
+        for evaluation, made, read in sorted(evaluations.values(), key=lambda each: each[0].ended):
+            result = by_id.get(evaluation.training_id)
+            if result and _agree(read, result.training):
+                result.evaluations.append(made)
         self.results = sorted(by_id.values(), key=lambda result: result.record.started)
         self.elsewhere = len(away - trainings.keys() - evaluations.keys())
         return {key: by_id[result.record.training_id] for key, result in trainings.items()}
 
-    def _assign(self, by_key: dict[str, Result | Partial], locks: Mapping[str, Lock]) -> None:
+    def _assign(self, by_key: dict[str, Result | Partial], locks: Mapping[str, _Record]) -> None:
         """Give each result its commits and experiments, and make the partial ones."""
         names = self._experiments()
         for commit, lock in locks.items():
-            files = _outs_of(lock)
             title = names[commit][0] if commit in names else commit[:7]
-            result = self._result_of(by_key, files, title, lock)
-            if result:
+            if result := self._result_of(by_key, lock, title):
                 result.commits.append(commit)
                 result.experiments.extend(names.get(commit, []))
                 self.head = result if commit == self._head else self.head
-        here: Files = self._workspace()
-        lock = dvc_cache.workspace_stages(self.root)
-        files = _outs_of(lock)
-        if here.items() <= files.items():  # the workspace has the small tables alone
-            here = files
-        self.workspace = self._result_of(by_key, here, "workspace", lock)
 
     def _result_of(
-        self, by_key: dict[str, Result | Partial], files: Files, title: str, lock: Lock
+        self, by_key: dict[str, Result | Partial], record: _Record, title: str
     ) -> Result | Partial | None:
-        """The result that has these files; a new partial one where there is none."""
-        training, evaluation = _below(TRAIN, files), _below(EVALUATE, files)
+        """The result that a lock has; a new partial one where there is none.
+
+        None where the lock has the run.json of a result, and other files beside it.
+        """
+        training, evaluation = _below(TRAIN, record.made), _below(EVALUATE, record.made)
         # without run.json, the curve tells
         key = training.get(f"{TRAIN}/run.json") or training.get(f"{TRAIN}/curve.csv")
         if key is None:
             return None
         if key not in by_key:
-            params = _params(lock)
-            partial = Partial(
+            found = Partial(
                 title,
-                params.get("fetch", {}).get("dataset"),
-                params,
+                dvc_cache.dataset(record.lock.get("fetch", {})),
+                _params(record.lock),
                 training,
-                [evaluation] if evaluation else [],
+                [evaluation] if evaluation and _agree(record.read, training) else [],
             )
-            if self._has(key) and f"{TRAIN}/run.json" in training:
-                name = self._location(key, f"{TRAIN}/run.json")
-                with suppress(UserError):  # it is among the unreadable ones already
-                    record = parse_run(self._content(key), name)
-                    partial = replace(
-                        partial,
-                        name=record.name,
-                        dataset=record.dataset,
-                        params=record.params,
-                        record=record,
-                    )
-            by_key[key] = partial
-            self.partial.append(partial)
+            if run := self._parsed(training, "run.json", parse_run):
+                found = replace(
+                    found, name=run.name, dataset=run.dataset, params=run.params, record=run
+                )
+            by_key[key] = found
+            self.partial.append(found)
+        if not _agree(by_key[key].training, training):
+            self.leave_out(f"{record.where}: the files of {TRAIN} are those of several runs")
+            return None
         return by_key[key]
 
+    def _find_workspace(
+        self, by_key: dict[str, Result | Partial], records: Sequence[_Record]
+    ) -> None:
+        """Find the recorded run whose files are in the workspace."""
+        found = {}
+        for folder in (TRAIN, EVALUATE):
+            here = _below(folder, self._here)
+            found[folder] = _recorded(here, records)
+            if here and not found[folder]:
+                self.mixed = self._mixture(records[0])
+                return
+        training, evaluation = found[TRAIN], found[EVALUATE]
+        if training:
+            self.workspace = self._result_of(by_key, training, "workspace")
+        if self.workspace and evaluation:
+            files = _below(EVALUATE, evaluation.made)
+            self.evaluation = files if files in self.workspace.evaluations else {}
+
+    def _mixture(self, lock: _Record) -> str:
+        """What is said of files in the workspace that are not those of one recorded run."""
+        recorded, in_git = lock.made, set()
+        if self._is_in_git:
+            in_git = set(git.file_names(self.root, paths=[TRAIN, EVALUATE]))
+        others = [path for path, md5 in self._here.items() if recorded.get(path) != md5]
+        others = [path for path in others if path in recorded] or others
+        mends = set()
+        for path in others:
+            if path in recorded and path not in in_git:
+                mends.add("`dvc checkout`")
+            elif self.at_head.get(path) == recorded.get(path, ""):
+                mends.add("`git checkout results`")
+            else:
+                mends.add("`dvc repro`")
+        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
+        return (
+            "the results in the workspace are not those of one recorded run, and are not used: "
+            f"{', '.join(others[:LISTED])}{more} {'differ' if others[1:] else 'differs'} from "
+            "dvc.lock; "
+            f"{' and '.join(sorted(mends))} fixes that"
+        )
+
+    def leave_out(self, line: str) -> None:
+        """Note a file that is damaged, once."""
+        if line not in self.unreadable:
+            self.unreadable.append(line)
+            self._note(f"left out: {line}")
+
     def _location(self, md5: str, path: str) -> str:
-        """How a message names a file: by its path, and by its MD5 where it is in DVC's cache."""
-        return path if md5 in self._in_workspace else f"{path} of MD5 {md5} in DVC's cache"
+        """How a message names a file: by where it is."""
+        if md5 in self._path_of:
+            return self._path_of[md5]
+        if self._cache.has(md5):
+            return f"{self._cache.name_of(md5)} ({path})"
+        commit, _, below = self._in_git.get(md5, path).partition(":./")
+        return f"{commit[:7]}:{below}" if below else path
 
-    def _workspace(self) -> dict[str, str]:
-        return {str(path.relative_to(self.root)): md5 for md5, path in self._in_workspace.items()}
+    def _parsed(
+        self, files: Files, name: str, parse: Callable[[bytes, str], Content]
+    ) -> Content | None:
+        """The content of a file as `parse` reads it; None where it is not here, or damaged."""
+        path = _path(files, name)
+        content = self._content(files[path]) if path else None
+        if not path or content is None:
+            return None
+        try:
+            return parse(content, self._location(files[path], path))
+        except UserError as error:
+            self.leave_out(str(error))
+            return None
 
-    def _locks(self) -> dict[str, Lock]:
-        """The stages of each dvc.lock in git, by commit, the newest first.
+    def _workspace(self) -> Iterator[tuple[str, str]]:
+        """The files of results/ in the workspace, and their MD5 sums."""
+        for folder in (TRAIN, EVALUATE):
+            for path in sorted((self.root / folder).glob("*.*")):
+                name = str(path.relative_to(self.root))
+                if path.name == ".gitignore" or not path.is_file():
+                    continue
+                try:
+                    with path.open("rb") as file:
+                        yield name, hashlib.file_digest(file, "md5").hexdigest()
+                except OSError as error:
+                    self.leave_out(f"{name}: {error.strerror}")
+
+    def _lock(self) -> Lock:
+        try:
+            return dvc_cache.workspace_stages(self.root)
+        except UserError as error:
+            self.leave_out(str(error))
+            return {}
+
+    def _locks(self) -> dict[str, _Record]:
+        """Each dvc.lock in git, by commit, the newest first.
 
         Of the commits that changed it, on branches, of tags and of experiments, and beside them of
         HEAD and of every experiment: one that DVC's cache had already may have changed nothing.
@@ -267,10 +408,25 @@ class History:
         heads = [self._head] if self._head else []
         commits = list(dict.fromkeys([*listed.decode().split(), *heads, *self._experiments()]))
         contents = self._blobs([f"{commit}:./dvc.lock" for commit in commits])
-        read = {content: dvc_cache.stages(content or b"") for content in set(contents)}
-        locks: dict[str, Lock] = dict(zip(commits, map(read.__getitem__, contents), strict=True))
-        for commit, lock in locks.items():
-            self._in_git |= {md5: f"{commit}:./{path}" for path, md5 in _outs_of(lock).items()}
+        read: dict[bytes | None, Lock] = {}
+        locks = {}
+        for commit, content in zip(commits, contents, strict=True):
+            name = f"{commit[:7]}:dvc.lock"
+            if content not in read:
+                try:
+                    read[content] = dvc_cache.stages(content or b"", name)
+                except UserError as error:
+                    self.leave_out(str(error))
+                    read[content] = {}
+            locks[commit] = _Record(name, read[content])
+        at = {
+            md5: f"{commit}:./{path}"
+            for commit, lock in locks.items()
+            for folder in (TRAIN, EVALUATE)
+            for path, md5 in _below(folder, lock.made).items()
+        }
+        are_there = git.present(self.root, list(at.values()))
+        self._in_git = dict(itertools.compress(at.items(), are_there))
         return locks
 
     def _experiments(self) -> dict[str, list[str]]:
@@ -290,18 +446,20 @@ class History:
         return found
 
     def _has(self, md5: str) -> bool:
-        return self._cache.has(md5) or md5 in self._in_workspace or bool(self._in_commit(md5))
+        return self._cache.has(md5) or md5 in self._path_of or md5 in self._in_git
 
-    def _content(self, md5: str) -> bytes:
+    def _content(self, md5: str) -> bytes | None:
+        """The file of this MD5 from DVC's cache, from the workspace or from a commit."""
         content = self._cache.content(md5)
-        if content is None and (path := self._in_workspace.get(md5)):
-            content = path.read_bytes() if path.is_file() else None
-        return self._in_commit(md5) if content is None else content
+        if content is None and (path := self._path_of.get(md5)):
+            with suppress(OSError):  # it may be gone by now, or another
+                content = (self.root / path).read_bytes()
+        return content if dvc_cache.is_of(md5, content) else self._in_commit(md5)
 
-    def _in_commit(self, md5: str) -> bytes:
-        """A file that a commit with that sum in its dvc.lock has; nothing where it has another."""
-        (content,) = self._blobs([self._in_git[md5]]) if md5 in self._in_git else [b""]
-        return content if content and dvc_cache.is_of(md5, content) else b""
+    def _in_commit(self, md5: str) -> bytes | None:
+        """A file that a commit with that sum in its dvc.lock has; None where it has another."""
+        (content,) = self._blobs([self._in_git[md5]]) if md5 in self._in_git else [None]
+        return content if dvc_cache.is_of(md5, content) else None
 
     def _blobs(self, names: Sequence[str]) -> list[bytes | None]:
         """The content of each `<commit>:<path>`; None for one that is not there."""
@@ -319,11 +477,11 @@ def unfinished(checkpoints: Path) -> list[Unfinished]:
         try:
             state = json.loads(_header(path)["__metadata__"]["checkpoint"])
             training = Training.from_state(state["record"], str(path))
-            at_work = is_held(path.with_name("lock"))
-            step, seconds = state["step"], state["seconds"]
-            found.append(Unfinished(training.about, training.rows, step, seconds, at_work))
-        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            step, seconds = int(state["step"]), float(state["seconds"])
+        except _NO_STATE:
             continue
+        at_work = is_held(path.with_name("lock"))
+        found.append(Unfinished(training.about, training.rows, step, seconds, at_work))
     return sorted(found, key=lambda training: training.record.started)
 
 
@@ -340,7 +498,29 @@ def is_held(lock: Path) -> bool:
 
 
 def _below(folder: str, files: Files) -> dict[str, str]:
-    return {path: md5 for path, md5 in files.items() if path.startswith(f"{folder}/")}
+    """The files that lie in a folder."""
+    return {
+        path: md5
+        for path, md5 in files.items()
+        if path.startswith(f"{folder}/") and FILE_NAME.fullmatch(path, len(folder) + 1)
+    }
+
+
+def _path(files: Files, name: str) -> str | None:
+    return next((path for path in files if Path(path).name == name), None)
+
+
+def _agree(some: Files, others: Files) -> bool:
+    """Whether files that are in both are the same."""
+    return all(some[path] == others[path] for path in some.keys() & others.keys())
+
+
+def _recorded(files: Files, records: Iterable[_Record]) -> _Record | None:
+    """The first record that has these files, and no other one in place of any."""
+    for record in records:
+        if files.keys() & record.made.keys() and _agree(files, record.made):
+            return record
+    return None
 
 
 def _params(lock: Lock) -> dict[str, Any]:
@@ -349,10 +529,6 @@ def _params(lock: Lock) -> dict[str, Any]:
     for stage in ("fetch", "preprocess", "train"):
         found |= dvc_cache.params(lock.get(stage, {}))
     return found
-
-
-def _outs_of(lock: Lock) -> dict[str, str]:
-    return {path: md5 for stage in lock.values() for path, md5 in outs(stage).items()}
 
 
 def _header(path: Path) -> Any:

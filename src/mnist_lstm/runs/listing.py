@@ -156,13 +156,22 @@ def _sortable(value: object) -> tuple[bool, float, str]:
 
 
 def _reference(history: History) -> dict[str, Any]:
-    """The parameters of HEAD's params.yaml; if HEAD has none, of the workspace's."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = history.root / "params.yaml"
-        if content := history.committed("params.yaml"):
+    """The parameters of HEAD's params.yaml; of the workspace's if HEAD has none."""
+    there = history.root / "params.yaml"
+    contents = {
+        "HEAD:params.yaml": history.committed("params.yaml"),
+        "params.yaml": there.read_bytes() if there.is_file() else b"",
+    }
+    for name, content in contents.items():
+        with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "params.yaml"
             path.write_bytes(content)
-        return flatten(values_of(path, SECTIONS))
+            try:
+                if content:
+                    return flatten(values_of(path, SECTIONS))
+            except UserError as error:
+                history.leave_out(str(error).replace(str(path), name))
+    return {}
 
 
 def _of_unfinished(training: Unfinished, reference: Mapping[str, Any]) -> Run:

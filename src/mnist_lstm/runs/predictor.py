@@ -6,17 +6,16 @@ T rows of D pixels, C classes
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from mnist_lstm import UserError
 from mnist_lstm.data.datasets import CLASSES, DATASETS
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.pipeline.result_files import RunRecord, read_run
 from mnist_lstm.runs.history import TRAIN, History, Partial, Result
 from mnist_lstm.runs.resolve import NO_RUN_YET, find, has_store, label
 
 WEIGHTS = f"{TRAIN}/model.safetensors"
+LARGEST = 2**20  # pixels of an image
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,16 @@ class Predictor:
     classes: tuple[str, ...]
 
 
-def of_run(root: Path, text: str) -> Predictor:
+def of_run(history: History, text: str) -> Predictor:
     """The model of the run that `text` names.
 
     Raises UserError if the text fits no run or several.
     """
-    history = History(root)
     result = find(history, text)
     return _of_result(history, result, f"of {label(result)}")
 
 
-def of_file(root: Path, path: Path) -> Predictor:
+def of_file(history: History, path: Path) -> Predictor:
     """The model in a file that train wrote. A result here with the same weights names its data set.
 
     Without such a result, square images and numbered classes are assumed, as in MNIST. Raises
@@ -52,7 +50,6 @@ def of_file(root: Path, path: Path) -> Predictor:
     if not path.is_file():
         raise UserError(f"{path}: no such file; --model takes a model.safetensors that train wrote")
     model = RowLSTM.load(path)
-    history = History(root)
     if result := _with_weights(history, sha256(path)):
         return _of_result(history, result, f"{path}, the model of {label(result)}")
     side, count = next(iter(model.layers)).input_size, model.head.out_features
@@ -62,17 +59,17 @@ def of_file(root: Path, path: Path) -> Predictor:
     return Predictor(model, source, "mnist", (side, side), tuple(map(str, range(count))))
 
 
-def of_project(root: Path) -> Predictor:
+def of_project(history: History) -> Predictor:
     """The champion's model; if MLflow has no champion, the workspace's model.
 
-    Raises UserError if there is neither, or if the champion's weights are not here.
+    Raises UserError if there is neither, if the champion's weights are not here, or if the
+    workspace has the files of several runs.
     """
-    history = History(root)
-    if has_store(root):
+    if has_store(history.root):
         from mnist_lstm.tracking.registry import champion  # takes seconds: it imports MLflow
         from mnist_lstm.tracking.store import open_store
 
-        if version := champion(open_store(root)):
+        if version := champion(open_store(history.root)):
             if result := _with_weights(history, version.model_sha256):
                 source = f"the champion, version {version.number}, of {label(result)}"
                 return _of_result(history, result, source)
@@ -81,22 +78,35 @@ def of_project(root: Path) -> Predictor:
                 f"{version.model_sha256[:12]}…): `dvc fetch --all-commits --run-cache` downloads "
                 "what a DVC remote has; or name a model with --run or --model"
             )
-    weights = root / WEIGHTS
-    if not weights.is_file():
+    if history.mixed:
+        raise UserError(f"there is no champion, and {history.mixed}")
+    here = history.workspace
+    if here and not here.record and history.has(here.training, WEIGHTS):
         raise UserError(
-            f"there is no champion and no file {os.path.relpath(weights)}: {NO_RUN_YET}"
+            f"there is no champion, and {TRAIN}/run.json is damaged or missing; `dvc repro` makes "
+            "another; or name a model with --run or --model"
         )
-    record = read_run(root / TRAIN / "run.json")
-    source = f"the workspace's, of {record.name}; there is no champion"
-    model = RowLSTM.load(weights)
-    return Predictor(model, source, *_purpose(history, history.workspace, record, model))
+    if not here or not here.record or not history.has(here.training, WEIGHTS):
+        path = os.path.relpath(history.root / WEIGHTS)
+        raise UserError(f"there is no champion and no file {path}: {NO_RUN_YET}")
+    return _of_result(history, here, f"the workspace's, of {here.name}; there is no champion")
 
 
-def _of_result(history: History, result: Result, source: str) -> Predictor:
-    with TemporaryDirectory() as scratch:
-        history.lay_out({WEIGHTS: result.training[WEIGHTS]}, Path(scratch))
-        model = RowLSTM.load(Path(scratch) / Path(WEIGHTS).name)
-    return Predictor(model, source, *_purpose(history, result, result.record, model))
+def _of_result(history: History, result: Result | Partial, source: str) -> Predictor:
+    record = result.record
+    assert record
+    with history.laid_out({WEIGHTS: result.training[WEIGHTS]}) as (folder,):
+        model = RowLSTM.load(folder / Path(WEIGHTS).name)
+        if sha256(folder / Path(WEIGHTS).name) != record.model_sha256:
+            raise UserError(f"{WEIGHTS} of {record.name} is not the model that its run.json names")
+    rows, pixels = record.image
+    config = model.config
+    fits = pixels == config["input_size"] and rows == config.get("num_rows", rows)
+    if not fits or not 0 < rows * pixels <= LARGEST:
+        raise UserError(f"{record.name}: images of {rows}×{pixels} pixels are not for its model")
+    return Predictor(
+        model, source, record.dataset, (rows, pixels), _classes(history, result, model)
+    )
 
 
 def _with_weights(history: History, digest: str) -> Result | None:
@@ -104,20 +114,15 @@ def _with_weights(history: History, digest: str) -> Result | None:
     return found[-1] if found else None
 
 
-def _purpose(
-    history: History, result: Result | Partial | None, record: RunRecord, model: RowLSTM
-) -> tuple[str, tuple[int, int], tuple[str, ...]]:
-    """The data set of a model, the size of its images and the names of its classes."""
-    rows, pixels = record.image
-    dataset, count = record.dataset, model.head.out_features
-    if dataset in DATASETS:
-        return dataset, (rows, pixels), DATASETS[dataset].classes
+def _classes(history: History, result: Result | Partial, model: RowLSTM) -> tuple[str, ...]:
+    """The names of the classes; numbers if the names are not known."""
+    count, listed = model.head.out_features, history.root / "data" / "raw" / CLASSES
     # the user's own data set: take the class names of the evaluation, otherwise the present ones
-    evaluation = result.evaluations[-1] if result and result.evaluations else {}
-    names = [str(row["class"]) for row in history.rows(evaluation, "classes.csv")]
-    listed = history.root / "data" / "raw" / CLASSES
-    if len(names) != count and listed.is_file():
-        names = listed.read_text(encoding="utf-8").splitlines()
-    if len(names) != count:
-        names = [str(number) for number in range(count)]
-    return dataset, (rows, pixels), tuple(names)
+    evaluation = result.evaluations[-1] if result.evaluations else {}
+    found = [
+        DATASETS[result.dataset].classes if result.dataset in DATASETS else (),
+        [str(row["class"]) for row in history.rows(evaluation, "classes.csv")],
+        listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else (),
+        [str(number) for number in range(count)],
+    ]
+    return next(tuple(names) for names in found if len(names) == count)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.result_files import parse_evaluation, parse_json, parse_run
+from mnist_lstm.pipeline.result_files import parse_evaluation, parse_metrics, parse_run
 from mnist_lstm.runs.history import History, Partial, Result
 from mnist_lstm.runs.reproduction import RunResults
 
@@ -51,12 +51,11 @@ def find_recorded(history: History, text: str) -> Result | Partial:
     return _the_one(history, _matching(candidates, text, _names), candidates, text)
 
 
-def find_results(root: Path, text: str) -> RunResults:
+def find_results(history: History, text: str) -> RunResults:
     """Record, metrics and evaluation of the run that `text` names, from its results or from MLflow.
 
     Raises as `find` does.
     """
-    history = History(root)
     try:
         return _results(history, find(history, text))
     except NoSuchRun as error:
@@ -71,7 +70,7 @@ def find_results(root: Path, text: str) -> RunResults:
     except NoSuchRun:
         pass
     for name in names:
-        if found := _results_in_store(root, name):
+        if found := _results_in_store(history.root, name):
             return found
     raise unknown
 
@@ -158,12 +157,7 @@ def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> lis
 def _results(history: History, result: Result | Partial) -> RunResults:
     """A result's record, with metrics and parameters of its latest evaluation."""
     assert result.record
-    metrics = history.metrics(result)
-    content = history.content(result.evaluations[-1], "run.json") if result.evaluations else None
-    if not metrics or content is None:
-        return RunResults(result.record, metrics)
-    name = f"run.json of the evaluation of {result.name}"
-    return RunResults(result.record, metrics, parse_evaluation(content, name).params)
+    return RunResults(result.record, history.metrics(result), history.settings(result))
 
 
 def _results_in_store(root: Path, text: str) -> RunResults | None:
@@ -201,7 +195,7 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
         )
     return RunResults(
         parse_run(record, f"{name} in MLflow: {paths[0]}"),
-        parse_json(metrics, f"{name} in MLflow: {paths[1]}") if metrics else {},
+        parse_metrics(metrics, f"{name} in MLflow: {paths[1]}") if metrics else {},
         parse_evaluation(evaluation, f"{name} in MLflow: {paths[2]}").params if evaluation else {},
         from_store=True,
     )

@@ -18,7 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mnist_lstm import UserError, git
-from mnist_lstm.files import sha256
+from mnist_lstm.files import sha256, write_atomically
 from mnist_lstm.pipeline.result_files import read_json, write_json
 from mnist_lstm.runs import history, resolve
 from mnist_lstm.runs.child import run_dvc
@@ -111,8 +111,8 @@ def seed_record(
     # an experiment that --fresh made again leaves a run of its name in DVC's cache
     named = [each for each in found.results if experiment in each.experiments]
     result = named[0] if named else resolve.find(found, experiment)
-    metrics = found.metrics(result)
-    if not metrics:
+    metrics, curve = found.metrics(result), found.content(result.training, "curve.csv")
+    if not metrics or curve is None:
         raise UserError(f"seed {seed}: experiment {experiment} has no evaluation here")
     timings = found.rows(result.training, "timing.csv")
     about = {
@@ -123,10 +123,7 @@ def seed_record(
         **{key: getattr(result.record, key) for key in ABOUT},
     }
     if record:
-        curve = found.lay_out(
-            {p: md5 for p, md5 in result.training.items() if p.endswith("curve.csv")}, record.parent
-        )
-        (curve / "curve.csv").rename(record.with_suffix(".csv"))
+        write_atomically(record.with_suffix(".csv"), curve)
         write_json(record, about)
     return about
 

@@ -9,14 +9,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 
 from mnist_lstm import UserError, dvc_cache, git
-from mnist_lstm.dvc_cache import DvcCache, Files
+from mnist_lstm.dvc_cache import DvcCache, Entry, Files, workspace_stages
 from mnist_lstm.git import GitError
 from mnist_lstm.pipeline.params import value_at, with_values
 from mnist_lstm.pipeline.result_files import RunRecord
@@ -190,14 +191,13 @@ def params(
 
 def _raw_files(root: Path, cache: DvcCache, record: RunRecord) -> Iterator[Files]:
     """The files of each recorded fetch of the run's data set: MD5 by path, the likeliest first."""
+    entries: list[Entry] = []
     (lock,) = git.blobs(root, [f"{record.commit}:./dvc.lock"])
-    entries = [
-        stages.get("fetch", {})
-        for stages in (dvc_cache.stages(lock or b""), dvc_cache.workspace_stages(root))
-    ]
-    for entry in (*entries, *cache.recorded_runs()):
-        dataset = dvc_cache.params(entry).get("fetch", {}).get("dataset")
-        if "src/fetch.py" in entry.get("cmd", "") and dataset == record.dataset:
+    for read in (partial(dvc_cache.stages, lock or b"", ""), partial(workspace_stages, root)):
+        with suppress(UserError):  # one that is damaged tells nothing
+            entries.append(read().get("fetch", {}))
+    for entry in (*entries, *(entry for _, entry in cache.recorded_runs())):
+        if "src/fetch.py" in str(entry.get("cmd")) and dvc_cache.dataset(entry) == record.dataset:
             yield dvc_cache.outs(entry)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from mnist_lstm import UserError
+from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.params import flatten, with_values
 from mnist_lstm.pipeline.result_files import (
@@ -16,7 +18,7 @@ from mnist_lstm.pipeline.result_files import (
     FinishedTraining,
     RunRecord,
     read_evaluation,
-    read_json,
+    read_metrics,
 )
 
 CURVE = ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss")
@@ -55,10 +57,13 @@ class View:
     def read(training: Path, evaluations: Sequence[Path] = ()) -> "View":
         """Read the folder of a training's results and the folders of all its evaluations.
 
-        Raises UserError if a file is missing or damaged.
+        Raises UserError if a file is missing, damaged, or of another training.
         """
         record = FinishedTraining.read(training)
-        about = record.about
+        about, weights = record.about, training / "model.safetensors"
+        model = RowLSTM.load(weights)
+        if sha256(weights) != about.model_sha256:
+            raise UserError(f"{weights}: not the model whose SHA-256 run.json has")
         points = curve(record.rows, record.timings)
         tags, files = tags_of(about), _contents(training, "train")
         if about.patch:
@@ -68,13 +73,12 @@ class View:
             zip(evaluations, records, strict=True), key=lambda pair: pair[1].ended
         ):
             at = milliseconds(evaluated.ended)
-            figures = flatten(read_json(folder / "metrics.json"), "/")
+            figures = flatten(read_metrics(folder / "metrics.json"), "/")
             points |= {(EVALUATION + key, record.step, at): v for key, v in figures.items()}
             # the last evaluation overwrites the tags and files of the earlier ones
             tags |= {key: str(value) for key, value in evaluated.params.items()}
             files |= _contents(folder, "evaluate") | {"params.yaml": _params_yaml(about, evaluated)}
         params = {key: str(value) for key, value in flatten(about.params).items()}
-        model = RowLSTM.load(training / "model.safetensors")
         return View(about, params, tags, points, files, model)
 
 
@@ -109,20 +113,23 @@ def _params_yaml(about: RunRecord, evaluated: EvaluationRecord) -> bytes:
 
 
 def _description(about: RunRecord) -> str:
-    """Describe a training in a few sentences. MLflow shows them above the run."""
-    params, data = about.params, about.data
-    model, train = params["model"], params["train"]
-    # older runs do not have the parameter `reads`: they read rows
-    reads = READS[model.get("reads", "rows")]
+    """A training in a few sentences, which MLflow shows above its run."""
     code = f"commit {about.commit[:10]}" if about.commit else "code outside of git"
     changed = ", with changes that are in code.patch" if about.dirty else ""
-    return (
-        f"A dropout LSTM ({model['num_layers']} layers of {model['hidden_size']} units, dropout "
-        f"{model['dropout']}) on {about.dataset}, {reads}. {train['steps']:,} "
-        f"steps of {train['batch_size']} out of {data['train'].images:,} images, learning rate "
-        f"{train['learning_rate']}, seed {params['seed']}, on {about.device} with "
-        f"{about.threads} threads in {about.precision}. Made by {code}{changed}."
-    )
+    try:
+        params, data = about.params, about.data
+        model, train = params["model"], params["train"]
+        # older runs do not have the parameter: they read rows
+        reads = READS[model.get("reads", "rows")]
+        return (
+            f"A dropout LSTM ({model['num_layers']} layers of {model['hidden_size']} units, "
+            f"dropout {model['dropout']}) on {about.dataset}, {reads}. {train['steps']:,} "
+            f"steps of {train['batch_size']} out of {data['train'].images:,} images, learning rate "
+            f"{train['learning_rate']}, seed {params['seed']}, on {about.device} with "
+            f"{about.threads} threads in {about.precision}. Made by {code}{changed}."
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the parameters of {about.name} are no training's: {error!r}") from None
 
 
 def _contents(folder: Path, name: str) -> dict[str, bytes]:

@@ -114,13 +114,13 @@ def several_curves(
     looks = [("-", colour) for colour in SEVERAL] + [(":", colour) for colour in SEVERAL]
     drawn = list(zip(curves, curves.values(), itertools.cycle(looks), strict=False))
     for split, axes in panels.items():
-        ends, lows = [], []
+        highest, lowest = [], []
         for name, rows, (line, colour) in drawn:
             steps, values = _columns(rows, "step", f"{split}_accuracy")
             label = f"{name}: {values[-1]:.2%}"
             axes.plot(steps, values, color=colour, linestyle=line, marker=".", label=label)
-            ends.append(values[-1])
-            lows.append(values[len(values) // 4])
+            highest.append(max(values))
+            lowest.append(min(values[len(values) // 4 :]))
         if published and split == "test":
             steps, values = _columns(published, "step", "test_accuracy")
             label = f"published script: {values[-1]:.2%}"
@@ -128,7 +128,7 @@ def several_curves(
         axes.set_title(f"Accuracy on {split} images")
         axes.set_ylabel("accuracy (% of the images)")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.set_ylim(bottom=max(0, min(lows) - 0.02), top=min(1.002, max(ends) + 0.02))
+        axes.set_ylim(bottom=max(0, min(lowest) - 0.02), top=min(1.002, max(highest) + 0.02))
         axes.legend(loc="lower right", title="at the last step", alignment="left")
     axes.set_xlabel("step (updates of the weights)")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

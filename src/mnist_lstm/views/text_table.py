@@ -1,11 +1,19 @@
 """Format tables as text: with columns that wrap in a narrow terminal, or as markdown."""
 
+import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 
 GAP = "  "
+# what changes a terminal or the order of a line: control characters, separators, directions
+ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """A text from a foreign file with its control characters as escapes."""
+    return ODD.sub(lambda odd: odd[0].encode("unicode_escape").decode(), text)
 
 
 def width() -> int | None:
@@ -20,6 +28,7 @@ def table(rows: Sequence[Sequence[str]], width: int | None, right: str = "") -> 
     broken only at hyphens. `right` has an `r` for each right-aligned column; these columns hold
     numbers and are not wrapped.
     """
+    rows = [[escaped(cell) for cell in row] for row in rows]
     alignment = right.ljust(len(rows[0]))
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
     least = [max(map(_longest, column)) for column in zip(*rows, strict=True)]
