@@ -1,5 +1,7 @@
 import json
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ from samples import BEGUN, FINISHED
 from mnist_lstm import UserError
 from mnist_lstm.learning.fit import Evaluation
 from mnist_lstm.pipeline.result_files import (
+    TABLES,
     EvaluationRecord,
     FinishedRecord,
     FinishedTraining,
     RunRecord,
     Training,
     parse_evaluation,
+    parse_metrics,
+    parse_rows,
     parse_run,
     read_json,
     read_rows,
@@ -89,6 +94,13 @@ def test_a_patch_keeps_its_bytes(tmp_path: Path, patch: bytes) -> None:
     ("key", "value", "reason"),
     [
         ("name", None, "name must be text, is null"),
+        ("name", "a\x1b[2J", r'name must be text without control characters, is "a\\u001b\[2J"'),
+        ("params", {"a\n": 1}, r'a key of params must be text without .*, is "a\\n"'),
+        ("params", {"a": [{"b": "\x9b"}]}, r"params.a must be text without control characters"),
+        ("params", {"seed": 10**400}, "params.seed is too large, 1000"),
+        ("threads", 2**53, "threads is too large, 9007199254740992"),
+        ("started", "yesterday", 'started must be a time in ISO 8601, is "yesterday"'),
+        ("ended", "0001-01-01T00:00:00", "ended must be a time in ISO 8601"),
         ("threads", "2", 'threads must be a whole number, is "2"'),
         ("threads", True, "threads must be a whole number, is true"),
         ("threads", 2.0, "threads must be a whole number, is 2.0"),
@@ -119,6 +131,56 @@ def test_a_field_that_is_missing_is_named(key: str) -> None:
 def test_what_is_no_json_is_refused(content: bytes) -> None:
     with pytest.raises(UserError, match=r"run.json: not readable as JSON"):
         parse_run(content, "run.json")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"1", b'"x"', b"null"])
+def test_json_that_is_no_object_is_refused(content: bytes) -> None:
+    with pytest.raises(UserError, match=r"^run.json: it must be an object, is "):
+        parse_run(content, "run.json")
+
+
+def test_marks_of_a_merge_are_said() -> None:
+    marks = b"<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n"
+    for parse in (parse_run, parse_metrics, partial(parse_rows, columns={})):
+        with pytest.raises(UserError, match=r"^a file: has the marks of an unresolved merge$"):
+            parse(marks, "a file")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"step\n1\nx\n", 'row 2: step must be a whole number, is "x"'),
+        (b"step\n1.5\n", "row 1: step must be a whole number, is 1.5"),
+        (b"step,a\n1\n", "row 0: a row has another number of fields than the first line"),
+        (b"step\n1,2\n", "row 0: a row has another number of fields than the first line"),
+        (b"a\n1\n", "row 1: step is missing"),
+        (b"step\n\xff\n", "row 0: 'utf-8' codec can't decode"),
+        (b"step\n" + b"9" * 20 + b"\n", "row 1: step is too large"),
+        (b'step\n"' + b"1" * 200_000, "row 0: field larger than field limit"),
+    ],
+)
+def test_a_table_that_is_damaged_says_where(content: bytes, reason: str) -> None:
+    with pytest.raises(UserError, match=f"^a.csv: {re.escape(reason)}.*; it is damaged, or of"):
+        parse_rows(content, "a.csv", {"step": int})
+
+
+def test_names_that_look_like_numbers_stay_names() -> None:
+    rows = parse_rows(b"class,recall\n01,1\n1e3,0.5\n", "classes.csv", TABLES["classes.csv"])
+    assert rows == [{"class": "01", "recall": 1}, {"class": "1e3", "recall": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"test": {"loss": 1}}, "test.accuracy must be a number, is null"),
+        ({"test": {"accuracy": "1"}}, 'test.accuracy must be a number, is "1"'),
+        ({"test": {"accuracy": 1, "recall": {"0": [1]}}}, "test.recall.0 must be a number, is [1]"),
+        ({"test": []}, "test must be an object, is []"),
+    ],
+)
+def test_metrics_are_numbers(metrics: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError, match=f"^metrics.json: {re.escape(reason)}; it is damaged"):
+        parse_metrics(json.dumps(metrics).encode(), "metrics.json")
 
 
 def test_other_keys_are_ignored_and_optional_ones_may_be_null() -> None:

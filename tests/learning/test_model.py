@@ -174,6 +174,16 @@ def test_no_memory_is_taken_for_what_a_configuration_claims(
         RowLSTM.load(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("claim", [{"forget_bias": 10**400}, {"hidden_size": 10**30}])
+def test_numbers_too_large_for_torch_are_refused(tmp_path, claim: dict[str, int]) -> None:
+    model = small_model()
+    model.config |= claim
+    model.save(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"not a model as train writes it") as met:
+        RowLSTM.load(tmp_path / "model.safetensors")
+    assert len(str(met.value)) < 500
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_weights_of_another_type_are_not_converted(tmp_path, dtype: torch.dtype) -> None:
     small_model().to(dtype).save(tmp_path / "model.safetensors")

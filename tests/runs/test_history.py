@@ -4,6 +4,7 @@ tests/pipeline tests real experiments and DVC's cache.
 """
 
 import hashlib
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,32 @@ from dvc.repo import Repo
 from samples import BEGUN, FINISHED, small_model, write_lock
 
 from mnist_lstm import UserError
+from mnist_lstm.cli import main
 from mnist_lstm.commands import read_history
 from mnist_lstm.data.sequences import Batches
 from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.pipeline.result_files import EvaluationRecord, Training, write_json, write_rows
 from mnist_lstm.runs.history import History, Partial, unfinished
 
+# of checkpoints: too deep, without a key, with other types
+HEADERS = [
+    b'{"__metadata__":' + b"[" * 10**5,
+    b"[]",
+    b"{}",
+    b'{"__metadata__": []}',
+    *(
+        json.dumps({"__metadata__": {"checkpoint": json.dumps(state)}}).encode()
+        for state in (
+            [],
+            {"step": 1, "seconds": 1.0, "record": []},
+            {"step": 1, "seconds": 1.0, "record": {"about": BEGUN.as_json(), "rows": [1]}},
+            {"step": "1e9", "record": Training(BEGUN).as_state(), "seconds": 1},
+            {"step": 1, "record": Training(BEGUN).as_state(), "seconds": None},
+            {"record": Training(BEGUN).as_state(), "seconds": 1.0},
+            {"step": 1, "seconds": 1.0, "record": Training(BEGUN, [{"step": 1}]).as_state()},
+        )
+    ),
+]
 BELOW = "refs/exps/" + "ab/" + "c" * 38  # as DVC names those of a baseline
 
 
@@ -242,6 +263,47 @@ def test_a_lock_that_was_merged_by_hand_claims_no_run(project: Project) -> None:
     assert history.rows(b.training, "curve.csv") == [curve("b")]
 
 
+def test_runs_without_a_curve_are_compared_without_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A commit may have the lock of a run and not its curve: it was never added to git."""
+    for letter in "ab":
+        project.train(letter)
+        (project.root / "dvc.yaml").touch()
+        project.git("add", "dvc.lock")
+        project.git("commit", "--quiet", "--message", letter)
+    for path in (project.root / "results").rglob("*.*"):
+        path.unlink()
+    monkeypatch.chdir(project.root)
+    names = [result.name for result in History(project.root).partial]
+    assert main(["compare", *names]) == 1
+    printed = capsys.readouterr()
+    assert "comparison.png" not in printed.out
+    assert printed.err.count("is not in the picture: its curve.csv is not here") == 2
+
+
+def test_a_damaged_object_in_the_cache_is_named_and_the_file_is_read_elsewhere(
+    project: Project,
+) -> None:
+    project.train("a")
+    project.cache()
+    project.commit("a")
+    path = project.root / "results" / "train" / "run.json"
+    with Repo(str(project.root)) as repo:
+        cached = Path(repo.cache.local.oid_to_path(hashlib.md5(path.read_bytes()).hexdigest()))
+    cached.write_bytes(path.read_bytes()[:100])
+    history = History(project.root)
+    assert [result.name for result in history.results] == ["a"]
+    (line,) = history.unreadable
+    name = cached.relative_to(project.root)
+    assert line == f"{name}: damaged, its MD5 is another; delete it"
+    path.unlink()
+    history = History(project.root)
+    assert history.results == []
+    assert [result.name for result in history.partial] == [project.git("rev-parse", "HEAD")[:7]]
+    assert history.unreadable == [line]
+
+
 def test_an_evaluation_of_another_training_is_not_the_workspaces(project: Project) -> None:
     project.train("a")
     project.cache()
@@ -320,5 +382,8 @@ def test_what_is_no_checkpoint_is_left_out(tmp_path: Path) -> None:
     path = saved(tmp_path, 5).path
     for content in (b"", b"short", path.read_bytes()[:100], (8 * b"\xff") + b"{}"):
         path.write_bytes(content)
+        assert unfinished(tmp_path) == []
+    for header in HEADERS:
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
         assert unfinished(tmp_path) == []
     assert unfinished(tmp_path / "none") == []

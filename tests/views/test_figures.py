@@ -79,6 +79,17 @@ def test_several_curves_are_on_both_splits_and_the_published_one_on_test_images(
     assert 0.9 < high < 1.01
 
 
+def test_curves_that_get_worse_are_in_view_and_the_right_way_up() -> None:
+    falling = [
+        {"step": step, "validation_accuracy": value, "test_accuracy": value}
+        for step, value in enumerate((0.5, 0.98, 0.97, 0.3, 0.1))
+    ]
+    for axes in figures.several_curves({"diverged": falling}).axes:
+        low, high = axes.get_ylim()
+        assert low < 0.1
+        assert high > 0.98
+
+
 def test_more_curves_than_colours_have_other_line_styles() -> None:
     many = {str(number): CURVE for number in range(14)}
     above, _ = figures.several_curves(many).axes

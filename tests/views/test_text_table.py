@@ -1,4 +1,4 @@
-from mnist_lstm.views.text_table import fits, markdown, table, width
+from mnist_lstm.views.text_table import escaped, fits, markdown, table, width
 
 ROWS = [("run", "steps", "what is different"), ("one-two", "5", "a=1 b=2"), ("three", "2,000", "")]
 
@@ -39,3 +39,9 @@ def test_markdown_is_aligned_in_plain_text_too() -> None:
         "| one-two |     5 | a=1 b=2           |",
         "| three   | 2,000 |                   |",
     ]
+
+
+def test_a_terminal_obeys_nothing_in_a_cell() -> None:
+    odd = "a\x1b[2J\n\u2028\u202e\x9b\ud800 é 数字 🙂"
+    assert escaped(odd) == r"a\x1b[2J\n\u2028\u202e\x9b\ud800 é 数字 🙂"
+    assert table([("run",), (odd,)], None)[1] == escaped(odd)

@@ -77,6 +77,11 @@ def kept(shape: Sequence[int], fraction: float, device: torch.device) -> Tensor:
     return draws >= round(fraction * 2**16) - 2**15
 
 
+# what safetensors, json and torch raise for a file that is no model
+_NO_MODEL = (
+    *(SafetensorError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError),
+    RuntimeError,  # RecursionError too
+)
 IMPLEMENTATIONS = {"fused": fused, "unrolled": unrolled}
 # settings that the reference does not have. With these values, they are not written to a model file
 BEYOND = {
@@ -291,16 +296,9 @@ class RowLSTM(nn.Module):
             model.load_state_dict(weights)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `dvc repro train` makes it") from None
-        except (
-            SafetensorError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            ArithmeticError,
-            RuntimeError,
-        ) as error:  # RecursionError is a RuntimeError
-            reason = " ".join(str(error).split())
+        except _NO_MODEL as error:
+            # a RuntimeError of torch may go on with a page of its own stack
+            reason = " ".join(str(error).partition("Exception raised from")[0].split())
             raise UserError(
                 f"{path}: not a model as train writes it ({reason}); "
                 "`dvc repro --force train` makes it anew"
