@@ -26,13 +26,11 @@ NOISE = 3  # standard deviations of the ground that are taken for ground
 STRONG, EDGE = 0.35, 0.1  # of the most ink: what pieces are made of, and where the glyph ends
 SPECK = 0.05  # of the picture's longer side: what is shorter is no glyph
 THIN, SEGMENT, COVERED = 0.02, 0.1, 0.85  # of the picture's side: a line's width, parts and ink
-ABOVE, BESIDE, AROUND = (
-    0.3,
-    0.12,
-    0.08,
-)  # of the glyph's longer side: so near are its pieces, and its soft edge
+ABOVE, BESIDE = 0.3, 0.12  # of the glyph's longer side: its pieces are no further
+AROUND = 0.08  # of the glyph's longer side: how far its soft edge reaches
 PIECE, LARGE = 0.03, 0.25  # of the glyph's area: what a piece has, and what is worth a word
 SOLID, HOLES = 0.7, 0.01  # of its box and of itself: what a badge fills, and its holes
+STEEPEST = 0.3  # of a line: pixels up for each pixel along it
 FULLEST, SLIM, WIDEST, LOOPS = 0.75, 0.5, 1.6, 3  # of a digit's box, its sides, and its holes
 PART, FAR, STEEP = 0.3, 0.5, 0.35  # of the border; contrasts that end the ground, of the highest
 TOUCHING = np.ones((3, 3), dtype=bool)  # diagonally, too
@@ -136,8 +134,14 @@ def _apart(grey: Grey) -> tuple[Grey, Grey, float]:
     small, factor = _reduced(grey, COARSE)
     ringed = _ringed(small)
     noise = _deviation(grey - ndimage.uniform_filter(grey, 3))
-    deep = _filled(ringed) - ringed > max(2, 4 * noise / factor)
-    deep = ndimage.binary_dilation(deep, TOUCHING)[1:-1, 1:-1]
+    deepest = max(2, 4 * noise / factor)
+    deep = ndimage.binary_dilation(_filled(ringed) - ringed > deepest, TOUCHING)
+    # on a slope a valley is only as deep as its lower side: its soft edge shows in an even light
+    light = ndimage.gaussian_filter(_behind(ringed, deep), max(ringed.shape) / 16)
+    even = ringed * (light.mean() / np.maximum(light, 1))
+    near = ndimage.binary_dilation(deep, TOUCHING, 3)
+    deep |= ndimage.binary_dilation(_filled(even) - even > deepest, TOUCHING) & near
+    deep = deep[1:-1, 1:-1]
     covered = deep.repeat(factor, axis=0).repeat(factor, axis=1)[: grey.shape[0], : grey.shape[1]]
     ground = _behind(ndimage.uniform_filter(grey, 2 * (factor // 2) + 1), covered)
     return np.where(covered, ground - grey, 0), ground, noise
@@ -169,11 +173,13 @@ def _without_lines(share: Grey) -> Grey:
     strong = share > STRONG / 2 * most  # a line is often broken where it is faint
     thick = _opened(strong, (thin + 1, 1))
     low = strong & ~thick
+    low &= _opened(ndimage.maximum_filter(low, (3, 3)), (1, width // 16))
     seen = ndimage.maximum_filter(strong, (5, 3))
     labels, _ = ndimage.label(ndimage.maximum_filter(low, (3, 5)), TOUCHING)
     rest, columns = share.copy(), np.arange(width)
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box[1].stop - box[1].start < SEGMENT * width:
+        high, wide = _sides(box)
+        if wide < SEGMENT * width or high > STEEPEST * wide + thin:
             continue
         y, x = np.nonzero((labels[box] == number) & low[box])
         line = Line.fit(x + box[1].start, y + box[0].start, 1)
