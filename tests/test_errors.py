@@ -546,6 +546,18 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
+def on_page(ink: np.ndarray) -> np.ndarray:
+    return 255 - 255 * np.pad(ink, 40)
+
+
+def picture_without_memory(project: Project) -> str:
+    def arrange(*_: Any) -> object:
+        raise MemoryError
+
+    project.monkeypatch.setattr(photo, "arrange", arrange)
+    return predicted(grey(GLYPH))(project)
+
+
 def picture_of_another(project: Project) -> str:
     really = photo.read
 
@@ -1131,6 +1143,19 @@ MET = {
     f"{PICTURE}Permission denied": picture_of_another,
     f"{PICTURE}has more than <number> pixels; make it smaller": predicted(
         lambda path: claim(path, 10_001, 10_000)
+    ),
+    f"{PICTURE}has a side of more than <number> pixels; make it smaller": predicted(
+        lambda path: claim(path, 70_000, 1)
+    ),
+    f"{PICTURE}there is too little memory for it; make it smaller": picture_without_memory,
+    f"{PICTURE}<number> large things are on it, and the largest is read": predicted(
+        grey(on_page(np.hstack([np.ones((60, 10)), np.zeros((60, 60)), np.ones((60, 10))]))), code=0
+    ),
+    f"{PICTURE}what is left is a filled shape, unlike a digit": predicted(
+        grey(on_page(np.ones((60, 50)))), code=0
+    ),
+    f"{PICTURE}what is left is unlike one digit": predicted(
+        grey(on_page(np.ones((20, 90)))), code=0
     ),
     f"{PICTURE}blank: all of it is of about the same grey": predicted(grey(np.full((9, 9), 200))),
     f"{PICTURE}too little contrast: what is on it stands out by <number> of 255 grey levels, and "

@@ -121,7 +121,7 @@ def read_pictures(tour: Tour, ours: Classifier, folder: Path) -> None:
     answers = tour.json("predict", str(folder))
     assert [Path(one["file"]).name for one in answers] == [f"{number}.png" for number in range(10)]
     form = form_of("digits", 8, 8)
-    seen = torch.stack([torch.from_numpy(read(Path(one["file"]), form)) for one in answers])
+    seen = torch.stack([torch.from_numpy(read(Path(one["file"]), form).pixels) for one in answers])
     assert_same([list(one["probabilities"].values()) for one in answers], ours, seen)
     said = tour.command("predict", str(folder / "0.png"))
     assert f"model: the champion, version 1, of {tour.champion.entrant.name}" in said

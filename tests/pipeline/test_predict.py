@@ -42,7 +42,9 @@ def test_every_way_to_name_the_model_gives_its_answers(
 ) -> None:
     weights = here.folder / "results" / "train" / "model.safetensors"
     form = form_of("digits", 8, 8)
-    seen = torch.from_numpy(np.stack([read(file, form) for file in sorted(pictures.iterdir())]))
+    seen = torch.from_numpy(
+        np.stack([read(file, form).pixels for file in sorted(pictures.iterdir())])
+    )
     expected = infer(RowLSTM.load(weights), seen, SOME).double().softmax(dim=1)
     name = here.json("results/train/run.json")["name"]
     for which in ([], ["--run", name], ["--model", str(weights)]):

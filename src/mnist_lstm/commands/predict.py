@@ -21,7 +21,8 @@ Print the class of each PNG or JPEG picture, with the probability that the model
 class. A picture may have any size, may be in colour or transparent, dark on light or light on dark.
 It is first converted to the form of the images that the model was trained on. For MNIST, the
 command finds one digit on its background, scales it into 20 by 20 pixels and centres its mass in 28
-by 28 pixels. --show writes the converted pictures.
+by 28 pixels. --show writes the converted pictures. A line on stderr says if several large
+things are on a picture, or if what is left is unlike a digit.
 
 The model is the champion of MLflow's registry. If there is no champion, it is the workspace's
 model. --run or --model names another model. A line on stderr says which model answers.
@@ -96,10 +97,14 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         for file in found:
             try:
-                images.append(photo.read(file, form))
-                files.append(file)
+                reading = photo.read(file, form)
             except UserError as error:
                 errors.append(_refused(file, error))
+                continue
+            images.append(reading.pixels)
+            files.append(file)
+            for doubt in reading.doubts:
+                print(f"mnist-lstm predict: {file}: {doubt}", file=sys.stderr)
     seen = photo.together(images, form)
     beliefs = _beliefs(chosen, seen, after_each_row=arguments.explain)
     names = _names(files)

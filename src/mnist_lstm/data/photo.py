@@ -1,4 +1,4 @@
-"""Convert picture files to images like those of a data set.
+"""Convert picture files to images like those of a data set: data/glyph finds what is on them.
 
 MNIST's own images were "normalized to fit in a 20x20 pixel box while preserving their aspect
 ratio", with grey levels from antialiasing, and "centered in a 28x28 image by computing the center
@@ -12,25 +12,24 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mnist_lstm import UserError
+from mnist_lstm.data.glyph import BLANK, CONTRAST, EDGE, Grey, cut, find
 
 Pixels = NDArray[np.uint8]
-Grey = NDArray[np.floating[Any]]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 FORMATS = ("PNG", "JPEG")
 LONGEST = 560  # pixels of a side that are looked at: 20 for each of the box's, and specks fade
 LARGEST = 100_000_000  # pixels of a picture that are decoded: 0.4 GB
-CONTRAST = 16  # grey levels of 255 that ink must stand out by
-NOISE = 3  # standard deviations of the background that are taken for background
-EDGE = 0.1  # share of the ink's strength at which the glyph ends
-BLANK = "blank: all of it is of about the same grey"
+LONGEST_SIDE = 65_535  # pixels of a side, as JPEG has them at most
+BAND = 4_000_000  # pixels that are turned into grey at once
+SLANT = 0.13  # pixels to the right for each pixel up, in the mean of MNIST's training images
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,16 @@ def files_in(path: Path) -> list[Path]:
     return found
 
 
-def read(path: Path, form: Form) -> Pixels:
-    """Read a PNG or JPEG file into a data set's form, (T, D).
+@dataclass(frozen=True)
+class Reading:
+    """A picture in a data set's form, (T, D), and what makes it doubtful, in words."""
+
+    pixels: Pixels
+    doubts: tuple[str, ...] = ()
+
+
+def read(path: Path, form: Form) -> Reading:
+    """Read a PNG or JPEG file into a data set's form.
 
     Raises UserError if the file cannot be read, or if the picture is empty.
     """
@@ -90,14 +97,16 @@ def read(path: Path, form: Form) -> Pixels:
         return arrange(_decode(path), form)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except MemoryError:
+        raise UserError(f"{path}: there is too little memory for it; make it smaller") from None
 
 
-def arrange(grey: Grey, form: Form) -> Pixels:
+def arrange(grey: Grey, form: Form) -> Reading:
     """Convert a picture to a data set's form: grey levels 0–255 (H, W) -> (T, D).
 
     Raises UserError if nothing stands out from the background.
     """
-    return _whole(grey, form) if form.box is None else _glyph(grey, form, form.box)
+    return Reading(_whole(grey, form)) if form.box is None else _glyph(grey, form, form.box)
 
 
 def enlarged(pixels: Pixels, factor: int) -> Image.Image:
@@ -115,9 +124,11 @@ def _decode(path: Path) -> Grey:
         with image:
             if image.width * image.height > LARGEST:
                 raise too_large
+            if max(image.size) > LONGEST_SIDE:
+                raise UserError(f"has a side of more than {LONGEST_SIDE:,} pixels; make it smaller")
             image.draft("L", (LONGEST, LONGEST))  # a large JPEG decodes smaller, in less time
             image.load()
-            return _grey(ImageOps.exif_transpose(image))
+            return _upright(_grey(image), image)
     except UnidentifiedImageError:
         raise UserError("not a PNG or JPEG image") from None
     except Image.DecompressionBombError:
@@ -131,32 +142,54 @@ def _decode(path: Path) -> Grey:
 
 
 def _grey(image: Image.Image) -> Grey:
-    """Grey levels 0–255 of an image of any mode, (H, W)."""
+    """Grey levels 0–255 of an image of any mode, made smaller, (H, W).
+
+    It is done in bands, so that a large picture is in the memory once, as it was decoded.
+    """
+    factor = -(-max(image.size) // LONGEST)
+    high = max(1, BAND // (image.width * factor)) * factor
+    bands = [
+        _band(image.crop((0, top, image.width, min(top + high, image.height))), factor)
+        for top in range(0, image.height, high)
+    ]
+    level, opaque = (np.concatenate(part) for part in zip(*bands, strict=True))
+    return level + _behind(level, opaque) * (1 - opaque)
+
+
+def _band(image: Image.Image, factor: int) -> tuple[Grey, Grey]:
+    """What shows of a picture's grey levels, and how opaque it is (0–1): means of squares."""
+    level: Grey
+    opaque = None
     if image.mode.startswith("I"):  # 16 bits
-        return _smaller(np.asarray(image, dtype=np.float32) / 257)
-    if image.has_transparency_data:
-        colour, alpha = image.convert("RGBA").convert("L"), image.convert("RGBA").getchannel("A")
-        level, opaque = (np.asarray(part, dtype=np.float32) for part in (colour, alpha))
-        share = opaque / 255
-        return _smaller(level * share + _behind(level, share) * (1 - share))
-    return _smaller(np.asarray(image.convert("L"), dtype=np.float32))
+        level = np.asarray(image, dtype=np.float32) / 257
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        opaque = np.asarray(image.getchannel("A"), dtype=np.float32) / 255
+        level = np.asarray(image.convert("L"), dtype=np.float32) * opaque
+    else:
+        level = np.asarray(image.convert("L"), dtype=np.float32)
+    shares = np.ones_like(level) if opaque is None else opaque
+    level, shares = (
+        np.asarray(Image.fromarray(part).reduce(factor), dtype=np.float32)
+        for part in (level, shares)
+    )
+    return level, shares
 
 
-def _behind(level: Grey, share: Grey) -> float:
+def _behind(shown: Grey, opaque: Grey) -> float:
     """The grey level to put behind a transparent picture, so that its ink stands out."""
-    if not share.any():
+    if not opaque.any():
         return 0.0
-    if share.mean() > 0.5:
-        return float(np.median(level[share > 0.5]))
-    return 255.0 if (level * share).sum() < 127.5 * share.sum() else 0.0
+    if opaque.mean() > 0.5:
+        return float(np.median(shown[opaque > 0.5] / opaque[opaque > 0.5]))
+    return 255.0 if shown.sum() < 127.5 * opaque.sum() else 0.0
 
 
-def _smaller(grey: Grey) -> Grey:
-    """Shrink a large picture by averaging squares of pixels."""
-    factor = -(-max(grey.shape) // LONGEST)
-    if factor == 1:
-        return grey
-    return np.asarray(Image.fromarray(grey).reduce(factor), dtype=np.float32)
+def _upright(grey: Grey, image: Image.Image) -> Grey:
+    """The grey levels turned as the picture's EXIF data say."""
+    small = Image.fromarray(grey)
+    small.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return np.asarray(ImageOps.exif_transpose(small), dtype=np.float32)
 
 
 def _whole(grey: Grey, form: Form) -> Pixels:
@@ -174,14 +207,15 @@ def _whole(grey: Grey, form: Form) -> Pixels:
     return _bytes(image)
 
 
-def _glyph(grey: Grey, form: Form, box: int) -> Pixels:
+def _glyph(grey: Grey, form: Form, box: int) -> Reading:
     """The glyph of a picture, scaled to the box and centred."""
-    apart, noise = _apart(grey)
-    ink = _ink(apart, noise)
-    glyph = _cut(apart, apart > 0)
-    is_in_form = grey.shape == (form.rows, form.pixels) and max(glyph.shape) == box and not noise
-    if not is_in_form:  # else it only has to be centred, and keeps its pixels
-        glyph = _cut(ink, ink > EDGE)
+    glyph = _in_form(grey, form, box)
+    doubts: tuple[str, ...] = ()
+    if glyph is None:
+        found = find(grey)
+        glyph, doubts = found.ink, found.doubts
+        if form.centred == "mass":
+            glyph = _less_slanted(glyph)
         scale = min(box / glyph.shape[0], min(box, form.pixels) / glyph.shape[1])
         glyph = _scaled(glyph, scale).clip(0, 1)
         glyph *= 255 / glyph.max()  # a thin line is pale when it has been made smaller
@@ -189,63 +223,35 @@ def _glyph(grey: Grey, form: Form, box: int) -> Pixels:
     left = _place(glyph.sum(axis=0), form.pixels, form.centred)
     image = np.zeros((form.rows, form.pixels), dtype=np.float32)
     image[top : top + glyph.shape[0], left : left + glyph.shape[1]] = glyph
-    return _bytes(image)
+    return Reading(_bytes(image), doubts)
 
 
-def _apart(grey: Grey) -> tuple[Grey, float]:
-    """The distance of each pixel from the background in grey levels, and its noise.
+def _in_form(grey: Grey, form: Form, box: int) -> Grey | None:
+    """The glyph of a picture that is in the form, but for its place: it keeps its pixels."""
+    ground = np.median(_border(grey))
+    apart = np.abs(grey - ground)
+    even = np.median(np.abs(_border(grey) - ground)) == 0
+    if grey.shape != (form.rows, form.pixels) or not even or apart.max() < CONTRAST:
+        return None
+    glyph = cut(apart, apart > 0)
+    return glyph if max(glyph.shape) == box else None
 
-    The background is a plane fitted to the border's pixels, since light on paper is seldom even.
-    Border pixels far from their median are left out of the fit, since a glyph may touch the border.
+
+def _less_slanted(glyph: Grey) -> Grey:
+    """The glyph sheared half of the way to the mean slant of MNIST's glyphs.
+
+    A photograph is seldom straight. With all of the way, more digits were read wrong.
     """
-    ground, noise = _background(grey)
-    apart = grey - ground
-    apart[np.abs(apart) < 0.01] = 0  # what rounding leaves
-    return (-apart if -apart.min() > apart.max() else apart), noise  # dark on light, or light
-
-
-def _ink(apart: Grey, noise: float) -> Grey:
-    """These distances as a fraction (0–1) of the strongest ink's, with the noise removed.
-
-    Raises UserError if there is no ink.
-    """
-    low, most = NOISE * noise, float(apart.max())
-    if most < 1:
-        raise UserError(BLANK)
-    high = float(np.median(apart[apart > (low + most) / 2])) if most > low else 0.0
-    needed = max(CONTRAST, 2 * noise)
-    if high - low < needed:
-        raise UserError(
-            f"too little contrast: what is on it stands out by {max(high - low, 0):.0f} of 255 "
-            f"grey levels, and {needed:.0f} are needed"
-        )
-    return ((apart - low) / (high - low)).clip(0, 1)
-
-
-def _cut(picture: Grey, seen: NDArray[Any]) -> Grey:
-    """Crop a picture to the smallest box that holds all of its ink."""
-    top, bottom = _ends(np.flatnonzero(seen.any(axis=1)))
-    left, right = _ends(np.flatnonzero(seen.any(axis=0)))
-    return picture[top:bottom, left:right]
-
-
-def _background(grey: Grey) -> tuple[Grey, float]:
-    """The background of all pixels (H, W), and the standard deviation of its noise."""
-    height, width = grey.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    plane = np.stack([np.ones_like(x), x, y], axis=-1).astype(np.float32)  # (H, W, 3)
-    levels, places = _border(grey), _border(plane)
-    apart = np.abs(levels - np.median(levels))
-    kept = apart <= max(3 * _deviation(levels - np.median(levels)), 1)
-    weights, *_ = np.linalg.lstsq(places[kept], levels[kept], rcond=None)
-    residuals = levels[kept] - places[kept] @ weights
-    return (plane @ weights).astype(np.float32), _deviation(residuals)
-
-
-def _deviation(residuals: Grey) -> float:
-    """A standard deviation robust to outliers: 1.4826 times the median absolute value."""
-    deviation = 1.4826 * float(np.median(np.abs(residuals)))
-    return deviation if deviation > 0.01 else 0.0  # what rounding leaves
+    y, x = (axis - axis.ravel() @ glyph.ravel() / glyph.sum() for axis in np.indices(glyph.shape))
+    shear = (-(x * y * glyph).sum() / max((y * y * glyph).sum(), 1e-9) - SLANT) / 2
+    wide = int(abs(shear) * glyph.shape[0]) + 1
+    padded = Image.fromarray(np.pad(glyph, ((0, 0), (wide, wide))))
+    affine = (1, -shear, shear * glyph.shape[0] / 2, 0, 1, 0)
+    sheared = padded.transform(
+        padded.size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC
+    )
+    ink = np.asarray(sheared, dtype=np.float32).clip(0, 1)
+    return cut(ink, ink > EDGE)
 
 
 def _border(picture: Grey) -> Grey:
@@ -254,11 +260,6 @@ def _border(picture: Grey) -> Grey:
     inner = np.zeros(picture.shape[:2], dtype=bool)
     inner[wide:-wide, wide:-wide] = True
     return picture[~inner]
-
-
-def _ends(found: NDArray[Any]) -> tuple[int, int]:
-    """The first index, and one more than the last."""
-    return int(found[0]), int(found[-1]) + 1
 
 
 def _scaled(picture: Grey, scale: float) -> Grey:

@@ -1,0 +1,339 @@
+"""Find the glyph in a picture: what was written, apart from paper, light, lines and dirt.
+
+H, W the height and width of a picture; ink is the share (0–1) of the light that it takes away
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.polynomial import Polynomial as Line
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+
+from mnist_lstm import UserError
+
+Grey = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+COARSE, COARSEST = 140, 48  # pixels of the longer side: to look for ground, for its polarity
+LEVELS = 64  # grey levels at which valleys are filled
+DARKEST = 32  # grey level that a ground has at least: of a darker one, noise is a large share
+CONTRAST = 16  # grey levels of 255 that ink must stand out by
+NOISE = 3  # standard deviations of the ground that are taken for ground
+STRONG, EDGE = 0.35, 0.1  # of the most ink: what pieces are made of, and where the glyph ends
+SPECK = 0.05  # of the picture's longer side: what is shorter is no glyph
+THIN, SEGMENT, COVERED = 0.02, 0.1, 0.85  # of the picture's side: a line's width, parts and ink
+ABOVE, BESIDE = 0.3, 0.12  # of the glyph's longer side: its pieces are no further
+AROUND = 0.08  # of the glyph's longer side: how far its soft edge reaches
+PIECE, LARGE = 0.03, 0.25  # of the glyph's area: what a piece has, and what is worth a word
+SOLID, HOLES = 0.7, 0.01  # of its box and of itself: what a badge fills, and its holes
+STEEPEST = 0.3  # of a line: pixels up for each pixel along it
+FULLEST, SLIM, WIDEST, LOOPS = 0.75, 0.5, 1.6, 3  # of a digit's box, its sides, and its holes
+PART, FAR, STEEP = 0.3, 0.5, 0.35  # of the border; contrasts that end the ground, of the highest
+TOUCHING = np.ones((3, 3), dtype=bool)  # diagonally, too
+BLANK = "blank: all of it is of about the same grey"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The ink of a glyph (0–1), cropped to its box, and what makes it doubtful, in words."""
+
+    ink: Grey
+    doubts: tuple[str, ...]
+
+
+def find(grey: Grey) -> Found:
+    """Find the glyph of a picture of grey levels 0–255 (H, W).
+
+    Raises UserError if nothing stands out from the ground.
+    """
+    if np.ptp(grey) < 1:
+        raise UserError(BLANK)
+    if not _is_dark_on_light(grey):
+        grey = 255 - grey
+    apart, ground, noise = _apart(grey)
+    share = apart / np.maximum(ground, DARKEST)
+    share = _without_lines(_without_lines(share).T).T
+    labels, large = _things(share)
+    main, framed = _main(labels, large)
+    if _is_badge(labels, main):
+        return find(_filled_up(grey, labels == main))
+    glyph, others = _pieces(labels, main, large, framed)
+    _check_contrast(apart[glyph], noise)
+    low = NOISE * noise / float(np.median(ground))
+    ink = ((share - low) / (np.percentile(share[glyph], 75) - low)).clip(0, 1)
+    kept = _around(glyph, labels)
+    return Found(cut(ink * kept, (ink > EDGE) & kept), _doubts(glyph, others))
+
+
+def _reduced(grey: Grey, side: int) -> tuple[Grey, int]:
+    """Average squares of pixels, so that neither side is longer; the side of a square, too."""
+    factor = -(-max(grey.shape) // side)
+    return np.asarray(Image.fromarray(grey).reduce(factor), dtype=np.float32), factor
+
+
+def _ringed(grey: Grey) -> Grey:
+    """The picture in a ring of ground, one pixel wide, which goes on from its border.
+
+    A glyph may touch the border: a pixel that is far from the median around it is not ground.
+    """
+    wide = 2 * (min(grey.shape) // 60) + 1  # dark lines that are thinner are none of the ground
+    ringed = np.pad(ndimage.grey_closing(grey, (wide, wide), mode="mirror"), 1, mode="edge")
+    numbers = np.arange(ringed.size).reshape(ringed.shape)
+    ring = np.concatenate([np.rot90(numbers, turn)[0, :-1] for turn in range(4)])  # once around
+    levels = ringed.flat[ring]
+    usual = ndimage.median_filter(levels, round(PART * len(ring)) | 1, mode="wrap")
+    ringed.flat[ring] = np.where(_contrast(levels, usual) < FAR, levels, usual)
+    ringed[1:-1, 1:-1] = grey
+    return ringed
+
+
+def _contrast(one: Grey, other: Grey) -> Grey:
+    """How far two levels are apart, as a share of the lighter: so it is the same in a shadow."""
+    return np.abs(one - other) / (np.maximum(one, other) + DARKEST)
+
+
+def _outside(passable: Mask) -> Mask:
+    """What of the passable pixels can be reached from the border."""
+    labels, _ = ndimage.label(passable)
+    reached = np.zeros(labels.max() + 1, dtype=bool)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        reached[edge] = True
+    reached[0] = False
+    return reached[labels]
+
+
+def _is_dark_on_light(grey: Grey) -> bool:
+    """Whether what stands out is darker than its ground.
+
+    The ground is what can be reached from the border without a steep step. So neither the bright
+    middle of a picture nor what a loop encloses is taken for something light.
+    """
+    ringed = _ringed(_reduced(grey, COARSEST)[0])
+    steps = _contrast(ndimage.minimum_filter(ringed, 3), ndimage.maximum_filter(ringed, 3))
+    apart = ringed - _behind(ringed, ~_outside(steps <= STEEP * steps.max()))
+    return bool(apart[np.abs(apart) > np.abs(apart).max() / 2].sum() <= 0)
+
+
+def _behind(grey: Grey, covered: Mask) -> Grey:
+    """The picture with the covered pixels replaced, each by the nearest that is not covered."""
+    nearest = ndimage.distance_transform_edt(covered, return_distances=False, return_indices=True)
+    return grey[tuple(nearest)]
+
+
+def _apart(grey: Grey) -> tuple[Grey, Grey, float]:
+    """How much darker than its ground each pixel is, the ground, and the noise on it.
+
+    Grey levels; the noise is a standard deviation. What is darker than all around it is ink:
+    valleys are looked for in a smaller picture, and the ground behind them is the nearest. A shadow
+    or a dark corner reaches the border, and is no valley, however steep its edge.
+    """
+    small, factor = _reduced(grey, COARSE)
+    ringed = _ringed(small)
+    noise = _deviation(grey - ndimage.uniform_filter(grey, 3))
+    deepest = max(2, 4 * noise / factor)
+    deep = ndimage.binary_dilation(_filled(ringed) - ringed > deepest, TOUCHING)
+    # on a slope a valley is only as deep as its lower side: its soft edge shows in an even light
+    light = ndimage.gaussian_filter(_behind(ringed, deep), max(ringed.shape) / 16)
+    even = ringed * (light.mean() / np.maximum(light, 1))
+    near = ndimage.binary_dilation(deep, TOUCHING, 3)
+    deep |= ndimage.binary_dilation(_filled(even) - even > deepest, TOUCHING) & near
+    deep = deep[1:-1, 1:-1]
+    covered = deep.repeat(factor, axis=0).repeat(factor, axis=1)[: grey.shape[0], : grey.shape[1]]
+    ground = _behind(ndimage.uniform_filter(grey, 2 * (factor // 2) + 1), covered)
+    return np.where(covered, ground - grey, 0), ground, noise
+
+
+def _filled(grey: Grey) -> Grey:
+    """The picture with its valleys filled, as rain fills them until it runs off at the border."""
+    filled = grey.copy()
+    for level in np.linspace(grey.min(), grey.max(), LEVELS)[1:]:
+        below = grey < level
+        filled[below & ~_outside(below)] = level
+    return filled
+
+
+def _deviation(residuals: Grey) -> float:
+    """A standard deviation robust to outliers: 1.4826 times the median absolute value."""
+    deviation = 1.4826 * float(np.median(np.abs(residuals)))
+    return deviation if deviation > 0.01 else 0.0  # what rounding leaves
+
+
+def _without_lines(share: Grey) -> Grey:
+    """The picture without the lines that cross it from side to side, as of ruled paper.
+
+    A line is thin, long and straight. Where a stroke crosses it, the ink is not thin, and stays.
+    """
+    height, width = share.shape
+    thin = max(1, round(THIN * min(share.shape)))
+    most = np.sort(share, axis=None)[-max(1, thin * width // 4)]
+    strong = share > STRONG / 2 * most  # a line is often broken where it is faint
+    thick = _opened(strong, (thin + 1, 1))
+    low = strong & ~thick
+    low &= _opened(ndimage.maximum_filter(low, (3, 3)), (1, width // 16))
+    seen = ndimage.maximum_filter(strong, (5, 3))
+    labels, _ = ndimage.label(ndimage.maximum_filter(low, (3, 5)), TOUCHING)
+    rest, columns = share.copy(), np.arange(width)
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        high, wide = _sides(box)
+        if wide < SEGMENT * width or high > STEEPEST * wide + thin:
+            continue
+        y, x = np.nonzero((labels[box] == number) & low[box])
+        line = Line.fit(x + box[1].start, y + box[0].start, 1)
+        y, x = np.nonzero(low & (np.abs(np.arange(height)[:, None] - line(columns)) <= thin))
+        rows = np.rint(Line.fit(x, y, 2 if np.ptp(x) > width / 2 else 1)(columns))
+        on = (rows >= 0) & (rows < height)
+        if seen[rows[on].astype(int), columns[on]].sum() >= COVERED * width:
+            rest[(np.abs(np.arange(height)[:, None] - rows) <= thin) & ~thick] = 0
+    return rest
+
+
+def _opened(strong: Mask, size: tuple[int, int]) -> Mask:
+    return ndimage.maximum_filter(ndimage.minimum_filter(strong, size), size)
+
+
+def _things(share: Grey) -> tuple[NDArray[np.int32], list[int]]:
+    """Number the connected things on the picture, and tell which are large enough for a glyph.
+
+    Strong is what has a share of the most ink; so specks that are darker than it are taken away.
+    """
+    side = SPECK * max(share.shape)
+    share = share.copy()
+    tail = max(1, round(side * side / 10))  # pixels that a glyph has at least
+    while (most := np.partition(share, -tail, axis=None)[-tail]) > 0:
+        strong = share > STRONG * most
+        labels, _ = ndimage.label(strong, TOUCHING)
+        boxes = ndimage.find_objects(labels)
+        large = [n for n, box in enumerate(boxes, start=1) if max(_sides(box)) >= side]
+        if large:
+            return labels, large
+        share[strong] = 0
+    raise UserError(BLANK)
+
+
+def _holds(one: tuple[slice, slice], other: tuple[slice, slice]) -> bool:
+    return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(one, other, strict=True))
+
+
+def _sides(box: tuple[slice, slice]) -> tuple[int, int]:
+    return box[0].stop - box[0].start, box[1].stop - box[1].start
+
+
+def _main(labels: NDArray[np.int32], large: list[int]) -> tuple[int, set[int]]:
+    """The largest thing, inside any frame, and the frames around it.
+
+    A thing at the picture's border counts only if nothing else is there.
+    """
+    areas = np.bincount(labels.ravel())
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    inner = [thing for thing in large if thing not in border]
+    main = max(inner or large, key=lambda thing: areas[thing])
+    frames: set[int] = set()
+    while True:
+        inside = ndimage.binary_fill_holes(labels == main) & (labels != main)
+        counts = np.bincount(labels[inside], minlength=len(areas))
+        held = [thing for thing in large if counts[thing] > PIECE * inside.sum()]
+        if not held or _is_badge(labels, main):
+            return main, frames
+        frames.add(main)
+        main = max(held, key=lambda thing: areas[thing])
+
+
+def _is_badge(labels: NDArray[np.int32], number: int) -> bool:
+    """Whether a thing is the ground of a glyph: solid, with holes that are no loops of a digit."""
+    box = ndimage.find_objects(labels)[number - 1]
+    inside = ndimage.binary_fill_holes(labels[box] == number)
+    holes, count = ndimage.label(inside & (labels[box] == 0), TOUCHING)
+    if not count or inside.mean() < SOLID:
+        return False
+    hole = holes == np.bincount(holes[holes > 0]).argmax()
+    places = np.argwhere(hole)
+    if hole.sum() < HOLES * inside.sum() or np.ptp(places, axis=0).min() < 2:
+        return False
+    if inside.mean() > 0.9 and hole.sum() < 0.25 * inside.sum():
+        return True
+    spread = np.sqrt(np.linalg.eigvalsh(np.cov(places.T)))
+    slim = spread[0] < 0.3 * spread[1] and min(inside.shape) > 0.85 * max(inside.shape)
+    return bool(slim or hole.sum() < 0.7 * ConvexHull(places).volume)
+
+
+def _filled_up(grey: Grey, badge: Mask) -> Grey:
+    """The inside of a badge, with its colour all around."""
+    inside = ndimage.binary_fill_holes(badge)
+    edge = max(2, round(0.02 * max(_sides(ndimage.find_objects(inside.astype(np.uint8))[0]))))
+    inside = ndimage.distance_transform_edt(inside) > edge
+    (box,) = ndimage.find_objects(inside.astype(np.uint8))
+    return _behind(grey, ~inside)[box]
+
+
+def _pieces(
+    labels: NDArray[np.int32], main: int, large: list[int], frames: set[int]
+) -> tuple[Mask, int]:
+    """The pieces of the glyph, and the number of other large things."""
+    areas = np.bincount(labels.ravel())
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    boxes = ndimage.find_objects(labels)
+    box = boxes[main - 1]
+    side = max(_sides(box))
+    away = ndimage.distance_transform_edt(labels != main)
+    near = set()
+    for n in set(np.unique(labels[away <= ABOVE * side])) - frames - {0, main}:
+        if not PIECE * areas[main] <= areas[n] <= areas[main] or (
+            main not in border and n in border
+        ):
+            continue
+        if _holds(boxes[n - 1], box):
+            frames.add(n)
+            continue
+        shared = min(box[1].stop, boxes[n - 1][1].stop) - max(box[1].start, boxes[n - 1][1].start)
+        above = shared > _sides(boxes[n - 1])[1] / 2
+        if away[labels == n].min() <= (ABOVE if above else BESIDE) * side:
+            near.add(n)
+    others = [
+        n
+        for n in set(large) - near - frames - {main} - set(border)
+        if areas[n] > LARGE * areas[main]
+    ]
+    return np.isin(labels, [main, *near]), len(others)
+
+
+def _around(glyph: Mask, labels: NDArray[np.int32]) -> Mask:
+    """The glyph with its soft edge."""
+    (box,) = ndimage.find_objects(glyph.astype(np.uint8))
+    near = ndimage.distance_transform_edt(~glyph) <= AROUND * max(_sides(box))
+    return near & ~ndimage.binary_dilation((labels > 0) & ~glyph, TOUCHING, 2)
+
+
+def _check_contrast(apart: Grey, noise: float) -> None:
+    """Raise UserError if a glyph does not stand out from its ground and the noise."""
+    found, needed = float(np.percentile(apart, 75)) - NOISE * noise, max(CONTRAST, 2 * noise)
+    if found < needed:
+        raise UserError(
+            f"too little contrast: what is on it stands out by {max(found, 0):.0f} of 255 "
+            f"grey levels, and {needed:.0f} are needed"
+        )
+
+
+def cut(picture: Grey, seen: Mask) -> Grey:
+    """Crop a picture to the smallest box that holds all of its ink."""
+    (box,) = ndimage.find_objects(seen.astype(np.uint8))
+    return picture[box]
+
+
+def _doubts(glyph: Mask, others: int) -> tuple[str, ...]:
+    """Words on what is left if it is hardly one digit: bounds that hold for MNIST's own."""
+    doubts = []
+    if others:
+        doubts.append(f"{others + 1} large things are on it, and the largest is read")
+    shape = cut(glyph, glyph)
+    height, width = shape.shape
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(shape) & ~shape)
+    loops = (np.bincount(holes.ravel())[1:] > PIECE * shape.sum()).sum()
+    if shape.mean() > FULLEST and min(height, width) > SLIM * max(height, width):
+        doubts.append("what is left is a filled shape, unlike a digit")
+    elif width > WIDEST * height or loops > LOOPS:
+        doubts.append("what is left is unlike one digit")
+    return tuple(doubts)
