@@ -5,6 +5,7 @@ about stopping and continuing.
 """
 
 import errno
+import hashlib
 import http.server
 import importlib
 import os
@@ -654,6 +655,34 @@ def results_of_several_runs(*arguments: str) -> Callable[[Project], str]:
     return provoke
 
 
+def left_out(damage: Callable[[Path], object]) -> Callable[[Project], str]:
+    """What a command says of a file of the only result that is damaged."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=True)
+        damage(project.folder)
+        cli.main(["runs"])
+        return project.capsys.readouterr().err.splitlines()[0]
+
+    return provoke
+
+
+def in_the_middle_of_a_merge(folder: Path) -> None:
+    (folder / "dvc.lock").write_text("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> theirs\n")
+
+
+def truncated_in_the_cache(folder: Path) -> None:
+    md5 = hashlib.md5((folder / "results" / "train" / "run.json").read_bytes()).hexdigest()
+    cached = folder / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    cached.parent.mkdir(parents=True)
+    cached.write_text("{")
+
+
+def of_another_version(folder: Path) -> None:
+    (folder / "results" / "train" / "run.json").write_text("{}")
+    write_lock(folder)
+
+
 def evaluation_of_another(project: Project) -> str:
     write_json(project.folder / "results" / "evaluate" / "metrics.json", {})
     return commanded_to("report")(project)
@@ -1095,6 +1124,14 @@ MET = {
     "one recorded run, and are not used: <files> from dvc.lock; `<command>` fixes that": (
         results_of_several_runs("predict", "picture.png")
     ),
+    "mnist-lstm <command>: left out: <file>: has the marks of an unresolved merge; mend it": (
+        left_out(in_the_middle_of_a_merge)
+    ),
+    "mnist-lstm <command>: left out: <file>: damaged, its MD5 is another; delete it": left_out(
+        truncated_in_the_cache
+    ),
+    "mnist-lstm <command>: left out: <file>: <reason>; it is damaged, or of another version of "
+    "this project": left_out(of_another_version),
     "mnist-lstm report: results/evaluate is not the evaluation of the training in results/train; "
     "`dvc repro` makes it": evaluation_of_another,
     "evaluate: <file>: not what dvc.lock has of the stage train, so it may be of another run; "
