@@ -689,6 +689,7 @@ def evaluation_of_another(project: Project) -> str:
 
 
 def evaluated_beside_another(project: Project) -> str:
+    project.monkeypatch.setenv("DVC_STAGE", "evaluate")
     project.training()
     write_lock(project.folder)
     write_rows(project.folder / "results" / "train" / "curve.csv", ROWS[:1])

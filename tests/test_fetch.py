@@ -98,7 +98,7 @@ def test_files_of_another_data_set_are_refused(project):
 def test_own_files_are_checked_before_any_are_written(project):
     result = run(project, "", "own")
     assert result.returncode == 1
-    assert result.stderr.startswith("fetch: data/own/classes.txt: no such file; it has the name ")
+    assert result.stderr.startswith("fetch: data/own/classes.txt: no such file; write the name ")
     assert not (project / "data" / "raw").exists()
 
 

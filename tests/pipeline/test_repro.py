@@ -57,12 +57,12 @@ def test_predictions_are_those_the_metrics_count(baseline: Workspace) -> None:
 
 def test_classes_are_those_of_the_predictions(baseline: Workspace) -> None:
     classes = read_rows(baseline.folder / "results" / "evaluate" / "classes.csv")
-    assert [row["class"] for row in classes] == list(range(10))
+    assert [row["class"] for row in classes] == list("0123456789")
     predictions = read_rows(baseline.folder / "results" / "evaluate" / "predictions.csv")
     test = [row for row in predictions if row["split"] == "test"]
-    for row in classes:
-        own = [found for found in test if found["actual"] == row["class"]]
-        right = sum(found["predicted"] == row["class"] for found in own)
+    for label, row in enumerate(classes):
+        own = [found for found in test if found["actual"] == label]
+        right = sum(found["predicted"] == label for found in own)
         assert (row["images"], row["recall"]) == (len(own), right / len(own))
 
 
