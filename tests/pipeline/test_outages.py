@@ -186,7 +186,7 @@ def seconds_at_the_end(
     took += evaluation.seconds_after("test accuracy")
     for printed, line in (
         (training.printed, "the training continues, and evaluate will try again"),
-        (evaluation.printed, "and `mnist-lstm sync` shows them there later"),
+        (evaluation.printed, "and `mnist-lstm sync` adds them there later"),
     ):
         (met,) = said(printed)
         assert met.startswith(f"MLflow store {uri}: ")
