@@ -13,6 +13,7 @@ from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.params import flatten, with_values
 from mnist_lstm.pipeline.result_files import (
+    LARGEST,
     EvaluationRecord,
     FinishedRecord,
     FinishedTraining,
@@ -89,7 +90,13 @@ def curve(
     points: dict[Point, float] = {}
     for row, timing in zip(rows, timings, strict=True):
         values = {name: row[name] for name in CURVE}
-        values |= {SYSTEM[k]: timing[k] for k in SYSTEM if timing[k] is not None}
+        # a gauge is None where the machine has none, and anything in a damaged table
+        gauges = {name: timing.get(name) for name in SYSTEM}
+        values |= {
+            SYSTEM[name]: value
+            for name, value in gauges.items()
+            if isinstance(value, int | float) and abs(value) < LARGEST
+        }
         at = milliseconds(timing["time"])
         points |= {(name, row["step"], at): value for name, value in values.items()}
     return points
