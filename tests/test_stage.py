@@ -48,8 +48,12 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def run(project: Path, work: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    (project / "src" / "demo.py").write_text(DEMO.format(work=work))
+def run(
+    project: Path, work: str, imports: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the stage; `imports` is run before its function is defined."""
+    script = DEMO.format(work=work).replace("\ndef demo", f"\n{imports}\ndef demo")
+    (project / "src" / "demo.py").write_text(script)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "DVC_"))}
     return subprocess.run(
         [sys.executable, "src/demo.py", "out"],
@@ -116,15 +120,7 @@ def test_inputs_that_change_meanwhile_are_named(project: Path, change: str, name
 
 def test_what_changes_while_a_stage_imports_is_noticed_before_the_work(project: Path) -> None:
     edits = "p = Path('src/demo.py'); p.write_text(p.read_text() + '#')"
-    script = DEMO.format(work=WRITE).replace("\ndef demo", f"\nstage.begin(); {edits}\n\ndef demo")
-    (project / "src" / "demo.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, "src/demo.py", "out"],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(project, WRITE, imports=f"stage.begin(); {edits}")
     assert done.returncode == 1
     assert done.stderr.startswith("demo: changed while the stage ran: src/demo.py;")
     assert not (project / "out").exists()

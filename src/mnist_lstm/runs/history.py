@@ -44,9 +44,7 @@ EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38,}/(.+)")
 FILE_NAME = re.compile(r"[\w-][\w.-]*")  # as the stages name what they write
 LISTED = 3  # files in a message
 # what a file that is no checkpoint raises, RecursionError included
-_NO_STATE = (
-    *(UserError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError),
-)
+_NO_STATE = UserError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError
 
 Content = TypeVar("Content")
 
