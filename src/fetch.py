@@ -31,7 +31,7 @@ def fetch(params: Params, own_folder: Path, raw: Path) -> None:
     images = f"{dataset.train_images:,} training and {dataset.test_images:,} test images"
     print(f"{dataset.name}: {images}, into {raw}")
     sources = mirrors.mirror_list(dataset, os.environ.get("MNIST_MIRROR"), stage.root())
-    with tqdm(unit="B", unit_scale=True, delay=1, leave=False, disable=None) as bar:
+    with tqdm(unit="B", unit_scale=True, leave=False, disable=None) as bar:
 
         def show(name: str, arrived: int, expected: int) -> None:
             if arrived < bar.n or name != bar.desc:

@@ -21,15 +21,17 @@ from tqdm import tqdm
 from mnist_lstm import UserError
 from mnist_lstm.data.sequences import SPLITS, Sequences
 from mnist_lstm.files import sha256
-from mnist_lstm.learning import build, checkpoint, device, precision
+from mnist_lstm.learning import build, checkpoint, device, health, precision
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.build import Learner
 from mnist_lstm.learning.checkpoint import Checkpoint, Damaged
 from mnist_lstm.learning.fit import Evaluation, fit
+from mnist_lstm.learning.health import Diverged
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.learning.optimizer import averaged
 from mnist_lstm.pipeline import provenance, stage
 from mnist_lstm.pipeline.params import Params
+from mnist_lstm.pipeline.progress import StepBar
 from mnist_lstm.pipeline.result_files import RunRecord, SplitRecord, Training, row
 from mnist_lstm.pipeline.signals import Interrupted
 from mnist_lstm.pipeline.timing import Clock, now
@@ -58,8 +60,7 @@ def train(params: Params, sequences: Path, results: Path) -> None:
         if state is None:
             print(
                 f"{params.train.steps:,} steps of {params.train.batch_size:,} images out of "
-                f"{len(data['train']):,}, on {facts['device']} with {facts['threads']} threads "
-                f"in {facts['precision']}"
+                f"{len(data['train']):,}, {_computation(facts)}"
             )
             about = _about(params, files, data, facts, saved.fingerprint)
             state = {"step": 0, "seconds": 0.0, "record": Training(about).as_state()}
@@ -70,7 +71,7 @@ def train(params: Params, sequences: Path, results: Path) -> None:
 
         run = Follower(stage.root(), record.about, tqdm.write)
         try:
-            _learn(params, data, learner, saved, state["step"], record, clock, run)
+            _learn(params, data, learner, saved, state, record, clock, run)
         except BaseException as error:
             status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
             run.finish(status, record.about, now())
@@ -78,11 +79,22 @@ def train(params: Params, sequences: Path, results: Path) -> None:
 
         with averaged(learner.optimizer):
             learner.model.save(results / "model.safetensors")
+            doubt = health.doubt(
+                learner.model,
+                data["validation"],
+                record.rows[-1]["validation_accuracy"],
+                params.train.eval_batch_size,
+                "validation",
+            )
         about = record.about.finished(
             ended=record.timings[-1]["time"], model_sha256=sha256(results / "model.safetensors")
         )
         replace(record, about=about).write(results)
         run.finish("FINISHED", about, about.ended)
+        right = 100 * record.rows[-1]["test_accuracy"]
+        print(f"{right:.2f} % of the test images are right, {_computation(facts)}")
+        if doubt:
+            print(doubt)
 
 
 def _learn(
@@ -90,28 +102,34 @@ def _learn(
     data: Mapping[str, Sequences],
     learner: Learner,
     saved: Checkpoint,
-    step: int,
+    state: Mapping[str, Any],
     record: Training,
     clock: Clock,
     run: Follower,
 ) -> None:
-    """Train from a step to the last one. If a signal comes, save everything and raise Interrupted.
+    """Train from a checkpoint's state to the last step.
+
+    If a signal comes, save everything and raise Interrupted. If the loss is not finite, save that
+    and raise Diverged: the same training would end there again, so it is not repeated.
 
     MLflow gets only rows that a checkpoint holds, so that a training that continues from the
     checkpoint does not measure any of them a second time.
     """
-    settings, before, shown = params.train, clock.seconds, 0
+    settings, before, shown, step = params.train, clock.seconds, 0, state["step"]
 
     def show(rows: int) -> None:
         nonlocal shown
         run.log_rows(record.rows[shown:rows], record.timings[shown:rows])
         shown = rows
 
-    def save(*, wait: bool) -> None:
-        state = {"step": step, "seconds": clock.seconds, "record": record.as_state()}
-        saved.save(*learner.parts, state, partial(show, len(record.rows)), wait=wait)
+    def save(*, wait: bool, **more: str) -> None:
+        now = {"step": step, "seconds": clock.seconds, "record": record.as_state(), **more}
+        saved.save(*learner.parts, now, partial(show, len(record.rows)), wait=wait)
 
     show(len(record.rows))
+    if "diverged" in state:
+        raise Diverged(state["diverged"])
+    bar = StepBar(step, settings.steps, settings.eval_every, clock.device)
     evaluations = fit(
         *learner.parts,
         *(data[split] for split in SPLITS),
@@ -123,13 +141,17 @@ def _learn(
         augment=Augmentation(**params.augment.model_dump()),
         rate_at=learner.rate_at,
         clip_norm=settings.clip_norm,
+        evaluates=bar.evaluates,
     )
-    # shown on a terminal only
-    with tqdm(
-        evaluations, "train", settings.steps, initial=step, unit=" steps", disable=None
-    ) as bar:
-        for evaluation in bar:
+    with bar:
+        while step < settings.steps:
+            try:
+                evaluation = next(evaluations)
+            except Diverged as error:
+                save(wait=True, diverged=str(error))
+                raise
             step += 1
+            bar.stepped(evaluated=evaluation is not None)
             if evaluation:
                 record.rows.append(row(evaluation))
                 record.timings.append(row(clock.read(step)))
@@ -185,6 +207,7 @@ def _start(
         schedule=settings.schedule,
         averaging=settings.averaging,
         weight_decay=settings.weight_decay,
+        optimizer=settings.optimizer,
     )
 
 
@@ -249,6 +272,14 @@ def _about(
         params=sections,
         patch=found.patch.decode(errors="surrogateescape"),
     )
+
+
+def _computation(facts: Mapping[str, Any]) -> str:
+    threads = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}"
+    exact = facts["precision"] == "float32" and facts["device"].startswith("cpu")
+    expect = "" if exact else "; the README's figures are of float32 on a processor"
+    where = device.in_words(facts["device"])
+    return f"in {facts['precision']} on {where} with {threads}{expect}"
 
 
 def _reference_line(measured: Evaluation) -> str:

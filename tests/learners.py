@@ -32,6 +32,9 @@ class Learner:
         recorded: bool = False,
         precision: str = "float32",
         wavefront: bool = False,
+        optimizer: str = "adam",
+        rate: float | None = None,
+        decay: float | None = None,
         **others: Any,
     ) -> None:
         if beyond:
@@ -44,10 +47,11 @@ class Learner:
             wavefront=wavefront,
             steps=steps,
             batch_size=16,
-            learning_rate=0.01 if beyond else 0.001,
+            learning_rate=rate or (0.01 if beyond else 0.001),
             schedule="one-cycle" if beyond else "constant",
             averaging=0.9 * beyond,
-            weight_decay=0.01 * beyond,
+            weight_decay=0.01 * beyond if decay is None else decay,
+            optimizer=optimizer,
         )
         self.parts = learner.parts
         self.model, self.optimizer, self.batches = learner.parts

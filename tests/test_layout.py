@@ -71,9 +71,10 @@ def test_imports_go_one_way() -> None:
         ("augmentation", set()),
         ("optimizer", set()),
         ("precision", {"model", "wavefront"}),
+        ("health", {"model", "sequences"}),
         ("build", {"model", "optimizer", "sequences"}),
-        ("fit", {"augmentation", "model", "optimizer", "sequences"}),
-        ("checkpoint", {"files", "sequences"}),
+        ("fit", {"augmentation", "health", "model", "optimizer", "sequences"}),
+        ("checkpoint", {"files", "optimizer", "sequences"}),
         ("evaluation", {"model"}),
     ],
 )

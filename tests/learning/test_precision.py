@@ -12,12 +12,6 @@ from mnist_lstm.learning.evaluation import read_row_by_row
 from mnist_lstm.learning.model import RowLSTM, infer
 
 
-def multiplies(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
-    """Make torch believe that the processor has these instructions and no other relevant ones."""
-    found: Mapping[str, Any] = {"avx2": True} | capabilities
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-
-
 def refuse_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make torch fail as it does if oneDNN has no LSTM in bfloat16 for the processor."""
 
@@ -29,29 +23,40 @@ def refuse_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RowLSTM.__init__.__globals__["IMPLEMENTATIONS"], "fused", run_layer)
 
 
-@pytest.mark.parametrize("instructions", precision.NATIVE)
-def test_auto_is_bfloat16_where_that_is_native(
-    monkeypatch: pytest.MonkeyPatch, instructions: str
+def on_gpu(monkeypatch: pytest.MonkeyPatch, *capability: int) -> RowLSTM:
+    """A model that seems to be on a GPU of this compute capability, where bfloat16 works."""
+    model = small_model("unrolled")
+    monkeypatch.setattr(precision, "works", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.nn.Parameter, "device", torch.device("cuda"))
+    return model
+
+
+def test_auto_is_float32_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Mapping[str, Any] = {"avx512_bf16": True, "amx_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    model = small_model("unrolled")
+    assert precision.works(model)
+    assert precision.choose("auto", model) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
+)
+def test_auto_is_bfloat16_on_a_gpu_where_that_is_native(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
 ) -> None:
-    multiplies(monkeypatch, **{instructions: True})
-    assert precision.choose("auto", small_model("unrolled")) == "bfloat16"
+    assert precision.choose("auto", on_gpu(monkeypatch, *capability)) == expected
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_named_precision_is_used_or_refused(monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
+    assert precision.choose("float32", small_model(cell=cell)) == "float32"
+    assert precision.choose("bfloat16", small_model("unrolled", cell=cell)) == "bfloat16"
     refuse_bfloat16(monkeypatch)
-    assert precision.choose("auto", small_model()) == "float32"
-
-
-def test_auto_is_float32_where_bfloat16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    multiplies(monkeypatch, avx512_f=True)
-    assert precision.choose("auto", small_model("unrolled")) == "float32"
-
-
-def test_a_named_precision_is_used_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    multiplies(monkeypatch, avx512_bf16=True)
-    assert precision.choose("float32", small_model()) == "float32"
-    multiplies(monkeypatch)
-    assert precision.choose("bfloat16", small_model("unrolled")) == "bfloat16"
-    refuse_bfloat16(monkeypatch)
-    with pytest.raises(UserError, match=r"bfloat16, but torch .* has no fused LSTM in bfloat16"):
-        precision.choose("bfloat16", small_model())
+    expected = rf"bfloat16, but torch .* has no fused {cell.upper()} in bfloat16"
+    with pytest.raises(UserError, match=expected):
+        precision.choose("bfloat16", small_model(cell=cell))
 
 
 @pytest.mark.parametrize("beyond", [{}, {"reads": "both", "num_rows": 5}], ids=str)

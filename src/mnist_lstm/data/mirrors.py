@@ -179,7 +179,7 @@ def _within(seconds: float, work: Callable[[Progress], bytes], progress: Progres
 def _read(mirror: str, name: str, limit: int, progress: Progress) -> bytes:
     """Read at most `limit` bytes of a mirror's file, unverified."""
     if "://" not in mirror:
-        return _read_folder(Path(mirror), name, limit)
+        return _read_folder(Path(mirror), name, limit, progress)
     try:
         url = urlsplit(mirror)
     except ValueError as error:
@@ -193,17 +193,19 @@ def _read(mirror: str, name: str, limit: int, progress: Progress) -> bytes:
         raise _Down("expected a folder, a file:// URL or an http(s):// URL")
     if url.netloc not in ("", "localhost"):
         raise _Down("expected an absolute path in a file:// URL, as in file:///path/to/folder")
-    return _read_folder(Path(unquote(url.path)), name, limit)
+    return _read_folder(Path(unquote(url.path)), name, limit, progress)
 
 
-def _read_folder(folder: Path, name: str, limit: int) -> bytes:
+def _read_folder(folder: Path, name: str, limit: int, progress: Progress) -> bytes:
     if not folder.is_dir():
         raise _Down("not a folder" if folder.exists() else "no such folder")
     try:
         with (folder / name).open("rb") as file:
-            return file.read(limit)
+            content = file.read(limit)
     except OSError as error:
         raise _Wrong(error.strerror or type(error).__name__) from None
+    progress(name, len(content), len(content))
+    return content
 
 
 def _download(url: str, limit: int, progress: Callable[[int, int], object]) -> bytes:

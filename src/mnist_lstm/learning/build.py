@@ -8,7 +8,7 @@ import torch
 
 from mnist_lstm.data.sequences import Batches, Sequences
 from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.learning.optimizer import AveragingAdam, one_cycle
+from mnist_lstm.learning.optimizer import OPTIMIZERS, Averaging, one_cycle
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,12 @@ class Learner:
     """Model, optimizer and batches. `rate_at` gives the learning rate of a step; None: constant."""
 
     model: RowLSTM
-    optimizer: AveragingAdam
+    optimizer: Averaging
     batches: Batches
     rate_at: Callable[[int], float] | None
 
     @property
-    def parts(self) -> tuple[RowLSTM, AveragingAdam, Batches]:
+    def parts(self) -> tuple[RowLSTM, Averaging, Batches]:
         """The parts whose state a checkpoint holds."""
         return self.model, self.optimizer, self.batches
 
@@ -47,12 +47,13 @@ def learner(
     schedule: str,
     averaging: float,
     weight_decay: float,
+    optimizer: str = "adam",
 ) -> Learner:
     """Make a learner for `images` training images, with all randomness from one seed.
 
-    `make` returns its model. `schedule` is constant or one-cycle; `learning_rate` is its highest
-    rate. Seeds torch's default generators, from which initial weights, dropout masks and
-    distortions are drawn.
+    `make` returns its model. `optimizer` is one of OPTIMIZERS. `schedule` is constant or one-cycle;
+    `learning_rate` is its highest rate. Seeds torch's default generators, from which initial
+    weights, dropout masks and distortions are drawn.
     """
     torch.manual_seed(seed)
     its = make()
@@ -64,7 +65,7 @@ def learner(
         rate_at = lambda step: one_cycle(learning_rate, step, steps)  # noqa: E731
     return Learner(
         its,
-        AveragingAdam(its, learning_rate, averaging=averaging, weight_decay=weight_decay),
+        OPTIMIZERS[optimizer](its, learning_rate, averaging=averaging, weight_decay=weight_decay),
         Batches(images, batch_size, shuffles, device),
         rate_at,
     )

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from mnist_lstm import UserError
 from mnist_lstm.data.sequences import Batches
 from mnist_lstm.files import write_atomically
+from mnist_lstm.learning.optimizer import Averaging
 
 SHARE = 0.02  # fraction of a training's time that its checkpoints may take
 LONGEST = 5.0  # seconds between checkpoints on a GPU, where saving does not stop the training
@@ -60,9 +61,7 @@ class State:
     about: Mapping[str, Any]
 
 
-def capture(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
-) -> dict[str, Tensor]:
+def capture(model: nn.Module, optimizer: Averaging, batches: Batches) -> dict[str, Tensor]:
     """Copy everything that the rest of a training depends on to the CPU.
 
     The copy includes the states of torch's random generators. It does not include the optimizer's
@@ -75,9 +74,7 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _live(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
-) -> dict[str, Tensor]:
+def _live(model: nn.Module, optimizer: Averaging, batches: Batches) -> dict[str, Tensor]:
     """The tensors that `capture` copies, uncopied: the next step changes them in place."""
     moments = optimizer.state_dict()["state"]
     stream, device_rng = batches.state_dict(), _rng_of(model)[0]()
@@ -92,7 +89,7 @@ def _live(
 def restore(
     tensors: Mapping[str, Tensor],
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Averaging,
     batches: Batches,
 ) -> None:
     """Set newly made parts to the state that `capture` copied."""
@@ -118,16 +115,16 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _misfit(
     tensors: Mapping[str, Tensor],
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Averaging,
     batches: Batches,
 ) -> str | None:
     """The name of the first tensor that does not fit this training; None if all fit."""
     expected = {name: _kind(tensor) for name, tensor in capture(model, optimizer, batches).items()}
     if any(name.startswith("optimizer.") for name in tensors):  # the optimizer has made a step
-        moments = ["exp_avg", "exp_avg_sq"]
-        moments += ["average"] if optimizer.defaults.get("averaging") else []
+        moments, counts = optimizer.kept()
         for index, weight in enumerate(optimizer.param_groups[0]["params"]):
-            expected[f"optimizer.{index}.step"] = (torch.float32, torch.Size())
+            if counts:
+                expected[f"optimizer.{index}.step"] = (torch.float32, torch.Size())
             for moment in moments:
                 expected[f"optimizer.{index}.{moment}"] = _kind(weight)
     left = tensors.get("batches.left", torch.empty(0))
@@ -214,7 +211,7 @@ class Checkpoint:
     def save(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Averaging,
         batches: Batches,
         about: Mapping[str, Any],
         then: Callable[[], None] = lambda: None,
@@ -293,7 +290,7 @@ class Checkpoint:
         return (self._is_beside and is_long_ago) or self.seconds + self._last <= SHARE * seconds
 
     def load(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches
+        self, model: nn.Module, optimizer: Averaging, batches: Batches
     ) -> Mapping[str, Any] | None:
         """Set newly made parts to the newest checkpoint's state. Returns its `about`, or None.
 

@@ -59,6 +59,13 @@ def describe(device: torch.device) -> str:
             return kind
 
 
+def in_words(description: str) -> str:
+    """What `describe` returns, for a sentence: `the GPU (NVIDIA H200)`."""
+    kind, _, name = description.partition(" ")
+    noun = {"cpu": "the processor", "cuda": "the GPU", "mps": "the Mac's GPU"}[kind]
+    return f"{noun} ({name})" if name else noun
+
+
 def _be_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be so
     # the same as torch.use_deterministic_algorithms(True), which takes 2 s: it imports _inductor

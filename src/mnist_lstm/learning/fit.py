@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.learning import health
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.model import infer
 from mnist_lstm.learning.optimizer import averaged, set_rate
@@ -52,6 +53,7 @@ def fit(
     augment: Augmentation | None = None,
     rate_at: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
+    evaluates: Callable[[], object] = lambda: None,
 ) -> Iterator[Evaluation | None]:
     """Train from step `start` to `steps`. `batches` are indices (B,) into `train`.
 
@@ -64,7 +66,8 @@ def fit(
 
     Beyond the reference: `augment` distorts the images of a batch, `rate_at` returns the learning
     rate of a step, and gradients are scaled down if their global norm exceeds `clip_norm`. If the
-    optimizer averages the weights, the averages are evaluated.
+    optimizer averages the weights, the averages are evaluated. `evaluates` is called before each
+    evaluation. Raises Diverged if the loss is then not finite.
     """
 
     def update(indices: Tensor) -> None:
@@ -86,9 +89,12 @@ def fit(
         make_step(indices)
         evaluation = None
         if step % eval_every == 0 or step == steps:
+            evaluates()
             batch = replace(train, pixels=train.pixels[indices], labels=train.labels[indices])
             with averaged(optimizer):
                 logits = _answers(model, (batch, validation, test), eval_batch_size)
+            loss = F.cross_entropy(logits[0], batch.labels.long()).item()
+            health.check(step, loss)
             of_train, of_validation, of_test = _accuracies(logits, (batch, validation, test))
             evaluation = Evaluation(
                 step=step,
@@ -96,7 +102,7 @@ def fit(
                 train_accuracy=of_train,
                 validation_accuracy=of_validation,
                 test_accuracy=of_test,
-                train_loss=F.cross_entropy(logits[0], batch.labels.long()).item(),
+                train_loss=loss,
             )
         yield evaluation
 

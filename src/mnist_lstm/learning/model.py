@@ -1,4 +1,4 @@
-"""RowLSTM: a dropout LSTM that reads an image one pixel row at a time.
+"""RowLSTM: a dropout LSTM, GRU or RNN that reads an image one pixel row at a time.
 
 B batch, T rows as time steps, D pixels a row, H hidden size, C classes, R directions
 """
@@ -20,22 +20,23 @@ from mnist_lstm import UserError
 from mnist_lstm.files import write_atomically
 
 
-def fused(layer: nn.LSTM, x: Tensor) -> Tensor:
-    """One LSTM layer over all time steps at once: (B, T, D) -> outputs (B, T, R·H)."""
+def fused(layer: nn.RNNBase, x: Tensor) -> Tensor:
+    """One layer over all time steps at once: (B, T, D) -> outputs (B, T, R·H)."""
     outputs, _ = layer(x)
     return outputs
 
 
-def unrolled(layer: nn.LSTM, x: Tensor) -> Tensor:
+def unrolled(layer: nn.RNNBase, x: Tensor) -> Tensor:
     """The same layer, one time step after another: (B, T, D) -> outputs (B, T, R·H)."""
+    one_way = {nn.LSTM: _lstm, nn.GRU: _gru, nn.RNN: _rnn}[type(layer)]
     forward, *backward = layer.all_weights
-    read = _one_way(forward, x)
+    read = one_way(forward, x)
     for weights in backward:
-        read = torch.cat([read, _one_way(weights, x.flip(1)).flip(1)], dim=2)
+        read = torch.cat([read, one_way(weights, x.flip(1)).flip(1)], dim=2)
     return read
 
 
-def _one_way(weights: Sequence[Tensor], x: Tensor) -> Tensor:
+def _lstm(weights: Sequence[Tensor], x: Tensor) -> Tensor:
     """One direction: (B, T, D) -> outputs (B, T, H).
 
     Hochreiter and Schmidhuber (1997) with forget gates (Gers et al., 2000):
@@ -50,6 +51,35 @@ def _one_way(weights: Sequence[Tensor], x: Tensor) -> Tensor:
         i, f, g, o = gates.chunk(4, dim=1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    return torch.stack(outputs, dim=1)
+
+
+def _gru(weights: Sequence[Tensor], x: Tensor) -> Tensor:
+    """One direction: (B, T, D) -> outputs (B, T, H).
+
+    Cho et al. (2014), in cuDNN's form: n = tanh(Wx + r·Uh), h' = (1 - z)·n + z·h.
+    """
+    w_ih, w_hh, b_ih, b_hh = weights
+    h = x.new_zeros(x.shape[0], w_hh.shape[1])  # (B, H)
+    outputs = []
+    for row in x.unbind(dim=1):  # (B, D)
+        of_row, of_h = F.linear(row, w_ih, b_ih), F.linear(h, w_hh, b_hh)  # (B, 3H) each
+        r, z, n = of_row.chunk(3, dim=1)
+        h_r, h_z, h_n = of_h.chunk(3, dim=1)
+        z = (z + h_z).sigmoid()
+        h = (1 - z) * (n + (r + h_r).sigmoid() * h_n).tanh() + z * h
+        outputs.append(h)
+    return torch.stack(outputs, dim=1)
+
+
+def _rnn(weights: Sequence[Tensor], x: Tensor) -> Tensor:
+    """One direction: (B, T, D) -> outputs (B, T, H). Elman (1990): h' = tanh(Wx + Uh)."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    h = x.new_zeros(x.shape[0], w_hh.shape[1])  # (B, H)
+    outputs = []
+    for row in x.unbind(dim=1):  # (B, D)
+        h = (F.linear(row, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).tanh()
         outputs.append(h)
     return torch.stack(outputs, dim=1)
 
@@ -82,6 +112,7 @@ _NO_MODEL = (
     *(SafetensorError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError),
     RuntimeError,  # RecursionError too
 )
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 IMPLEMENTATIONS = {"fused": fused, "unrolled": unrolled}
 # settings that the reference does not have. With these values, they are not written to a model file
 BEYOND = {
@@ -90,6 +121,7 @@ BEYOND = {
     "directions": "forward",
     "pooling": "last",
     "recurrent_init": "uniform",
+    "cell": "lstm",
 }
 
 
@@ -105,7 +137,8 @@ class RowLSTM(nn.Module):
     gets the outputs of the two. `directions` is forward, or both for bidirectional layers.
     `pooling` is last, the output at the last time step (the first one for a backward direction), or
     mean, over all time steps. `recurrent_init` is uniform, as for all other weights, or orthogonal
-    for each gate (Saxe et al., 2014).
+    for each gate (Saxe et al., 2014). `cell` is lstm; or gru, or rnn (with tanh), whose gates also
+    have one bias each, zero at first: only an LSTM has forget gates.
 
     The layers compute in `precision`: float32 by default, or bfloat16. Weights and the linear layer
     are always float32. If `wavefront` is set, the layers train as a wavefront, which needs
@@ -130,6 +163,7 @@ class RowLSTM(nn.Module):
         directions: str = "forward",
         pooling: str = "last",
         recurrent_init: str = "uniform",
+        cell: str = "lstm",
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -147,6 +181,7 @@ class RowLSTM(nn.Module):
             "directions": directions,
             "pooling": pooling,
             "recurrent_init": recurrent_init,
+            "cell": cell,
         }
         self.config |= {name: value for name, value in beyond.items() if value != BEYOND[name]}
         self.dropout = dropout
@@ -156,10 +191,10 @@ class RowLSTM(nn.Module):
         two_ways = directions == "both"
         outputs = hidden_size * (1 + two_ways)
 
-        def stack(size: int) -> Iterable[nn.LSTM]:
+        def stack(size: int) -> Iterable[nn.RNNBase]:
             sizes = [size, *[outputs] * (num_layers - 1)]
             return nn.ModuleList(  # type: ignore[return-value]
-                nn.LSTM(n, hidden_size, batch_first=True, bidirectional=two_ways) for n in sizes
+                CELLS[cell](n, hidden_size, batch_first=True, bidirectional=two_ways) for n in sizes
             )
 
         pixels_of_column = input_size if num_rows is None else num_rows
@@ -171,17 +206,20 @@ class RowLSTM(nn.Module):
     @torch.no_grad()
     def _initialise(self, forget_bias: float, recurrent_init: str) -> None:
         for layer in (*self.layers, *self.beside):
+            gates = layer.all_weights[0][1].shape[0] // layer.hidden_size
             # Glorot and Bengio (2010), over the joint [input; hidden] kernel
-            bound = (6 / (layer.input_size + layer.hidden_size + 4 * layer.hidden_size)) ** 0.5
+            bound = (6 / (layer.input_size + layer.hidden_size + gates * layer.hidden_size)) ** 0.5
             for w_ih, w_hh, b_ih, b_hh in layer.all_weights:  # one entry for each direction
                 nn.init.uniform_(w_ih, -bound, bound)
                 if recurrent_init == "orthogonal":
-                    for gate in w_hh.chunk(4):
+                    for gate in w_hh.chunk(gates):
                         nn.init.orthogonal_(gate)
                 else:
                     nn.init.uniform_(w_hh, -bound, bound)
-                nn.init.zeros_(b_ih).chunk(4)[1].fill_(forget_bias)  # torch's order: i, f, g, o
-                # nn.LSTM has a second bias; with two, Adam would move their sum twice as fast
+                nn.init.zeros_(b_ih)
+                if isinstance(layer, nn.LSTM):
+                    b_ih.chunk(4)[1].fill_(forget_bias)  # torch's order: i, f, g, o
+                # torch has a second bias; with two, Adam would move their sum twice as fast
                 nn.init.zeros_(b_hh).requires_grad_(False)
         nn.init.trunc_normal_(self.head.weight, std=0.1, a=-0.2, b=0.2)
         nn.init.constant_(self.head.bias, 0.1)
@@ -214,6 +252,7 @@ class RowLSTM(nn.Module):
         return (
             self.directions == "forward"
             and self.run_layer is fused
+            and "cell" not in self.config
             and rows in (None, self.config["input_size"])
         )
 
@@ -245,7 +284,7 @@ class RowLSTM(nn.Module):
         )
         return list(outputs.transpose(1, 2).unbind())
 
-    def _read(self, layers: Iterable[nn.LSTM], y: Tensor) -> Tensor:
+    def _read(self, layers: Iterable[nn.RNNBase], y: Tensor) -> Tensor:
         """The top layer's outputs: (B, T, D) -> (B, T, R·H)."""
         for layer in layers:
             y = self.run_layer(layer, y)  # (B, T, R·H)

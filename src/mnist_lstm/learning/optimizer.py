@@ -1,4 +1,4 @@
-"""Adam with a moving average of the weights, and the one-cycle learning rate."""
+"""Optimizers with a moving average of the weights, and the one-cycle learning rate."""
 
 import math
 from collections.abc import Iterator
@@ -9,16 +9,22 @@ import torch
 from torch import Tensor, nn
 
 WARM_UP = 0.3  # fraction of a one-cycle training during which the learning rate rises
+MOMENTUM = 0.9  # of stochastic gradient descent
 
 
-class AveragingAdam(torch.optim.Adam):
-    """Adam that also keeps an exponential moving average of each weight, if `averaging` > 0.
+class Averaging(torch.optim.Optimizer):
+    """One of torch's optimizers that also keeps an exponential moving average of each weight.
 
-    After each step, average = averaging · average + (1 - averaging) · weight. The average starts at
-    zero, so it is divided by 1 - averaging^step before use, like Adam's own moments (Kingma and
-    Ba, 2015). Weight decay is decoupled from the gradients (Loshchilov and Hutter, 2019). Only
-    parameters that require gradients are optimized. On a GPU, the step can be part of a CUDA graph.
+    The average is kept if `averaging` > 0. After each step, average = averaging · average
+    + (1 - averaging) · weight. The average starts at zero, so it is divided by 1 - averaging^step
+    before use, like Adam's own moments (Kingma and Ba, 2015). Weight decay is decoupled from the
+    gradients (Loshchilov and Hutter, 2019). Only parameters that require gradients are optimized.
+    On a GPU, the step can be part of a CUDA graph.
     """
+
+    moments: tuple[str, ...]  # what torch keeps of each weight, in its shape
+    counts = True  # whether torch counts the steps
+    decays = False  # whether torch has decoupled weight decay
 
     def __init__(
         self,
@@ -30,28 +36,81 @@ class AveragingAdam(torch.optim.Adam):
     ) -> None:
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         on_gpu = weights[0].is_cuda
-        super().__init__(
-            weights,
-            torch.tensor(lr, device=weights[0].device) if on_gpu else lr,
-            weight_decay=weight_decay,
-            decoupled_weight_decay=True,
-            fused=on_gpu or None,
-            capturable=on_gpu,
-        )
-        self.defaults["averaging"] = averaging
+        rate = torch.tensor(lr, device=weights[0].device) if on_gpu else lr
+        super().__init__(weights, rate, **self.settings(on_gpu, weight_decay))  # type: ignore[arg-type]
+        self.defaults |= {"averaging": averaging, "decoupled": 0 if self.decays else weight_decay}
+
+    @staticmethod
+    def settings(on_gpu: bool, weight_decay: float) -> dict[str, Any]:
+        """What torch's optimizer gets beside the weights and the learning rate."""
+        raise NotImplementedError
+
+    def kept(self) -> tuple[tuple[str, ...], bool]:
+        """What the state has of each weight in its shape, and whether it has `step` too."""
+        averages = bool(self.defaults["averaging"])
+        return (*self.moments, *(["average"] * averages)), self.counts or averages
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update the weights from their gradients."""
+        weights = list(_weights(self))
+        if decay := self.defaults["decoupled"]:
+            torch._foreach_mul_(weights, 1 - decay * self.param_groups[0]["lr"])
         loss = super().step(closure)
         if averaging := self.defaults["averaging"]:
-            weights = list(_weights(self))
             for weight in weights:
                 if "average" not in self.state[weight]:
                     self.state[weight]["average"] = torch.zeros_like(weight)
+                    if not self.counts:
+                        self.state[weight]["step"] = torch.zeros((), device=weight.device)
+            if not self.counts:
+                torch._foreach_add_([self.state[weight]["step"] for weight in weights], 1)
             averages = [self.state[weight]["average"] for weight in weights]
             torch._foreach_lerp_(averages, weights, 1 - averaging)  # one kernel on a GPU
         return loss
+
+
+class AveragingAdam(Averaging, torch.optim.Adam):
+    """Adam (Kingma and Ba, 2015), with torch's β and ε."""
+
+    moments = ("exp_avg", "exp_avg_sq")
+    decays = True
+
+    @staticmethod
+    def settings(on_gpu: bool, weight_decay: float) -> dict[str, Any]:
+        """One fused kernel on a GPU."""
+        return {
+            "weight_decay": weight_decay,
+            "decoupled_weight_decay": True,
+            "fused": on_gpu or None,
+            "capturable": on_gpu,
+        }
+
+
+class AveragingSGD(Averaging, torch.optim.SGD):
+    """Stochastic gradient descent with momentum (Sutskever et al., 2013)."""
+
+    moments = ("momentum_buffer",)
+    counts = False
+
+    @staticmethod
+    def settings(on_gpu: bool, weight_decay: float) -> dict[str, Any]:
+        """One fused kernel on a GPU, where it reads the learning rate from a tensor."""
+        return {"momentum": MOMENTUM, "fused": on_gpu or None}
+
+
+class AveragingRMSprop(Averaging, torch.optim.RMSprop):
+    """RMSprop (Tieleman and Hinton, 2012), with torch's α and ε."""
+
+    moments = ("square_avg",)
+
+    @staticmethod
+    def settings(on_gpu: bool, weight_decay: float) -> dict[str, Any]:
+        """Capturable on a GPU."""
+        return {"capturable": on_gpu}
+
+
+OPTIMIZERS = {"adam": AveragingAdam, "sgd": AveragingSGD, "rmsprop": AveragingRMSprop}
 
 
 @contextmanager

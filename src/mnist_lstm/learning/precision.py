@@ -1,4 +1,4 @@
-"""The number format of the LSTM layers: float32, or bfloat16 if that is native and works.
+"""The number format of the LSTM layers: float32, or bfloat16 where that works.
 
 Weights, losses and the optimizer are float32 in both. In bfloat16 on a GPU, the layers train as a
 wavefront if that works, otherwise by cuDNN.
@@ -11,22 +11,21 @@ import torch
 from mnist_lstm import UserError
 from mnist_lstm.learning.model import RowLSTM
 
-NATIVE = ("avx512_bf16", "amx_bf16")  # the instructions of x86-64 that multiply bfloat16
-
 
 def choose(name: str, model: RowLSTM) -> str:
-    """Resolve a precision's name for a model on its device. `auto` means the fastest.
+    """Resolve a precision's name for a model on its device.
 
-    The fastest is bfloat16 on a processor or GPU that multiplies it natively, if torch has such an
-    LSTM there; otherwise float32. Raises UserError if bfloat16 is asked for and does not work.
+    `auto` means float32 on a processor, so that a recipe gives the same figures on all of them. On
+    a GPU that multiplies bfloat16 natively, it means bfloat16. Raises UserError if bfloat16 is
+    asked for and does not work.
     """
     if name == "auto":
         return "bfloat16" if _is_native(model) and works(model) else "float32"
     if name == "bfloat16" and not works(model):
         raise UserError(
             f"train.precision is {name}, but torch {torch.__version__} has no "
-            f"{model.config['implementation']} LSTM in bfloat16 for this device; write auto or "
-            "float32"
+            f"{model.config['implementation']} {model.config.get('cell', 'lstm').upper()} in "
+            "bfloat16 for this device; write auto or float32"
         )
     return name
 
@@ -62,8 +61,7 @@ def is_wavefront(precision: str, model: RowLSTM) -> bool:
 
 
 def _is_native(model: RowLSTM) -> bool:
-    """Whether a model is on a processor or GPU that multiplies bfloat16 natively."""
+    """Whether a model is on a GPU that multiplies bfloat16 natively."""
     device = model.head.weight.device
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
-    return device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in NATIVE)
+    # Ampere
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -25,6 +25,10 @@ Steps = Annotated[Count, _in("steps")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+# keys that were added later: params.yaml files and records without them mean these values
+ADDED = {"model.cell": "lstm", "train.optimizer": "adam"}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -64,12 +68,19 @@ class PreprocessParams(_Section):
 class ModelParams(_Section):
     """The network."""
 
-    hidden_size: Annotated[Count, _in("units")] = Field(description="Size of each LSTM layer")
-    num_layers: Annotated[Count, _in("layers")] = Field(description="Number of LSTM layers")
+    hidden_size: Annotated[Count, _in("units")] = Field(description="Size of each layer")
+    num_layers: Annotated[Count, _in("layers")] = Field(description="Number of recurrent layers")
     dropout: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
         description="Fraction of each layer's output that is dropped during training"
     )
-    forget_bias: float = Field(description="Initial bias of the forget gates")
+    cell: Literal["lstm", "gru", "rnn"] = Field(
+        description="Kind of the recurrent layers: lstm, as in the reference, gru, or rnn, the "
+        "plain one with tanh and without gates"
+    )
+    forget_bias: float = Field(
+        description="Initial bias of the LSTM's forget gates; gru and rnn have none, and do not "
+        "read this value"
+    )
     implementation: Literal["fused", "unrolled"] = Field(
         description="Two ways to compute the same model: unrolled loops over the time steps, as "
         "the reference does; fused takes less time"
@@ -84,11 +95,12 @@ class ModelParams(_Section):
         "the last, or both forward and backward"
     )
     pooling: Literal["last", "mean"] = Field(
-        description="Input of the last layer: the LSTM's output at the last time step, or the mean "
-        "of its outputs at all time steps"
+        description="Input of the last layer: the top recurrent layer's output at the last time "
+        "step, or the mean of its outputs at all time steps"
     )
     recurrent_init: Literal["uniform", "orthogonal"] = Field(
-        description="Initial recurrent weights: uniform, as all other LSTM weights, or orthogonal"
+        description="Initial recurrent weights: uniform, as all other weights of these layers, or "
+        "orthogonal"
     )
 
 
@@ -119,14 +131,19 @@ class TrainParams(_Section):
 
     steps: Steps = Field(description="Length of the training, in updates of the weights")
     batch_size: Images = Field(description="Number of images in the batch of one step")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(
-        description="Learning rate of Adam; with a schedule, the highest learning rate"
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="Learning rate of the optimizer; with a schedule, the highest learning rate"
+    )
+    optimizer: Literal["adam", "sgd", "rmsprop"] = Field(
+        description="What computes the updates: adam, as in the reference, sgd (stochastic "
+        "gradient descent with a momentum of 0.9) or rmsprop, all with torch's own other values; "
+        "each needs a learning rate of its own"
     )
     schedule: Literal["constant", "one-cycle"] = Field(
         description="Learning rate over the steps: one-cycle rises during the first three tenths "
         "of the steps, then falls to zero"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = Field(
         description="Decoupled weight decay, as in AdamW"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
@@ -152,9 +169,8 @@ class TrainParams(_Section):
         examples=["auto", "cpu", "cuda", "cuda:0", "mps"],
     )
     precision: Literal["auto", "bfloat16", "float32"] = Field(
-        description="Number format in which the LSTM layers compute; the weights are always "
-        "float32; auto takes bfloat16 on a CPU or GPU that multiplies it natively, otherwise "
-        "float32"
+        description="Number format in which the recurrent layers compute; the weights are always "
+        "float32; auto takes float32 on a CPU, and bfloat16 on a GPU that multiplies it natively"
     )
 
 
@@ -234,7 +250,7 @@ def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
     """
     tree: Any = strict_yaml.read(path)
     if isinstance(tree, dict):
-        tree = with_values(tree, changes or {})
+        tree = completed(with_values(tree, changes or {}))
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
@@ -270,6 +286,17 @@ def with_values(tree: Mapping[str, Any], values: Mapping[str, object]) -> dict[s
             else value
         )
     return changed
+
+
+def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a params.yaml, or the part of it that a record has, with the keys ADDED since."""
+    missing = {
+        key: value
+        for key, value in ADDED.items()
+        if isinstance(section := tree.get(key.partition(".")[0]), Mapping)
+        and key.partition(".")[2] not in section
+    }
+    return with_values(tree, missing)
 
 
 def value_at(tree: object, key: str) -> Any:

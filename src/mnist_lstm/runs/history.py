@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from mnist_lstm import UserError, dvc_cache, git
 from mnist_lstm.dvc_cache import DvcCache, Files, Lock, deps, outs
+from mnist_lstm.pipeline.params import completed
 from mnist_lstm.pipeline.result_files import (
     TABLES,
     EvaluationRecord,
@@ -75,8 +76,8 @@ class Result:
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The sections of params.yaml that it depends on."""
-        return self.record.params
+        """The sections of params.yaml that it depends on, with the keys added since."""
+        return completed(self.record.params)
 
 
 @dataclass(frozen=True)
@@ -289,13 +290,17 @@ class History:
             found = Partial(
                 title,
                 dvc_cache.dataset(record.lock.get("fetch", {})),
-                _params(record.lock),
+                completed(_params(record.lock)),
                 training,
                 [evaluation] if evaluation and _agree(record.read, training) else [],
             )
             if run := self._parsed(training, "run.json", parse_run):
                 found = replace(
-                    found, name=run.name, dataset=run.dataset, params=run.params, record=run
+                    found,
+                    name=run.name,
+                    dataset=run.dataset,
+                    params=completed(run.params),
+                    record=run,
                 )
             by_key[key] = found
             self.partial.append(found)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import flatten, short_name, values_of
+from mnist_lstm.pipeline.params import completed, flatten, short_name, values_of
 from mnist_lstm.pipeline.result_files import RunRecord
 from mnist_lstm.runs.history import History, Partial, Result, Unfinished
 
@@ -168,7 +168,7 @@ def _reference(history: History) -> dict[str, Any]:
             path.write_bytes(content)
             try:
                 if content:
-                    return flatten(values_of(path, SECTIONS))
+                    return flatten(completed(values_of(path, SECTIONS)))
             except UserError as error:
                 history.leave_out(str(error).replace(str(path), name))
     return {}

@@ -19,6 +19,7 @@ from typing import Any
 
 from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm.pipeline.params import ADDED
 from mnist_lstm.pipeline.result_files import read_json, write_json
 from mnist_lstm.runs import history, resolve
 from mnist_lstm.runs.child import run_dvc
@@ -86,7 +87,7 @@ def seed_record(
     record = folder / f"seed-{seed}.json" if folder else None
     if record and record.is_file() and not fresh:
         about = read_json(record)
-        if _without_promote(about.get("params", {})) == _without_promote(settings):
+        if _is_of(about, settings):
             return about
     code = code_digest(root)
     digest = hashlib.sha256(json.dumps([settings, code], sort_keys=True).encode()).hexdigest()
@@ -126,6 +127,19 @@ def seed_record(
         write_atomically(record.with_suffix(".csv"), curve)
         write_json(record, about)
     return about
+
+
+def _is_of(record: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether a record is of a recipe's parameters.
+
+    Keys that were added later have the value that they had before. A record whose precision was
+    `auto` is one of a recipe that names the precision that it was trained in, too.
+    """
+    recorded = ADDED | _without_promote(record.get("params", {}))
+    named = recorded | {"train.precision": record.get("precision")}
+    is_auto = recorded.get("train.precision") == "auto"
+    wanted = _without_promote(settings)
+    return recorded == wanted or (is_auto and named == wanted)
 
 
 def _without_promote(settings: Mapping[str, Any]) -> dict[str, Any]:

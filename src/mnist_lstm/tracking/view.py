@@ -126,10 +126,10 @@ def _description(about: RunRecord) -> str:
     try:
         params, data = about.params, about.data
         model, train = params["model"], params["train"]
-        # older runs do not have the parameter: they read rows
-        reads = READS[model.get("reads", "rows")]
+        # older runs do not have these parameters: they are LSTMs and read rows
+        reads, cell = READS[model.get("reads", "rows")], model.get("cell", "lstm").upper()
         return (
-            f"A dropout LSTM ({model['num_layers']} layers of {model['hidden_size']} units, "
+            f"A dropout {cell} ({model['num_layers']} layers of {model['hidden_size']} units, "
             f"dropout {model['dropout']}) on {about.dataset}, {reads}. {train['steps']:,} "
             f"steps of {train['batch_size']} out of {data['train'].images:,} images, learning rate "
             f"{train['learning_rate']}, seed {params['seed']}, on {about.device} with "

@@ -1,0 +1,92 @@
+"""The bar of a training: its pace and time left, by a clock that the test moves."""
+
+import io
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from mnist_lstm.pipeline.progress import REMEMBERED, Pace, StepBar
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def train(pace: Pace, clock: Clock, steps: int, step: float, evaluation: float) -> None:
+    """So many steps of `step` seconds, and an evaluation after the last one."""
+    for _ in range(steps - 1):
+        clock.now += step
+        pace.stepped()
+    clock.now += step
+    pace.evaluates()
+    clock.now += evaluation
+    pace.evaluated()
+
+
+def test_steps_and_evaluations_are_timed_apart_and_the_slow_first_ones_do_not_count() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    assert (pace.step, pace.left(10, 1)) == (None, None)
+    train(pace, clock, 10, step=1.0, evaluation=8.0)
+    assert pace.step == pytest.approx(1.0)
+    assert pace.left(20, 2) == pytest.approx(20 * 1.0 + 2 * 8.0)
+    for _ in range(2):  # steady from the second evaluation on
+        train(pace, clock, 10, step=0.25, evaluation=8.0)
+        assert pace.step == pytest.approx(0.25)
+        assert pace.left(20, 2) == pytest.approx(20 * 0.25 + 2 * 8.0)
+
+
+def test_between_evaluations_the_pace_stays() -> None:
+    """A GPU returns from a step at once, and does it later."""
+    clock = Clock()
+    pace = Pace(clock)
+    pace.stepped()
+    clock.now += 2.0
+    assert pace.step == pytest.approx(2.0)  # nothing better is known before the first evaluation
+    for _ in range(2):
+        train(pace, clock, 10, step=0.5, evaluation=1.0)
+    for _ in range(9):
+        pace.stepped()
+        assert pace.step == pytest.approx(0.5)
+
+
+def test_a_machine_that_slows_down_is_followed() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    train(pace, clock, 10, step=0.1, evaluation=1.0)
+    for seconds in (0.1, 0.4):
+        for _ in range(REMEMBERED):
+            train(pace, clock, 10, step=seconds, evaluation=1.0)
+        assert pace.step == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("step", "shown"), [(0.002, "500 steps/s"), (0.05, "20 steps/s"), (3.0, "0.33 steps/s")]
+)
+def test_the_bar_says_steps_per_second_and_the_time_left(step: float, shown: str) -> None:
+    clock, terminal = Clock(), io.StringIO()
+    bar = StepBar(0, 100, 10, torch.device("cpu"), file=terminal, ascii=True, disable=False)
+    bar.pace = Pace(clock)
+    for _ in range(3):
+        train(bar.pace, clock, 10, step=step, evaluation=1.0)
+    bar.n = 30
+    bar.refresh()
+    drawn = terminal.getvalue().rpartition("\r")[2]
+    assert "30/100 steps [" in drawn
+    left = int(70 * step + 7.0)
+    assert f", {shown}, {left // 60:02}:{left % 60:02} left]" in drawn
+    bar.close()
+
+
+def test_nothing_is_drawn_elsewhere() -> None:
+    pipe = io.StringIO()
+    with StepBar(0, 2, 1, torch.device("cpu"), file=pipe) as bar:
+        for _ in range(2):
+            bar.evaluates()
+            bar.stepped(evaluated=True)
+    assert pipe.getvalue() == ""
