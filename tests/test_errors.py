@@ -881,8 +881,8 @@ NO_RUN = "no run is called '<text>'"
 PREDICT = "mnist-lstm predict: "
 PICTURE = f"{PREDICT}<file>: "
 FETCH = (
-    "`dvc repro` makes those of params.yaml, `dvc fetch --all-commits --run-cache` brings all that "
-    "a DVC remote has"
+    "`dvc repro` makes the results of params.yaml; `dvc fetch --all-commits --run-cache` downloads "
+    "what a DVC remote has"
 )
 
 MET = {
@@ -930,10 +930,10 @@ MET = {
     "fetch.dataset <name> has <number> training images": edited("size: 237", "size: 1437"),
     f"{PARAMS}train.batch_size must be at most the <number> images that <name> has left to train "
     "on, is <number>": edited("batch_size: 64", "batch_size: 1201"),
-    "fetch: <name>: no mirror gave <files>. Asked: <mirror>: <reason>; <mirror>: <reason>. "
-    "Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, or take the "
-    "one that needs no network: `cp recipes/quick.yaml params.yaml`": lambda project: (
-        project.fetch_from("/nowhere/mnist", "http://127.0.0.1:9/")
+    "fetch: <name>: no mirror has a correct copy of <files>. Tried: <mirror>: <reason>; <mirror>: "
+    "<reason>. Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, "
+    "or use a data set that needs no network: `cp recipes/quick.yaml params.yaml`": (
+        lambda project: project.fetch_from("/nowhere/mnist", "http://127.0.0.1:9/")
     ),
     f"{MIRROR}cannot be reached (<reason>)": lambda p: p.passed_over("http://127.0.0.1:9/"),
     f"{MIRROR}no answer within <number> s": silent(SOCKET_SECONDS=0.1),
@@ -1023,7 +1023,7 @@ MET = {
     f"{DEVICE}mps, but {NO_MAC}; write auto or cpu": device("mps", gpus=0),
     "train: train.precision is bfloat16, but torch <version> has no <implementation> LSTM in "
     "bfloat16 for this device; write auto or float32": without_bfloat16,
-    "<stage>: <file>: No space left on device; make room there and run again": full_disk,
+    "<stage>: <file>: No space left on device; free some space there and run again": full_disk,
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows who owns it": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,
     f"{STORE}<reason>; the training continues, and evaluate will try again": followed,
@@ -1031,54 +1031,48 @@ MET = {
         evaluated
     ),
     f"mnist-lstm <command>: {STORE}<reason>": commanded,
-    f"{STORE}Connection refused; see that the server is up and its address right": store_at(
-        "http://127.0.0.1:9"
-    ),
+    f"{STORE}Connection refused; check that the server is running and that its address is "
+    "correct": store_at("http://127.0.0.1:9"),
     f"{STORE}<file>: Permission denied": store_in_a_folder_of_another,
-    f"{STORE}<file>: No space left on device; make room there": full_artifacts,
-    f"{STORE}no such table: <table>; move that file away, and a new one is made": (
+    f"{STORE}<file>: No space left on device; free some space there": full_artifacts,
+    f"{STORE}no such table: <table>; move that file elsewhere; a new one is then made": (
         store_without_a_table
     ),
-    f"{STORE}database is locked; another process is at work on it, so run this again when it has "
-    "ended": store_in_use,
+    f"{STORE}database is locked; another process is using it; run the command again when that "
+    "process has ended": store_in_use,
     "mnist-lstm <command>: the experiment mnist-lstm was deleted: restored, with its runs": (
         put_right(delete_the_experiment)
     ),
     "mnist-lstm <command>: the project was moved: its artifacts were in <address> before": (
         put_right(move_the_project)
     ),
-    f"{STORE}file is not a database; move that file away, and a new one is made": (
+    f"{STORE}file is not a database; move that file elsewhere; a new one is then made": (
         lambda p: p.store(b"no database" * 100)
     ),
-    f"{STORE}unable to open database file; see that the disk has room and that you may write "
-    "there": store_at("sqlite:////"),
-    f"{STORE}attempt to write a readonly database; see that the disk has room and that you may "
-    "write there": store_of_another,
-    f"{STORE}another version of MLflow made it (<reason>); move it away, and a new one is made": (
-        store_of_another_version
-    ),
-    f"{STORE}it takes the package <package>, which is not here; install it, or use a server": (
-        store_at("postgresql://me:secret@127.0.0.1:9/mlflow")
-    ),
+    f"{STORE}unable to open database file; check that the disk has free space and that you "
+    "may write there": store_at("sqlite:////"),
+    f"{STORE}attempt to write a readonly database; check that the disk has free space and "
+    "that you may write there": store_of_another,
+    f"{STORE}another version of MLflow made it (<reason>); move it elsewhere; a new one is "
+    "then made": (store_of_another_version),
+    f"{STORE}this needs the package <package>, which is not installed; install it, or use a "
+    "server": (store_at("postgresql://me:secret@127.0.0.1:9/mlflow")),
     "mnist-lstm <command>: no run yet: `dvc repro` makes one": commanded_to("runs", results=False),
     "mnist-lstm <command>: <folder>: DVC cannot open the project: <reason>; clone the project "
     "with git, or make a repository of this folder: `git init`": without_git,
     f"{NO_RUN}; did you mean <names>?": no_run_is_meant("drown"),
-    f"{NO_RUN}, and none starts so; there are <names>": no_run_is_meant("x"),
-    "'<text>' may be any of <number> runs: <runs>; write more of one": no_run_is_meant(
-        "dra", others=2
-    ),
+    f"{NO_RUN}, and no name starts with that; known runs: <names>": no_run_is_meant("x"),
+    "'<text>' fits <number> runs: <runs>; write more of the name": no_run_is_meant("dra", others=2),
     f"<run> is recorded, but its results are not here; {FETCH}": no_run_is_meant(
         "e22", committed=True
     ),
-    f"no run's results are here, and <number> are recorded; {FETCH}": no_run_is_meant(
+    f"the results of the recorded runs (<number>) are not here; {FETCH}": no_run_is_meant(
         "x", committed=True
     ),
-    "'<text>' is a run in MLflow (<names>), but has no results here: it did not finish, or they "
-    "went": (run_that_is_in_mlflow_alone),
-    f"no result here is called '<text>', and in MLflow: {STORE}<reason>": no_run_is_meant(
-        "x", uri="http://127.0.0.1:9"
-    ),
+    "'<text>' is a run in MLflow (<names>), but its results are not here: its training did not "
+    "finish, or they were deleted": (run_that_is_in_mlflow_alone),
+    f"no result here is called '<text>', and MLflow could not be searched: {STORE}"
+    "<reason>": no_run_is_meant("x", uri="http://127.0.0.1:9"),
     "mnist-lstm compare: '<text>' and '<text>' are the same run, <run>": commanded_to(
         "compare", "drawn", "draw"
     ),
@@ -1095,7 +1089,7 @@ MET = {
     "mnist-lstm runs: none of <number> runs has <conditions>": commanded_to(
         "runs", "--where", "seed=3"
     ),
-    "'<text>' may be any of <number> runs in MLflow: <runs>; write more of one": (
+    "'<text>' fits <number> runs in MLflow: <runs>; write more of the name": (
         lambda p: made_again_from_the_store("drawn", "a" * 32, "b" * 32)(p).partition(": ")[2]
     ),
     "mnist-lstm reproduce: <run> was made outside of git, so its code was not recorded": (
@@ -1107,8 +1101,10 @@ MET = {
     ),
     "mnist-lstm reproduce: <run> was made from changed code, and its patch does not apply to "
     "commit <commit>: <reason>": made_again(patch="no patch"),
-    "mnist-lstm reproduce: <run> is a run in MLflow, but has no run.json there nor here: it did "
-    "not finish, or was never evaluated": made_again_from_the_store("dra", "a" * 32),
+    "mnist-lstm reproduce: <run> is a run in MLflow, but has no run.json there or here: its "
+    "training did not finish, or it was never evaluated": made_again_from_the_store(
+        "dra", "a" * 32
+    ),
     "mnist-lstm reproduce: <run>: its patch runs only if somebody at a terminal agrees, or with "
     "--trust-patch; read it first: `patch` in train/run.json of this run in MLflow": (
         patch_of_the_store()
@@ -1117,20 +1113,19 @@ MET = {
         patch_of_the_store("no\n")
     ),
     "mnist-lstm report: <file>: no such file; `dvc repro` makes it": commanded_to("report"),
-    "mnist-lstm <command>: the results in the workspace are not those of one recorded run, and "
-    "are not used: <files> from dvc.lock; `<command>` fixes that": results_of_several_runs(
+    "mnist-lstm <command>: the results in the workspace do not belong to one recorded run, so "
+    "they are not used: <files> from dvc.lock; `<command>` fixes that": results_of_several_runs(
         "report"
     ),
-    "mnist-lstm predict: there is no champion, and the results in the workspace are not those of "
-    "one recorded run, and are not used: <files> from dvc.lock; `<command>` fixes that": (
+    "mnist-lstm predict: there is no champion, and the results in the workspace do not belong to "
+    "one recorded run, so they are not used: <files> from dvc.lock; `<command>` fixes that": (
         results_of_several_runs("predict", "picture.png")
     ),
     "mnist-lstm <command>: left out: <file>: has the marks of an unresolved merge; mend it": (
         left_out(in_the_middle_of_a_merge)
     ),
-    "mnist-lstm <command>: left out: <file>: damaged, its MD5 is another; delete it": left_out(
-        truncated_in_the_cache
-    ),
+    "mnist-lstm <command>: left out: <file>: damaged: its MD5 is not the one in its name; "
+    "delete it": left_out(truncated_in_the_cache),
     "mnist-lstm <command>: left out: <file>: <reason>; it is damaged, or of another version of "
     "this project": left_out(of_another_version),
     "mnist-lstm report: results/evaluate is not the evaluation of the training in results/train; "

@@ -73,7 +73,9 @@ def test_a_relative_mirror_is_in_the_project_and_wrong_files_are_one_line(projec
     result = run(project, "../wrong")
     assert result.returncode == 1
     [error] = result.stderr.splitlines()
-    assert error.startswith("fetch: mnist: no mirror gave t10k-labels-idx1-ubyte.gz, ")
+    assert error.startswith(
+        "fetch: mnist: no mirror has a correct copy of t10k-labels-idx1-ubyte.gz, "
+    )
     assert f"{mirror}: t10k-labels-idx1-ubyte.gz: SHA-256 is " in error
     assert "; /nowhere/mnist: no such folder. Offline, set MNIST_MIRROR to " in error
     assert names(project / "data" / "raw") == []
@@ -89,7 +91,9 @@ def test_files_of_another_data_set_are_refused(project):
     result = run(project, str(mirror), "fashion-mnist")
     assert result.returncode == 1
     [error] = result.stderr.splitlines()
-    assert error.startswith("fetch: fashion-mnist: no mirror gave t10k-labels-idx1-ubyte.gz, ")
+    assert error.startswith(
+        "fetch: fashion-mnist: no mirror has a correct copy of t10k-labels-idx1-ubyte.gz, "
+    )
     assert f"{mirror}: t10k-labels-idx1-ubyte.gz: MD5 is " in error
     assert "; /nowhere/fashion: no such folder. Offline, " in error
     assert names(project / "data" / "raw") == []

@@ -98,7 +98,7 @@ class DvcCache:
             return None
         if is_of(md5, content):
             return content
-        self._note(f"{self.name_of(md5)}: damaged, its MD5 is another; delete it")
+        self._note(f"{self.name_of(md5)}: damaged: its MD5 is not the one in its name; delete it")
         return None
 
     def recorded_runs(self) -> Iterator[tuple[str, Entry]]:
@@ -137,7 +137,7 @@ def _parsed(content: bytes, name: str) -> dict[str, Any]:
     try:
         return _mapping(loader.get_single_data() or {}, name)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # of a date or a key, say
-        raise UserError(f"{name}: damaged, not readable as YAML") from None
+        raise UserError(f"{name}: damaged: not readable as YAML") from None
     finally:
         loader.dispose()
 
@@ -167,7 +167,7 @@ def _mapping(value: object, name: str) -> dict[str, Any]:
 
 
 def _unlike(name: str) -> UserError:
-    return UserError(f"{name}: damaged, not as DVC writes it")
+    return UserError(f"{name}: damaged: not in the form that DVC writes")
 
 
 def _sums(listed: list[dict[str, str]]) -> dict[str, str]:

@@ -235,7 +235,7 @@ def refused(raw: Path, source: str | Path) -> str:
         mirrors.fetch(TINY, raw, [str(source)], lines.append)
     [line] = [line for line in lines if line.startswith("mirror ")]
     reason = line.removeprefix("mirror ")
-    assert f"Asked: {reason}. Offline" in str(caught.value)
+    assert f"Tried: {reason}. Offline" in str(caught.value)
     return reason.removeprefix(f"{source}: ")
 
 
@@ -459,7 +459,9 @@ def test_only_what_is_missing_is_asked_of_the_next_mirror(serve, raw):
 
 
 def test_what_was_verified_stays_when_the_rest_fails(serve, raw):
-    with pytest.raises(MirrorError, match=f"^tiny: no mirror gave {TEST_IMAGES}, {TRAIN_IMAGES}"):
+    with pytest.raises(
+        MirrorError, match=f"^tiny: no mirror has a correct copy of {TEST_IMAGES}, "
+    ):
         fetch(raw, serve(right, f0=half, f2=altered).url)
     assert contents(raw) == {name: CONTENTS[name] for name in (TRAIN_LABELS, TEST_LABELS)}
 

@@ -66,7 +66,7 @@ def test_a_run_that_exists_twice(store: Store, history: History, root: Path) -> 
     (first,) = runs(store)
     second = store.client.create_run(store.experiment_id, tags={"training_id": "a" * 32})
     (one,) = found(store, history, root)
-    assert one.lines == [f"it has another run, {second.info.run_id}"]
+    assert one.lines == [f"it has a second run, {second.info.run_id}"]
     assert one.mend
     one.mend()
     assert [run.info.run_id for run in runs(store)] == [first.info.run_id]
@@ -93,7 +93,7 @@ def test_a_run_marked_as_running_that_nothing_trains(
         fcntl.flock(file, fcntl.LOCK_EX)
         assert found(store, history, root) == []  # it is at work
     (one,) = found(store, history, root)
-    assert one.lines == ["it is marked as running, and nothing trains it"]
+    assert one.lines == ["it is marked as running, but no process trains it"]
     assert one.mend
     one.mend()
     killed = store.client.get_run(run.id)
@@ -120,7 +120,7 @@ def test_a_run_marked_as_finished_that_dvc_has_not_recorded(
         (one,) = found(store, history, root)
         assert one.mend is None  # it is about to be recorded
     (one,) = found(store, history, root)
-    assert one.lines == ["it is marked as finished, and was stopped before DVC recorded it"]
+    assert one.lines == ["it is marked as finished, but was stopped before DVC recorded it"]
     assert one.mend
     one.mend()
     assert store.client.get_run(run.id).info.status == "KILLED"

@@ -208,7 +208,7 @@ def test_files_of_several_runs_are_no_result(project: Project) -> None:
     history = History(project.root)
     assert history.workspace is None
     assert history.mixed == (
-        "the results in the workspace are not those of one recorded run, and are not used: "
+        "the results in the workspace do not belong to one recorded run, so they are not used: "
         "results/train/model.safetensors, results/train/run.json, results/train/timing.csv and 1 "
         "more differ from dvc.lock; `dvc checkout` fixes that"
     )
@@ -254,7 +254,7 @@ def test_a_lock_that_was_merged_by_hand_claims_no_run(project: Project) -> None:
     project.train("b")  # as it was, and nothing but the workspace's lock says so
     history = History(project.root)
     assert history.unreadable == [
-        f"{commit[:7]}:dvc.lock: the files of results/train are those of several runs"
+        f"{commit[:7]}:dvc.lock: the files of results/train belong to several runs"
     ]
     assert history.head is None
     a, b = history.results
@@ -296,7 +296,7 @@ def test_a_damaged_object_in_the_cache_is_named_and_the_file_is_read_elsewhere(
     assert [result.name for result in history.results] == ["a"]
     (line,) = history.unreadable
     name = cached.relative_to(project.root)
-    assert line == f"{name}: damaged, its MD5 is another; delete it"
+    assert line == f"{name}: damaged: its MD5 is not the one in its name; delete it"
     path.unlink()
     history = History(project.root)
     assert history.results == []

@@ -61,8 +61,8 @@ def test_a_run_is_found(history: History, text: str, meant: Result) -> None:
 
 def test_a_start_that_fits_several_runs_lists_them(history: History) -> None:
     expected = (
-        "'wi' may be any of 2 runs: wide (id 2c2c2c2c; experiment wide-again), "
-        "wider (id 2d2d2d2d); write more of one"
+        "'wi' fits 2 runs: wide (id 2c2c2c2c; experiment wide-again), "
+        "wider (id 2d2d2d2d); write more of the name"
     )
     with pytest.raises(UserError, match=re.escape(expected)) as met:
         find(history, "wi")
@@ -80,7 +80,10 @@ def test_two_runs_of_the_same_name_are_distinguished_by_their_ids(tmp_path: Path
     ("text", "said"),
     [
         ("widest", "no run is called 'widest'; did you mean wide or wider?"),
-        ("x", "none starts so; there are digits-seed-0-1b1b1b, wide, wide-again, wider"),
+        (
+            "x",
+            "no name starts with that; known runs: digits-seed-0-1b1b1b, wide, wide-again, wider",
+        ),
         ("", "no run is called ''"),  # a shell variable that is not set means no run at all
     ],
 )
@@ -107,7 +110,9 @@ def test_results_that_are_not_here_are_refused(history: History) -> None:
 def test_a_project_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(NoSuchRun, match=r"^no run yet: `dvc repro` makes one$"):
         find(Recorded(tmp_path), "any")
-    with pytest.raises(NoSuchRun, match=r"^no run's results are here, and 1 are recorded; `dvc"):
+    with pytest.raises(
+        NoSuchRun, match=r"^the results of the recorded runs \(1\) are not here; `dvc"
+    ):
         find(Recorded(tmp_path, partial=(BASELINE,)), "any")
 
 
@@ -121,7 +126,7 @@ def test_mlflow_is_asked_for_its_ids_and_for_names_given_there(
     gone = TrackedRun(store, about("4a" * 16))
     assert find(history, run.id) is find(history, run.id[:12]) is OTHER
     assert find(history, "the good one") is find(history, "the go") is OTHER
-    with pytest.raises(NoSuchRun, match=r"a run in MLflow \(drawn\), but has no results here"):
+    with pytest.raises(NoSuchRun, match=r"a run in MLflow \(drawn\), but its results are not here"):
         find(history, gone.id)
     with pytest.raises(NoSuchRun, match="no run is called 'the bad one'"):
         find(history, "the bad one")

@@ -106,9 +106,10 @@ def fetch(
         report(f"mirror {refusals[-1]}")
     if missing:
         raise MirrorError(
-            f"{dataset.name}: no mirror gave {', '.join(missing)}. Asked: {'; '.join(refusals)}. "
+            f"{dataset.name}: no mirror has a correct copy of {', '.join(missing)}. "
+            f"Tried: {'; '.join(refusals)}. "
             "Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, or "
-            "take the one that needs no network: `cp recipes/quick.yaml params.yaml`"
+            "use a data set that needs no network: `cp recipes/quick.yaml params.yaml`"
         )
 
 

@@ -232,7 +232,7 @@ def _one_line(error: Exception) -> str:
     if error.filename == process.OUTPUT:
         return f"{where}: {error.strerror}; run again with another"
     if error.errno in DISK_FULL:
-        return f"{where}: {error.strerror}; make room there and run again"
+        return f"{where}: {error.strerror}; free some space there and run again"
     if error.errno in READ_ONLY:
         # a file that does not exist should have been created: name the folder that refused it
         while not os.access(where, os.F_OK) and where != where.parent:

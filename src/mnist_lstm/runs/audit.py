@@ -70,17 +70,17 @@ def _of_result(
     if lines := differences(store, stored[0], expected).lines() if stored else ["it has no run"]:
         yield Disagreement(name, training_id, lines, partial(project, store, expected))
     for run in stored[1:]:
-        line = f"it has another run, {run.info.run_id}"
+        line = f"it has a second run, {run.info.run_id}"
         yield Disagreement(name, training_id, [line], partial(delete, store, run))
 
 
 def _of_run(store: Store, run: StoredRun, root: Path) -> Iterator[Disagreement]:
     name, training_id = run.info.run_name, run.data.tags.get("training_id", "")
     if run.info.status == "RUNNING" and not _is_at_work(run, root):
-        line = "it is marked as running, and nothing trains it"
+        line = "it is marked as running, but no process trains it"
         yield Disagreement(name, training_id, [line], partial(mark_killed, store, run))
     elif run.info.status == "FINISHED" and training_id in _stopped(root):
-        line = "it is marked as finished, and was stopped before DVC recorded it"
+        line = "it is marked as finished, but was stopped before DVC recorded it"
         yield Disagreement(name, training_id, [line], partial(mark_killed, store, run))
     elif run.info.status == "FINISHED":
         line = "no result here has its model"

@@ -184,7 +184,7 @@ class History:
                     names[str(laid_out)] = self._location(md5, path)
                     content = self._content(md5)
                     if content is None:
-                        raise UserError(f"{names[str(laid_out)]}: damaged, or not here any more")
+                        raise UserError(f"{names[str(laid_out)]}: damaged, or no longer here")
                     laid_out.write_bytes(content)
             try:
                 yield folders
@@ -305,7 +305,7 @@ class History:
             by_key[key] = found
             self.partial.append(found)
         if not _agree(by_key[key].training, training):
-            self.leave_out(f"{record.where}: the files of {TRAIN} are those of several runs")
+            self.leave_out(f"{record.where}: the files of {TRAIN} belong to several runs")
             return None
         return by_key[key]
 
@@ -344,7 +344,7 @@ class History:
                 mends.add("`dvc repro`")
         more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         return (
-            "the results in the workspace are not those of one recorded run, and are not used: "
+            "the results in the workspace do not belong to one recorded run, so they are not used: "
             f"{', '.join(others[:LISTED])}{more} {'differ' if others[1:] else 'differs'} from "
             "dvc.lock; "
             f"{' and '.join(sorted(mends))} fixes that"

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 NO_RUN_YET = "no run yet: `dvc repro` makes one"
 FETCH = (
-    "`dvc repro` makes those of params.yaml, `dvc fetch --all-commits --run-cache` brings all that "
-    "a DVC remote has"
+    "`dvc repro` makes the results of params.yaml; `dvc fetch --all-commits --run-cache` downloads "
+    "what a DVC remote has"
 )
 LISTED = 10  # names in a message
 
@@ -122,7 +122,7 @@ def _the_one(history: History, matching: list[Some], candidates: Sequence[Some],
         raise NoSuchRun(_unknown(history, candidates, text))
     if len(matching) > 1:
         listed = _listed([label(result) for result in matching])
-        raise UserError(f"{text!r} may be any of {len(matching)} runs: {listed}; write more of one")
+        raise UserError(f"{text!r} fits {len(matching)} runs: {listed}; write more of the name")
     return matching[0]
 
 
@@ -141,15 +141,17 @@ def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> lis
                 for run in _matching(runs(store), text, _names_in_store)
             }
     except TrackingError as error:
-        raise NoSuchRun(f"no result here is called {text!r}, and in MLflow: {error}") from None
+        raise NoSuchRun(
+            f"no result here is called {text!r}, and MLflow could not be searched: {error}"
+        ) from None
     found = [
         result for result in candidates if result.record and result.record.training_id in named
     ]
     if named and not found:
         names = ", ".join(map(str, named.values()))
         raise NoSuchRun(
-            f"{text!r} is a run in MLflow ({names}), but has no results here: it did not "
-            "finish, or they went"
+            f"{text!r} is a run in MLflow ({names}), but its results are not here: its training "
+            "did not finish, or they were deleted"
         )
     return found
 
@@ -181,8 +183,7 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
                 f"{each.info.run_name} (id {each.info.run_id[:8]})" for each in matching
             )
             raise UserError(
-                f"{text!r} may be any of {len(matching)} runs in MLflow: {listed}; write more of "
-                "one"
+                f"{text!r} fits {len(matching)} runs in MLflow: {listed}; write more of the name"
             )
         (run,) = matching
         paths = ("train/run.json", "evaluate/metrics.json", "evaluate/run.json")
@@ -190,8 +191,8 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
     name = str(run.info.run_name)
     if record is None:
         raise NoSuchRun(
-            f"{name} is a run in MLflow, but has no run.json there nor here: it did not finish, or "
-            "was never evaluated"
+            f"{name} is a run in MLflow, but has no run.json there or here: its training did not "
+            "finish, or it was never evaluated"
         )
     return RunResults(
         parse_run(record, f"{name} in MLflow: {paths[0]}"),
@@ -203,7 +204,7 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
 
 def _unknown(history: History, candidates: Sequence[Result | Partial], text: str) -> str:
     if not candidates and history.partial:
-        return f"no run's results are here, and {len(history.partial)} are recorded; {FETCH}"
+        return f"the results of the recorded runs ({len(history.partial)}) are not here; {FETCH}"
     if not candidates:
         return NO_RUN_YET
     names = list(
@@ -211,7 +212,7 @@ def _unknown(history: History, candidates: Sequence[Result | Partial], text: str
     )
     if near := difflib.get_close_matches(text, names, n=3):
         return f"no run is called {text!r}; did you mean {' or '.join(near)}?"
-    return f"no run is called {text!r}, and none starts so; there are {_listed(names)}"
+    return f"no run is called {text!r}, and no name starts with that; known runs: {_listed(names)}"
 
 
 def _listed(names: Collection[str]) -> str:

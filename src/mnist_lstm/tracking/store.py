@@ -194,19 +194,32 @@ def _why(error: BaseException, uri: str) -> str:
     if isinstance(inner, OSError):
         path = inner.filename2 or inner.filename  # of a copy, the second is where it was to be
         where = f"{path}: " if path else ""
-        hint = "; see that the server is up and its address right" if uri.startswith("http") else ""
+        hint = (
+            "; check that the server is running and that its address is correct"
+            if uri.startswith("http")
+            else ""
+        )
         if inner.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "; make room there"
+            hint = "; free some space there"
         return f"{where}{inner.strerror or inner}{hint}"
     if isinstance(inner, sqlite3.Error):
         code = (getattr(inner, "sqlite_errorcode", None) or 0) & 0xFF
         if code in NO_PLACE:
-            return f"{inner}; see that the disk has room and that you may write there"
+            return f"{inner}; check that the disk has free space and that you may write there"
         if code in IN_USE:
-            return f"{inner}; another process is at work on it, so run this again when it has ended"
-        return f"{inner}; move that file away, and a new one is made"
+            return (
+                f"{inner}; another process is using it; run the command again when that process "
+                "has ended"
+            )
+        return f"{inner}; move that file elsewhere; a new one is then made"
     if isinstance(error, CommandError):
-        return f"another version of MLflow made it ({error}); move it away, and a new one is made"
+        return (
+            f"another version of MLflow made it ({error}); move it elsewhere; a new one is then "
+            "made"
+        )
     if isinstance(error, ModuleNotFoundError):
-        return f"it takes the package {error.name}, which is not here; install it, or use a server"
+        return (
+            f"this needs the package {error.name}, which is not installed; install it, or use a "
+            "server"
+        )
     return textwrap.shorten(str(error), 300, placeholder=" …")
