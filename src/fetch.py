@@ -34,6 +34,8 @@ def fetch(params: Params, own_folder: Path, raw: Path) -> None:
     with tqdm(unit="B", unit_scale=True, leave=False, disable=None) as bar:
 
         def show(name: str, arrived: int, expected: int) -> None:
+            if bar.disable:  # it has no attributes then
+                return
             if arrived < bar.n or name != bar.desc:
                 bar.reset(expected)
                 bar.set_description_str(name, refresh=False)

@@ -138,7 +138,7 @@ def _is_of(record: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     recorded = ADDED | _without_promote(record.get("params", {}))
     named = recorded | {"train.precision": record.get("precision")}
     is_auto = recorded.get("train.precision") == "auto"
-    wanted = _without_promote(settings)
+    wanted = ADDED | _without_promote(settings)
     return recorded == wanted or (is_auto and named == wanted)
 
 
