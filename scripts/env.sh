@@ -1,8 +1,13 @@
 #!/bin/sh
-# Bring .venv up to requirements.lock and pyproject.toml. Run: make env
+# Bring .venv up to requirements.lock and pyproject.toml. Run: make env (TORCH=cpu or TORCH=cuda)
 #
-# .venv/made-from holds the project's folder and the checksums of the last complete installation. It
-# is written last. If it is missing, an installation was interrupted. If it names another folder, the
+# On Linux on x86-64, PyPI's build of PyTorch needs CUDA's libraries. Without an NVIDIA driver, the
+# build for processors is installed instead, from PyTorch's own index; TORCH chooses one of the two.
+# This index is not in requirements.lock: uv checks the sums of all other packages. If the index
+# cannot be reached, the build with CUDA is installed, which runs on processors too.
+#
+# .venv/made-from holds the project's folder, the checksums of the last complete installation and
+# its build of PyTorch. It is written last. If it is missing, an installation was interrupted. If it names another folder, the
 # project was moved or copied, and scripts in .venv point to the old place. In both cases .venv is
 # made again.
 set -eu
@@ -26,19 +31,62 @@ first_python() {
     return 1
 }
 
+# Run uv. Its list of some 190 packages is left out; large downloads, the number and errors stay.
+uv() {
+    rm -f .venv/failed
+    { .venv/bin/uv "$@" --python .venv 2>&1 || echo $? >.venv/failed; } |
+        awk '/^ *[-+~] / || /^Using Python|^Resolved|^Prepared|^Audited| Downloaded / { next }
+            /Downloading/ && !/\([0-9][0-9][0-9][0-9.]*MiB\)|GiB/ { next }
+            { print "make env: " $0; fflush() }'
+    [ ! -e .venv/failed ]
+}
+
+# The version of a package in requirements.lock, as name==version.
+locked() {
+    sed -n "s/^\($1==[^ ;]*\).*/\1/p" requirements.lock
+}
+
+torch_for_processors() { # OPTION...
+    uv pip install --no-deps --torch-backend cpu "$@" "$(locked torch)" "$(locked torchvision)"
+}
+
 sync() {
-    .venv/bin/uv pip sync --python .venv --require-hashes requirements.lock "$@"
+    if [ "$build" = cuda ]; then
+        uv pip sync --require-hashes requirements.lock "$@"
+    else
+        awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ \
+                && !/^nvidia-ml-py==/ }
+            !skip' requirements.lock >.venv/without-torch.txt
+        uv pip sync --require-hashes .venv/without-torch.txt "$@" && torch_for_processors "$@"
+    fi
+}
+
+has_driver() {
+    [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ] || [ -e /dev/dxg ] # WSL has dxg
 }
 
 here=$(pwd -P)
 lock=$(cksum requirements.lock) || fail "git checkout requirements.lock brings it back"
 project=$(cksum pyproject.toml) || fail "git checkout pyproject.toml brings it back"
 
-was_here='' was_lock='' was_project=''
-{ IFS= read -r was_here && read -r was_lock && read -r was_project; } 2>/dev/null <.venv/made-from ||
-    was_here=''
+was_here='' was_lock='' was_project='' was_build=''
+{ IFS= read -r was_here && read -r was_lock && read -r was_project && { read -r was_build || :; }; } \
+    2>/dev/null <.venv/made-from || was_here=''
 .venv/bin/python -c 'import uv' 2>/dev/null || was_here='' # its base Python may have been removed
-if [ "$was_here/$was_lock/$was_project" = "$here/$lock/$project" ]; then
+case "${TORCH:-}" in
+    cpu | cuda) build=$TORCH ;;
+    '') build=$was_build ;; # what is installed is kept
+    *) fail "TORCH=$TORCH is neither cpu nor cuda" ;;
+esac
+if [ "$(uname -sm)" != 'Linux x86_64' ]; then
+    build=cuda # PyPI has one build for each other platform
+elif [ -z "$build" ]; then
+    if has_driver; then build=cuda; else build=cpu; fi
+fi
+if [ "$was_here/$was_lock/$was_project/$was_build" = "$here/$lock/$project/$build" ]; then
+    if [ "$build" = cpu ] && has_driver; then
+        echo "make env: PyTorch is installed for processors; for this NVIDIA GPU: make env TORCH=cuda"
+    fi
     exit
 fi
 
@@ -50,13 +98,30 @@ mkdir -p .venv
 echo $$ >.venv/making
 trap 'rm -f .venv/making' EXIT
 
-if [ "$(uname)" = Linux ]; then
-    size="about 3.2 GB to download and 6 GB on disk, CUDA's libraries being most of it"
-    free=$(df -Pk . | awk 'NR == 2 { print int($4 * 1024 / 1e9) }')
-    [ "$free" -ge 8 ] || echo "make env: warning: only $free GB are free here; have 8 to be safe"
-else
-    size="about 0.3 GB to download"
-fi
+# choose_size: how much there is to download, in words; warns where the disk may be too small
+choose_size() {
+    if [ "$(uname)" != Linux ]; then
+        size="about 0.3 GB to download"
+    elif [ "$build" = cpu ]; then
+        size="PyTorch for processors, without the 4 GB of CUDA's libraries"
+    else
+        size="about 3.2 GB to download and 6 GB on disk, CUDA's libraries being most of it"
+        free=$(df -Pk . | awk 'NR == 2 { print int($4 * 1024 / 1e9) }')
+        [ "$free" -ge 8 ] || echo "make env: warning: only $free GB are free here; have 8 to be safe"
+    fi
+}
+
+# choose_build: if the build for processors cannot be had, take the one with CUDA
+choose_build() {
+    if [ "$build" = cpu ] && ! UV_HTTP_TIMEOUT=10 UV_HTTP_RETRIES=1 \
+        torch_for_processors --dry-run >/dev/null 2>&1; then
+        echo "make env: PyTorch's own index, which has the build for processors, cannot be reached;" \
+            "the build with CUDA takes its place"
+        build=cuda
+    fi
+    choose_size
+}
+
 check="check that the network is there, the disk is not full, and requirements.lock is as git has it"
 
 if [ "$was_here" != "$here" ]; then
@@ -72,18 +137,19 @@ if [ "$was_here" != "$here" ]; then
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python has no venv module; on Debian and Ubuntu, apt install python3-venv brings it"
 
-    echo "make env: making .venv with $("$python" -V), and installing requirements.lock into it:"
-    echo "make env: $size, less what uv has in its cache"
+    echo "make env: making .venv with $("$python" -V)"
     rm -f .venv/made-from
     find .venv -mindepth 1 -maxdepth 1 ! -name making -exec rm -rf {} +
     "$python" -m venv .venv ||
         fail "making .venv with $python failed, see above; try another: make env PYTHON=/its/path"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check uv ||
         fail "installing uv from PyPI failed, see above; check that the network is there"
+    choose_build
+    echo "make env: installing requirements.lock: $size, less what uv has in its cache"
     sync || fail "installing requirements.lock failed, see above; $check (downloads are kept)"
-elif [ "$was_lock" != "$lock" ]; then
-    echo "make env: requirements.lock has changed; what is to be installed now (all of it would be" \
-        "$size):"
+elif [ "$was_lock/$was_build" != "$lock/$build" ]; then
+    choose_build
+    echo "make env: what changes in .venv (all of it would be $size):"
     # if the packages cannot be downloaded, this fails while .venv is still complete
     sync --dry-run || fail "planning the update of .venv failed, see above; .venv is as it was; $check"
     rm -f .venv/made-from
@@ -93,4 +159,4 @@ fi
 .venv/bin/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable . ||
     fail "installing this project's package failed, see above; is pyproject.toml as git has it?"
 
-printf '%s\n' "$here" "$lock" "$project" >.venv/made-from
+printf '%s\n' "$here" "$lock" "$project" "$build" >.venv/made-from
