@@ -8,7 +8,7 @@ ACCEPTED := CVE-2025-69872 # has no fix yet; docs/machines.md says why we accept
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-env: ## install requirements.lock into .venv; other targets do it too (PYTHON=... chooses a Python)
+env: ## install requirements.lock into .venv; other targets do it too (PYTHON=...; TORCH=cpu or cuda)
 	@sh scripts/env.sh
 
 repro: env ## run the stages that have to run: fetch, preprocess, train, evaluate

@@ -35,7 +35,7 @@ first_python() {
 uv() {
     rm -f .venv/failed
     { .venv/bin/uv "$@" --python .venv 2>&1 || echo $? >.venv/failed; } |
-        awk '/^ *[-+~] / || /^Using Python|^Resolved|^Prepared|^Audited| Downloaded / { next }
+        awk '/^ *[-+~] / || /^Using Python|^Uninstalled|^Resolved|^Prepared|^Audited| Downloaded / { next }
             /Downloading/ && !/\([0-9][0-9][0-9][0-9.]*MiB\)|GiB/ { next }
             { print "make env: " $0; fflush() }'
     [ ! -e .venv/failed ]
@@ -47,12 +47,14 @@ locked() {
 }
 
 torch_for_processors() { # OPTION...
-    uv pip install --no-deps --torch-backend cpu "$@" "$(locked torch)" "$(locked torchvision)"
+    uv pip install --no-deps --reinstall --torch-backend cpu "$@" "$(locked torch)" "$(locked torchvision)"
 }
 
 sync() {
     if [ "$build" = cuda ]; then
-        uv pip sync --require-hashes requirements.lock "$@"
+        # the build for processors has the same version, so that it would stay
+        uv pip sync --require-hashes --reinstall-package torch --reinstall-package torchvision \
+            requirements.lock "$@"
     else
         awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ \
                 && !/^nvidia-ml-py==/ }
@@ -76,7 +78,7 @@ was_here='' was_lock='' was_project='' was_build=''
 case "${TORCH:-}" in
     cpu | cuda) build=$TORCH ;;
     '') build=$was_build ;; # what is installed is kept
-    *) fail "TORCH=$TORCH is neither cpu nor cuda" ;;
+    *) fail "TORCH=$TORCH is neither cpu nor cuda; leave it out to choose by the machine" ;;
 esac
 if [ "$(uname -sm)" != 'Linux x86_64' ]; then
     build=cuda # PyPI has one build for each other platform
@@ -149,6 +151,7 @@ if [ "$was_here" != "$here" ]; then
     sync || fail "installing requirements.lock failed, see above; $check (downloads are kept)"
 elif [ "$was_lock/$was_build" != "$lock/$build" ]; then
     choose_build
+    [ "$was_lock/$was_project/$was_build" != "$lock/$project/$build" ] || exit 0
     echo "make env: what changes in .venv (all of it would be $size):"
     # if the packages cannot be downloaded, this fails while .venv is still complete
     sync --dry-run || fail "planning the update of .venv failed, see above; .venv is as it was; $check"

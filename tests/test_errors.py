@@ -1218,6 +1218,9 @@ MET = {
     "make env: PYTHON=<program> is not Python 3.11 or newer; name one that is, or leave it out": (
         partial(make_env, PYTHON="/bin/false")
     ),
+    "make env: TORCH=<text> is neither cpu nor cuda; leave it out to choose by the machine": (
+        partial(make_env, TORCH="gpu")
+    ),
     "make env: another make is at work on .venv (process <number>); wait until it has finished": (
         another_make
     ),

@@ -1,0 +1,95 @@
+"""`make env` chooses a build of PyTorch; uv is replaced by a program that notes its arguments."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from samples import PROJECT
+
+pytestmark = pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="elsewhere there is one build of PyTorch",
+)
+
+UV = """#!/bin/sh
+echo "$@" >>calls
+[ "$1 $2" != "pip sync" ] || cat .venv/without-torch.txt >synced 2>/dev/null
+case "$*" in *--torch-backend*) exit $(cat index-fails) ;; esac
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project with an older environment; PyTorch's index can be reached."""
+    for name in ("requirements.lock", "pyproject.toml", "scripts/env.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT / name, tmp_path / name)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, text in {"uv": UV, "python": "#!/bin/sh\n"}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (tmp_path / "index-fails").write_text("0")
+    _made(tmp_path, "older lock", "cuda")
+    return tmp_path
+
+
+def test_the_build_for_processors_comes_from_an_index_of_its_own(folder: Path) -> None:
+    _make_env(folder, TORCH="cpu")
+    calls = (folder / "calls").read_text()
+    assert "--require-hashes .venv/without-torch.txt" in calls
+    assert "--require-hashes requirements.lock" not in calls
+    names = {line.partition("==")[0] for line in (folder / "synced").read_text().splitlines()}
+    assert {"numpy", "mlflow", "dvc", "nvidia-ml-py"} <= names
+    assert not names & {"torch", "torchvision", "triton", "nvidia-cublas", "cuda-toolkit"}
+    versions = [
+        line.split()[0]
+        for line in (folder / "requirements.lock").read_text().splitlines()
+        if line.startswith(("torch==", "torchvision=="))
+    ]
+    assert len(versions) == 2
+    assert f"--torch-backend cpu {' '.join(versions)} --python" in calls
+    assert _choice(folder) == "cpu"
+
+
+def test_without_that_index_cuda_is_installed_and_one_line_says_so(folder: Path) -> None:
+    (folder / "index-fails").write_text("2")
+    printed = _make_env(folder, TORCH="cpu")
+    (line,) = (line for line in printed.splitlines() if "cannot be reached" in line)
+    assert line.endswith("the build with CUDA takes its place")
+    assert "requirements.lock --python" in (folder / "calls").read_text()
+    assert _choice(folder) == "cuda"
+
+
+def test_the_choice_is_kept_until_another_is_asked_for(folder: Path) -> None:
+    _make_env(folder, TORCH="cpu")
+    (folder / "calls").unlink()
+    _make_env(folder)
+    assert not (folder / "calls").exists()
+    assert _choice(folder) == "cpu"
+    _make_env(folder, TORCH="cuda")
+    # both builds have one version: without this, the build for processors would stay
+    assert "--reinstall-package torch " in (folder / "calls").read_text()
+    assert _choice(folder) == "cuda"
+
+
+def _made(folder: Path, lock: str, build: str) -> None:
+    lines = [str(folder.resolve()), lock, "project", build]
+    (folder / ".venv" / "made-from").write_text("\n".join(lines) + "\n")
+
+
+def _make_env(folder: Path, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name != "TORCH"}
+    command = ("sh", "scripts/env.sh")
+    done = subprocess.run(
+        command, cwd=folder, env=kept | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _choice(folder: Path) -> str:
+    return (folder / ".venv" / "made-from").read_text().splitlines()[-1]
