@@ -1,12 +1,14 @@
 """The `mnist-lstm` command: parses the command line and calls the subcommand."""
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from functools import partial
 
 from mnist_lstm import UserError, __version__
 from mnist_lstm.commands import (
+    HelpFormatter,
     compare,
     predict,
     promote,
@@ -51,13 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name,
             help=(module.__doc__ or "").rstrip("."),
             description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         module.add(command)
         command.set_defaults(run=module.run, name=name)
     name = "mnist-lstm"
     try:
         try:
+            _check_command(sys.argv[1:] if arguments is None else arguments)
             parsed = parser.parse_args(arguments)
             name += f" {parsed.name}"
             with interruptible():
@@ -78,3 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {process.OUTPUT}: {error.strerror}", file=sys.stderr)
         return 2
     return code
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    """Raise UserError with a suggestion if the first word is the name of no command."""
+    name = arguments[0] if arguments else ""
+    if name and not name.startswith("-") and name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands: {', '.join(COMMANDS)}"
+        raise UserError(f"there is no command {name!r}; {hint}")

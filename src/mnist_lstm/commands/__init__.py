@@ -4,7 +4,10 @@ Slow modules are imported inside the functions that use them, so that `--help` a
 """
 
 import argparse
+import itertools
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,46 @@ if TYPE_CHECKING:
 RUN = """\
 A RUN is the run's name, its training_id, its id in MLflow, or the name of its DVC experiment. The
 first characters are enough if they fit no other run. `mnist-lstm runs` lists the runs."""
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wrap a description to the terminal; paragraphs and indented lists stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        blocks = []
+        for kind, group in itertools.groupby(text.splitlines(), key=_kind_of_line):
+            lines = list(group)
+            if kind == "list":
+                blocks += _filled_entries(lines, width)
+            else:
+                blocks += textwrap.wrap(" ".join(lines), width) if kind else lines
+        return "\n".join(blocks)
+
+
+def _kind_of_line(line: str) -> str:
+    if not line:
+        return ""
+    return "list" if line.startswith(" ") else "paragraph"
+
+
+def _filled_entries(lines: Sequence[str], width: int) -> list[str]:
+    """The entries of a list, `  name   what it is`, whose second column is wrapped."""
+    entries: list[tuple[str, list[str]]] = []
+    for line in lines:
+        name, gap, rest = line.strip().partition("  ")
+        if line.startswith("   ") and entries:
+            entries[-1][1].append(line.strip())
+        else:
+            entries.append(
+                (f"  {name}{gap}{rest[: len(rest) - len(rest.lstrip())]}", [rest.strip()])
+            )
+    filled = []
+    for start, words in entries:
+        after = " " * len(start)
+        filled += textwrap.wrap(
+            " ".join(words), width, initial_indent=start, subsequent_indent=after
+        )
+    return filled
 
 
 def read_history(root: Path, command: str, *, mixture: bool = True) -> "History":

@@ -1,7 +1,8 @@
 """params.yaml as frozen, validated types. No other module reads that file."""
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -47,8 +48,12 @@ class FetchParams(_Section):
         if self.dataset not in NAMES:
             raise PydanticCustomError(
                 "dataset",
-                "fetch.dataset must be one of {names}, is {dataset}",
-                {"names": ", ".join(NAMES), "dataset": cut(repr(self.dataset))},
+                "fetch.dataset must be one of {names}, is {dataset}{hint}",
+                {
+                    "names": ", ".join(NAMES),
+                    "dataset": cut(repr(self.dataset)),
+                    "hint": _similar(self.dataset, NAMES),
+                },
             )
         return self
 
@@ -349,7 +354,8 @@ def _explain(error: ErrorDetails) -> str:
         case "string_unicode":  # half of a surrogate pair, such as "\\ud800"
             return f"{key or 'a key'} must be Unicode text, is {_described(value)}"
         case "literal_error":
-            return f"{key} must be {context['expected']}, is {_described(value)}"
+            similar = _similar(value, re.findall(r"'([^']*)'", context["expected"]))
+            return f"{key} must be {context['expected']}, is {_described(value)}{similar}"
         case "string_pattern_mismatch":
             return f"{key} must be auto, cpu, cuda, cuda:N or mps, is {_described(value)}"
         case _:
@@ -373,13 +379,23 @@ def _described(value: object) -> str:
 
 
 def _yaml_hint(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 20:
+        return ""
+    if re.fullmatch(r"[-+]?\d*,\d+", value):
+        return f"; write a decimal point, not a comma: {value.replace(',', '.')}"
     try:
-        number = Decimal(value) if isinstance(value, str) and len(value) <= 20 else None
+        number = Decimal(value)
     except ArithmeticError:
         return ""
-    if number is None or not number.is_finite() or abs(number.adjusted()) > 20:
+    if not number.is_finite() or abs(number.adjusted()) > 20:
         return ""
     return f"; write {number:f}"
+
+
+def _similar(value: object, known: Sequence[str]) -> str:
+    """A hint at the known value that is most similar to a text."""
+    near = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _nearest(section: str, name: str) -> str:
