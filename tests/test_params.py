@@ -62,6 +62,24 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         ),
         (
             "learning_rate: 0.001",
+            "learning_rate: 0,002",
+            "train.learning_rate must be a number, is '0,002' (text); write a decimal point, not a "
+            "comma: 0.002",
+        ),
+        (
+            "precision: auto",
+            "precision: bfloat",
+            "train.precision must be 'auto', 'float32' or 'bfloat16', is 'bfloat' (text); did you "
+            "mean bfloat16?",
+        ),
+        (
+            "dataset: mnist",
+            "dataset: MNSIT",
+            "fetch.dataset must be one of mnist, fashion-mnist, kmnist, digits, own, is 'MNSIT'; "
+            "did you mean mnist?",
+        ),
+        (
+            "learning_rate: 0.001",
             "learning_rate: true",
             "train.learning_rate must be a number, is true (true/false)",
         ),

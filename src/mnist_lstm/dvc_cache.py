@@ -1,6 +1,9 @@
 """The one reader of what DVC keeps: locks, the run cache and the object cache."""
 
 import hashlib
+import itertools
+import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -123,6 +126,35 @@ class DvcCache:
 
     def _path(self, md5: str) -> Path:
         return Path(self._path_of(md5))
+
+
+def is_at_work(root: Path) -> bool:
+    """Whether a dvc process runs a stage of the project in `root` or of one of its experiments.
+
+    DVC notes the processes that read or write outputs in files named rwlock. Notes of killed
+    processes stay there, so the processes are looked up.
+    """
+    temporary = root / ".dvc" / "tmp"
+    for pattern in ("rwlock", "exps/rwlock", "exps/*/.dvc/tmp/rwlock", "exps/*/*/.dvc/tmp/rwlock"):
+        for path in temporary.glob(pattern):
+            try:
+                noted = json.loads(path.read_bytes())
+                entries = [*noted["write"].values(), *itertools.chain(*noted["read"].values())]
+                if any(_is_alive(int(entry["pid"])) for entry in entries):
+                    return True
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+                continue  # just being written, or of a DVC with other notes
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def is_of(md5: str, content: bytes | None) -> bool:

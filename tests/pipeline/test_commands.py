@@ -108,6 +108,26 @@ def test_help_imports_no_slow_module_and_has_the_exit_codes(command: str) -> Non
     assert max(map(len, printed.splitlines())) <= 100
 
 
+def test_a_misspelt_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predcit"]) == 2
+    line = "mnist-lstm: there is no command 'predcit'; did you mean predict?\n"
+    assert capsys.readouterr().err == line
+    assert main(["x"]) == 2
+    assert f"the commands: {', '.join(COMMANDS)}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("columns", [60, 100])
+def test_help_wraps_to_the_terminal(
+    command: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert columns - 15 < max(map(len, lines)) <= columns
+
+
 def test_help_has_a_line_for_each_command() -> None:
     printed = help_of_all()
     (column,) = {len(found) for found in re.findall(r"(?m)^  [a-z]+ +(?=[A-Z])", printed)}

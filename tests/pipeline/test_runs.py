@@ -70,12 +70,11 @@ def test_the_table_names_shared_results_and_what_to_choose_by(
     assert main(["runs", "--best", "2", "--where", "hidden_size=48"]) == 0
     printed = capsys.readouterr().out
     title, _, columns, *rows = printed.splitlines()
-    assert title == "The best 2 of 2, by accuracy on validation images:"
-    assert columns.split() == [
-        *("run", "experiments", "different", "validation", "test", "steps", "seconds", "device"),
-        "state",
-    ]
-    assert all(" hidden_size=48" in row and "finished" in row for row in rows[:2])
+    assert title == "The best 2 of 2 runs, by accuracy on validation images:"
+    titles = ("run", "validation", "test", "steps", "seconds", "device", "state")
+    assert columns.split() == [*titles]
+    assert all("finished" in row for row in rows[:4:2])
+    assert all(row.startswith("  different: hidden_size=48") for row in rows[1:4:2])
     assert "Choose a run by its accuracy on the" in printed
     best = listed(capsys, "--best", "4")
     accuracies = [run["validation_accuracy"] for run in best]
@@ -168,9 +167,15 @@ def test_runs_of_another_machine_are_listed_and_compared_by_their_tables_in_git(
     theirs = listed(capsys)
     monkeypatch.chdir(clone.folder)
     runs = listed(capsys)
-    assert [run["state"] for run in runs] == ["results away"] * 4
+    assert [run["state"] for run in runs] == ["tables only"] * 4
     for key in ("experiments", "differs", "test_accuracy", "validation_loss", "steps"):
         assert sorted(str(run[key]) for run in runs) == sorted(str(run[key]) for run in theirs)
+    assert main(["runs"]) == 0
+    printed = capsys.readouterr().out  # the run of HEAD, and the number of the others
+    assert printed.count("tables only") == 1
+    assert "\n3 more in git's history, without their models: --all\n" in printed
+    assert main(["runs", "--all"]) == 0
+    assert capsys.readouterr().out.count("tables only") == 4
     first, second = [run["experiments"][0] for run in runs if run["differs"]][:2]
     assert main(["compare", first, second, "--json"]) == 0
     (pair,) = json.loads(capsys.readouterr().out)["against_first"]

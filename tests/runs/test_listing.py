@@ -52,6 +52,11 @@ def test_the_best_are_so_on_validation_images_then_by_loss_and_only_when_evaluat
     assert names(best(RUNS, 9)) == ["surer", "two", "one"]
 
 
+def test_data_sets_are_not_mixed_among_the_best() -> None:
+    other = replace(TWO, name="other", dataset="fashion-mnist", validation_accuracy=0.1)
+    assert names(best([*RUNS, other], 1)) == ["surer", "other"]
+
+
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [

@@ -1,4 +1,4 @@
-from mnist_lstm.views.text_table import escaped, fits, markdown, table, width
+from mnist_lstm.views.text_table import escaped, folded, markdown, table, width
 
 ROWS = [("run", "steps", "what is different"), ("one-two", "5", "a=1 b=2"), ("three", "2,000", "")]
 
@@ -9,9 +9,16 @@ def test_a_row_is_one_line_without_a_width() -> None:
         "one-two      5  a=1 b=2",
         "three    2,000",
     ]
-    assert fits(ROWS, None)
-    assert fits(ROWS, 33)
-    assert not fits(ROWS, 32)
+
+
+def test_a_line_is_folded_between_words_alone() -> None:
+    line = "  different: hidden_size=128 learning_rate=0.002"
+    assert folded(line, None) == line
+    assert folded(line, 30).splitlines() == [
+        "  different: hidden_size=128",
+        "    learning_rate=0.002",
+    ]
+    assert folded(line, 5).splitlines()[-1] == "    learning_rate=0.002"
 
 
 def test_words_wrap_in_a_narrow_terminal_and_numbers_do_not() -> None:

@@ -12,25 +12,27 @@ if TYPE_CHECKING:
     from mnist_lstm.runs.listing import Run
 
 HELP = """\
-List every run of this project, the earliest first: the results in the workspace, in commits, of DVC
+List the runs of this project, the earliest first: the results in the workspace, in commits, of DVC
 experiments and in DVC's cache, and the trainings that have not ended, from their checkpoints.
 
-  different     the parameters that differ from the reference recipe: params.yaml at HEAD
-  experiments   the DVC experiments with this result; if the result was in DVC's cache already,
-                several experiments share it
-  state         finished; not evaluated; training or stopped, at a step; or results away: only the
-                small tables in git are on this machine, not the model
+  different  the parameters that differ from the reference recipe: params.yaml at HEAD
+  state      finished; not evaluated; training or stopped, at a step; or tables only: the model and
+             the pictures are not on this machine
+
+Of the results of other commits and experiments whose model is not here, only the number is printed;
+--all lists them.
 
 Choose runs by their accuracy on the validation images. The accuracy on the test images is only
 shown: if you choose by it, it no longer measures how good the chosen run is on unseen images.
 
 Exit code: 0 when runs are listed, 1 when there are none, 2 when the command is wrong."""
 
-TITLES = ["run", "experiments", "validation", "test", "steps", "seconds", "device", "state"]
+TITLES = ["run", "validation", "test", "steps", "seconds", "device", "state"]
 
 NOTE = """
-different: the parameters that differ from params.yaml at HEAD. Choose a run by its accuracy on the
-validation images. The accuracy on the test images only measures how good the chosen run is."""
+Choose a run by its accuracy on the validation images. The accuracy on the test
+images only measures how good the chosen run is.
+Next: `mnist-lstm compare RUN RUN`, or `mnist-lstm promote RUN`."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +47,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--best",
         metavar="N",
         type=count,
-        help="list only the N finished runs with the highest accuracy on validation images",
+        help="of each data set, list only the N finished runs with the highest accuracy on "
+        "validation images",
     )
     parser.add_argument(
         "--where",
@@ -55,7 +58,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="list only runs with this value, such as train.learning_rate=0.002; if the option is "
         "repeated, a run must have all the values",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON array with all values")
+    parser.add_argument(
+        "--all", action="store_true", help="also list the results whose model is not here"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON array with all values of all runs"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,8 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.runs.resolve import NO_RUN_YET
 
     root = stage.root()
-    every = listing.runs(read_history(root, "runs"), unfinished(root / ".checkpoints"))
-    chosen = found = listing.matching(every, arguments.where) if every else []
+    history = read_history(root, "runs")
+    every = listing.runs(history, unfinished(root / ".checkpoints"))
+    matching = listing.matching(every, arguments.where) if every else []
+    found = matching
+    if not (arguments.all or arguments.json):
+        found = listing.at_hand(found, history)
+    hidden = len(matching) - len(found)
+    number = len(found)
     if arguments.best:
         found = listing.best(found, arguments.best)
     if arguments.sort and found:
@@ -76,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([vars(run) for run in found], indent=2))
     elif found:
         if arguments.best:
-            print(f"The best {len(found)} of {len(chosen)}, by accuracy on validation images:\n")
-        _print(found)
+            print(f"The best {len(found)} of {number} runs, by accuracy on validation images:\n")
+        _print(found, hidden)
     elif every:
         what = " and ".join(arguments.where) or "a final accuracy"
         print(f"mnist-lstm runs: none of {len(every)} runs has {what}", file=sys.stderr)
@@ -86,23 +100,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if found else 1
 
 
-def _print(found: Sequence["Run"]) -> None:
+def _print(found: Sequence["Run"], hidden: int) -> None:
     from mnist_lstm.runs.listing import assignments
-    from mnist_lstm.views.text_table import fits, table, width
+    from mnist_lstm.views.text_table import escaped, folded, table, width
 
-    differences = [" ".join(assignments(run.differs)) or "nothing" for run in found]
-    rows = [TITLES, *(_cells(run) for run in found)]
-    wide = [
-        [*row[:2], cell, *row[2:]]
-        for row, cell in zip(rows, ["different", *differences], strict=True)
-    ]
-    if fits(wide, width()):
-        print(*table(wide, width(), right="   rrrr"), sep="\n")
-    else:
-        title, *lines = table(rows, width(), right="  rrrr")
-        print(title)
-        for line, cell in zip(lines, differences, strict=True):
-            print(line, f"  different: {cell}", sep="\n")
+    title, *lines = table([TITLES, *map(_cells, found)], width(), right=" rrrr")
+    print(title)
+    for run, line in zip(found, lines, strict=True):
+        print(line)
+        different = " ".join(assignments(run.differs)) or "nothing"
+        experiments = ", ".join(name for name in run.experiments if name != run.name)
+        notes = {"different": different} | ({"experiments": experiments} if experiments else {})
+        for name, text in notes.items():
+            indented = f"  {name}: {escaped(text)}"
+            print(folded(indented, width()))
+    if hidden:
+        print(f"\n{hidden} more in git's history, without their models: --all")
     print(NOTE)
     for run in found:
         if others := [name for name in run.experiments if name != run.name]:
@@ -114,7 +127,6 @@ def _print(found: Sequence["Run"]) -> None:
 def _cells(run: "Run") -> list[str]:
     return [
         run.name,
-        ", ".join(run.experiments),
         _percent(run.validation_accuracy),
         _percent(run.test_accuracy),
         "" if run.steps is None else f"{run.steps:,}",

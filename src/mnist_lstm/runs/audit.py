@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, dvc_cache
 from mnist_lstm.runs.history import History, Result, is_held, unfinished
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.projection import (
@@ -38,7 +38,8 @@ class Disagreement:
 def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagreement]:
     """Disagreements about each result, then about each run in MLflow that has no result.
 
-    Raises TrackingError.
+    A run in progress is none: DVC records its result when its stages are done. Raises
+    TrackingError.
     """
     known = {result.record.training_id for result in history.results}
     with store.errors():
@@ -47,9 +48,19 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
             stored.setdefault(run.data.tags.get("training_id", ""), []).append(run)
     for result in history.results:
         yield from _of_result(store, history, result, stored.get(result.record.training_id, []))
+    dvc_works = dvc_cache.is_at_work(root)
+    at_work = {each.record.training_id: each.at_work for each in unfinished(root / ".checkpoints")}
     for training_id in stored:
         for run in stored[training_id] if training_id not in known else []:
-            yield from _of_run(store, run, root)
+            if run.info.status == "RUNNING" and not _is_at_work(run, root):
+                yield _killed(store, run, "it is marked as running, but no process trains it")
+            elif run.info.status == "FINISHED" and not (dvc_works or at_work.get(training_id)):
+                if training_id in at_work:
+                    line = "it is marked as finished, but was stopped before DVC recorded it"
+                    yield _killed(store, run, line)
+                else:
+                    line = "no result here has its model"
+                    yield Disagreement(run.info.run_name, training_id, [line], None)
 
 
 def view(history: History, result: Result) -> View:
@@ -74,23 +85,9 @@ def _of_result(
         yield Disagreement(name, training_id, [line], partial(delete, store, run))
 
 
-def _of_run(store: Store, run: StoredRun, root: Path) -> Iterator[Disagreement]:
-    name, training_id = run.info.run_name, run.data.tags.get("training_id", "")
-    if run.info.status == "RUNNING" and not _is_at_work(run, root):
-        line = "it is marked as running, but no process trains it"
-        yield Disagreement(name, training_id, [line], partial(mark_killed, store, run))
-    elif run.info.status == "FINISHED" and training_id in _stopped(root):
-        line = "it is marked as finished, but was stopped before DVC recorded it"
-        yield Disagreement(name, training_id, [line], partial(mark_killed, store, run))
-    elif run.info.status == "FINISHED":
-        line = "no result here has its model"
-        yield Disagreement(name, training_id, [line], None)
-
-
-def _stopped(root: Path) -> set[str]:
-    """The ids of the trainings that no process is at work on, and `evaluate` has not met."""
-    trainings = unfinished(root / ".checkpoints")
-    return {each.record.training_id for each in trainings if not each.at_work}
+def _killed(store: Store, run: StoredRun, line: str) -> Disagreement:
+    training_id = run.data.tags.get("training_id", "")
+    return Disagreement(run.info.run_name, training_id, [line], partial(mark_killed, store, run))
 
 
 def _is_at_work(run: StoredRun, root: Path) -> bool:

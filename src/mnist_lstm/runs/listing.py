@@ -16,7 +16,7 @@ from mnist_lstm.runs.history import History, Partial, Result, Unfinished
 
 # the parts of params.yaml that a training depends on
 SECTIONS = ["seed", "fetch", "preprocess", "model", "augment", "train"]
-FINISHED, AWAY = "finished", "results away"
+FINISHED, AWAY = "finished", "tables only"
 ORDERS = ("started", "name", "validation", "steps", "seconds")
 
 
@@ -128,9 +128,22 @@ def ordered(runs: Sequence[Run], by: str) -> list[Run]:
     return sorted(runs, key=lambda run: _sortable(run.params.get(key)))
 
 
+def at_hand(runs: Sequence[Run], history: History) -> list[Run]:
+    """The runs whose model is on this machine, and those that HEAD records."""
+    head = history.head.commits if history.head else []
+    return [run for run in runs if run.state != AWAY or run.commits == head]
+
+
 def best(runs: Sequence[Run], number: int) -> list[Run]:
-    """The evaluated runs with the highest validation accuracy. The lower loss decides a tie."""
-    return sorted((run for run in runs if run.evaluated), key=_goodness)[:number]
+    """The evaluated runs of each data set with the highest validation accuracy, `number` of each.
+
+    Data sets are in the order of their first run. The lower loss decides a tie.
+    """
+    of_dataset: dict[str | None, list[Run]] = {}
+    for run in runs:
+        if run.evaluated:
+            of_dataset.setdefault(run.dataset, []).append(run)
+    return [run for each in of_dataset.values() for run in sorted(each, key=_goodness)[:number]]
 
 
 def assignments(values: Mapping[str, Any]) -> list[str]:

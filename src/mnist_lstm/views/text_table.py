@@ -40,6 +40,17 @@ def table(rows: Sequence[Sequence[str]], width: int | None, right: str = "") -> 
     return ["\n".join(_lines(row, sizes, alignment)) for row in rows]
 
 
+def folded(text: str, width: int | None, indent: str = "    ") -> str:
+    """A line that is wrapped between words to `width`; the lines after the first are indented."""
+    return textwrap.fill(
+        text,
+        width or len(text) + 1,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def markdown(rows: Sequence[Sequence[str]], right: str = "") -> str:
     """Format rows as a markdown table, aligned in plain text too. The first row has the titles.
 
@@ -54,13 +65,6 @@ def markdown(rows: Sequence[Sequence[str]], right: str = "") -> str:
     titles, *others = rows
     lines = [_fitted(row, sizes, alignment) for row in (titles, rule, *others)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def fits(rows: Sequence[Sequence[str]], width: int | None) -> bool:
-    """Whether the rows fit into this width without wrapping."""
-    return (
-        not width or _total([max(map(len, column)) for column in zip(*rows, strict=True)]) <= width
-    )
 
 
 def _total(sizes: Sequence[int]) -> int:
