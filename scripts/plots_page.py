@@ -30,16 +30,19 @@ PAGE = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';
   script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline';
   img-src 'self' file: data: blob:; base-uri 'none'; form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 {refresh_tag}
 <title>Plots</title>
 <!-- made by scripts/plots_page.py; the scripts' licences are in LICENSES.txt beside it -->
 <style>
-body { font: 15px/1.4 system-ui, sans-serif; margin: 24px auto; max-width: 1200px; }
-body > div { margin: 0 24px 32px 0; vertical-align: top; overflow-x: auto; }
-p { margin: 4px 0; }
-div[style] { border: 0 !important; margin: 0 !important; }
-img { width: 560px; }
+body { font: 15px/1.4 system-ui, sans-serif; margin: 24px auto; max-width: 1200px; padding: 0 12px; }
+body > div { margin: 0 0 32px; vertical-align: top; overflow-x: auto; }
+p { margin: 4px 0; white-space: normal; }
+body > div > p { font-weight: 600; }
+div[style] { border: 0 !important; margin: 0 !important; max-width: 100%; white-space: normal; }
+img { width: 560px; max-width: 100%; }
 div[style]:only-of-type img { width: 800px; }
+svg.marks { max-width: 100%; height: auto; }
 </style>
 SCRIPTS
 <script>
@@ -47,6 +50,24 @@ const embed = vegaEmbed;
 vegaEmbed = (element, spec) => embed(element, spec, {
   renderer: "svg",
   actions: { export: true, source: false, compiled: false, editor: false },
+});
+// what the pictures show, in place of their paths
+const SHOWS = {
+  batch: "Images of a training batch, and their labels",
+  belief: "The probabilities of the classes after each row that the model has read",
+  confusion: "Actual and predicted classes of the test images",
+  curve: "Accuracy during training",
+  mistakes: "The misclassified test images with the highest confidence",
+  reading: "Accuracy on the test images after each row",
+};
+document.addEventListener("DOMContentLoaded", () => {
+  for (const title of document.querySelectorAll("body > div > p")) {
+    const name = /^results\\/evaluate\\/(\\w+)\\.png$/.exec(title.textContent);
+    if (!name || !Object.hasOwn(SHOWS, name[1])) continue;
+    title.title = title.textContent;
+    title.textContent = SHOWS[name[1]];
+    for (const picture of title.parentElement.querySelectorAll("img")) picture.alt = SHOWS[name[1]];
+  }
 });
 </script>
 </head>

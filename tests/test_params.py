@@ -69,7 +69,7 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         (
             "precision: auto",
             "precision: bfloat",
-            "train.precision must be 'auto', 'float32' or 'bfloat16', is 'bfloat' (text); did you "
+            "train.precision must be 'auto', 'bfloat16' or 'float32', is 'bfloat' (text); did you "
             "mean bfloat16?",
         ),
         (

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 HELP = """\
 Write an HTML page about the results in the workspace. It has their metrics beside those of HEAD,
 with the differences; both curves (on MNIST, also the published script's); the confusion matrix; the
-accuracy after each row; and the most confident mistakes. The page is one file with all pictures in
-it. It loads nothing when it opens, so you can send it, keep it and read it without a network.
+accuracy and the model's answers after each row; the most confident mistakes; and all parameters.
+The page is one file with all pictures in it. It loads nothing when it opens, so you can send it,
+keep it and read it without a network.
 
 Exit code: 0 when the page is written, 2 when there are no results or the page cannot be written."""
 
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         _metrics(here, committed, published),
         _curves(here, committed, published),
         *_evaluation(history),
+        *_recipe(here),
     ]
     path = Path(os.path.relpath(arguments.out or root / "report.html"))
     text = page(f"mnist-lstm: {_name(here, 'the workspace')}", _introduction(here), sections)
@@ -165,7 +167,7 @@ def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> 
     steps = ["steps", f"{here.curve[-1]['step']:,}"]
     if committed:
         more = here.curve[-1]["step"] - committed.curve[-1]["step"]
-        steps += [f"{committed.curve[-1]['step']:,}", f"{more:+,}" if more else "0"]
+        steps += [f"{committed.curve[-1]['step']:,}", _minus(f"{more:+,}") if more else "0"]
     rows.append(steps + [f"{published[-1]['step']:,}" for _ in published[:1]])
     caption = "Difference: workspace − committed; for accuracies in percentage points"
     parts: list[str | Table | Picture] = [
@@ -200,7 +202,22 @@ def _difference(now: float | None, before: float | None, key: str) -> str:
     if not value:
         return "0"
     text = f"{100 * value:+.2f}" if key == "accuracy" else f"{value:+.5f}"
-    return text.replace("-", "−")
+    return _minus(text)
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
+
+
+def _recipe(here: Side) -> list["Section"]:
+    """All parameters of the results in the workspace; nothing if they are not known."""
+    from mnist_lstm.pipeline.params import flatten
+    from mnist_lstm.runs.listing import format_value
+    from mnist_lstm.views.html_page import Section, Table
+
+    rows = [[key, format_value(value)] for key, value in flatten(here.params).items()]
+    table = Table("All parameters of the results in the workspace", [["", "workspace"], *rows])
+    return [Section("Recipe", [table])] if rows else []
 
 
 def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
@@ -221,7 +238,7 @@ def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "
 
 
 def _evaluation(history: "History") -> list["Section"]:
-    """The pictures of evaluate, drawn again from its tables; the mistakes are read from a file."""
+    """The pictures of evaluate: those of its tables are drawn again, the others are read."""
     import numpy as np
 
     from mnist_lstm.views import figures
@@ -240,7 +257,6 @@ def _evaluation(history: "History") -> list["Section"]:
         raise UserError(f"tables in {EVALUATE} are damaged; `dvc repro` makes them again")
     wrong = int((actual != predicted).sum())
     half = reading[(len(reading) - 1) // 2]
-    mistakes = history.content(history.evaluation, "mistakes.png")
     return [
         Section(
             "Confusion matrix",
@@ -263,16 +279,29 @@ def _evaluation(history: "History") -> list["Section"]:
                 )
             ],
         ),
-        Section(
+        _saved(
+            history,
+            "belief.png",
+            "The answer after each row",
+            "The probabilities of the classes"
+            " after each row, for the first test image of each class",
+        ),
+        _saved(
+            history,
+            "mistakes.png",
             "The most confident mistakes",
-            [
-                Picture(
-                    "The misclassified test images with the highest confidence",
-                    mistakes,
-                )
-                if mistakes
-                else "Their picture is not here: it is in DVC's cache on the machine that drew it. "
-                "`dvc repro` draws it again."
-            ],
+            "The misclassified test images with the highest confidence",
         ),
     ]
+
+
+def _saved(history: "History", name: str, heading: str, alt: str) -> "Section":
+    """A picture as evaluate drew it, since the images are not among its tables."""
+    from mnist_lstm.views.html_page import Picture, Section
+
+    content = history.content(history.evaluation, name)
+    away = (
+        "This picture is not here: it is in DVC's cache on the machine that drew it. `dvc repro` "
+        "draws it again."
+    )
+    return Section(heading, [Picture(alt, content) if content else away])

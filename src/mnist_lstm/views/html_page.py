@@ -9,6 +9,7 @@ STYLE = """
 body { color: #1a1a1a; background: #fff; font: 16px/1.5 system-ui, sans-serif;
        margin: 2rem auto; max-width: 52rem; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; }
+h1 { overflow-wrap: anywhere; }
 h2 { margin-top: 2.5rem; }
 img { height: auto; max-width: 100%; }
 figure { margin: 1rem 0; }
@@ -16,6 +17,11 @@ figure { margin: 1rem 0; }
 table { border-collapse: collapse; margin: 1rem 0; }
 caption { padding-bottom: 0.5rem; text-align: left; }
 th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 1.5rem 0.3rem 0; text-align: left; }
+@media (max-width: 40rem) {
+  body { font-size: 14px; margin: 1rem auto; }
+  table { font-size: 13px; }
+  th, td { padding-right: 0.5rem; }
+}
 td { font-variant-numeric: tabular-nums; }
 """
 # a browser that follows this policy loads nothing from outside, whatever the page contains
