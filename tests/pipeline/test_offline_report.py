@@ -16,7 +16,9 @@ HEADINGS = [
     "Curves",
     "Confusion matrix",
     "Accuracy after each row",
+    "The answer after each row",
     "The most confident mistakes",
+    "Recipe",
 ]
 
 
@@ -39,7 +41,9 @@ def test_report_has_the_metrics_of_workspace_and_head(page: Path, baseline: Work
     assert "The results in the workspace are the committed results." in text
     assert re.findall("<h2>(.*?)</h2>", text) == HEADINGS
     assert "published" not in text  # its images are digits
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count("data:image/png;base64,") == 5
+    recipe = text[text.index("<h2>Recipe") :]
+    assert cells(recipe, "model.hidden_size") == ["32"]
 
 
 def test_differences_are_workspace_minus_committed(
@@ -67,7 +71,7 @@ def test_differences_are_workspace_minus_committed(
     assert workspace.git("status", "--porcelain", "report.html") == ""  # git ignores it
 
 
-def test_in_a_clone_everything_except_the_mistakes_is_drawn(
+def test_in_a_clone_everything_is_drawn_that_needs_no_images(
     clone: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(clone.folder)
@@ -87,4 +91,4 @@ def test_report_opens_without_a_network_and_loads_nothing(page: Path) -> None:
     done = opened(watched, page.with_name("watched.html"))
     assert all(address.startswith("data:") for address in asked_for(done.stdout))
     (widths,) = re.findall(r'widths="(.*?)"', done.stdout)
-    assert [int(width) for width in widths.split()] == [1600, 1600, 1600, 1600, 0]
+    assert [int(width) for width in widths.split()] == [1600, 1600, 1600, 1600, 1600, 0]
