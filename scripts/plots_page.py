@@ -35,7 +35,8 @@ PAGE = """<!DOCTYPE html>
 <title>Plots</title>
 <!-- made by scripts/plots_page.py; the scripts' licences are in LICENSES.txt beside it -->
 <style>
-body { font: 15px/1.4 system-ui, sans-serif; margin: 24px auto; max-width: 1200px; padding: 0 12px; }
+body { font: 15px/1.4 system-ui, sans-serif; margin: 24px auto; max-width: 1200px;
+       padding: 0 12px; }
 body > div { margin: 0 0 32px; vertical-align: top; overflow-x: auto; }
 p { margin: 4px 0; white-space: normal; }
 body > div > p { font-weight: 600; }
