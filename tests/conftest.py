@@ -1,6 +1,8 @@
 """Settings for every test: a seed, one thread, and none of the user's own settings."""
 
+import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,9 @@ from hypothesis.configuration import set_hypothesis_home_dir
 if TYPE_CHECKING:
     from mnist_lstm.tracking.store import Store
 
+# else each process that the tests start would compile what it imports: half a minute with MLflow
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 torch.set_num_threads(1)  # for models this small, a second one costs more than it brings
 
 

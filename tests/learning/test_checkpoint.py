@@ -1,10 +1,13 @@
+import multiprocessing
 import os
 import resource
-import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,6 @@ from hypothesis import given
 from learners import Learner
 from mutations import DAMAGE, Damage, damaged, few_or_many, fuzz, memory
 from safetensors.torch import load, save
-from samples import PROJECT
 
 from mnist_lstm.learning.checkpoint import (
     SHARE,
@@ -238,29 +240,30 @@ def test_checkpoints_keep_to_their_share_of_the_time(tmp_path: Path) -> None:
     assert checkpoint.is_due((first + 2.1 * second) / SHARE)
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from mnist_lstm.learning.checkpoint import Checkpoint
-with Checkpoint(Path(sys.argv[1]), "f").held(print):
-    print("held", flush=True)
-    time.sleep(600)
-"""
+FORKS = multiprocessing.get_context("forkserver")
+# imported once for all holders, because PyTorch takes seconds
+FORKS.set_forkserver_preload(["mnist_lstm.learning.checkpoint", "hypothesis", "pytest"])
+
+
+def hold(folder: Path, answer: Connection) -> None:
+    with Checkpoint(folder, "f").held(print):
+        answer.send("held")
+        time.sleep(600)
 
 
 @contextmanager
-def holder(folder: Path) -> Iterator["subprocess.Popen[str]"]:
+def holder(folder: Path) -> Iterator[BaseProcess]:
     """A process that holds the lock of checkpoint f until it is killed."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, folder],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
+    answer, its_end = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=hold, args=(folder, its_end))
+    process.start()
+    its_end.close()
+    try:
+        assert answer.recv() == "held"
         yield process
+    finally:
         process.kill()
+        process.join()
 
 
 class Waiting(threading.Thread):

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 from samples import catalogue, is_the_line
-from trainings import STEPS, prepare, train, train_warm, trainer_of, uninterrupted
+from trainings import STEPS, prepare, train_warm, trainer_of, uninterrupted
 from workspace import Workspace
 
 from mnist_lstm.pipeline import signals
@@ -114,7 +114,13 @@ def assert_shown_once(workspace: Workspace, whole: Workspace) -> None:
     assert [(m.step, m.value) for m in history] == [(r["step"], r["train_loss"]) for r in curve]
 
 
-def kill_often(workspace: Workspace, dice: random.Random, times: int, steps: int) -> None:
+def kill_often(
+    workspace: Workspace,
+    dice: random.Random,
+    times: int,
+    steps: int,
+    start: "Callable[..., subprocess.Popen[str]]",
+) -> None:
     """Kill `dvc repro train` this often, after steps drawn at random from the whole training.
 
     Every fifth kill comes before the first step instead, while MLflow's store is opened.
@@ -124,7 +130,7 @@ def kill_often(workspace: Workspace, dice: random.Random, times: int, steps: int
     for number, step in enumerate(moments, 1):
         is_early = number % 5 == 0
         delay = dice.uniform(0, 0.1)
-        process = workspace.start("dvc", "repro", "train")
+        process = start("dvc", "repro", "train")
         printed = stopped(
             process, group(signal.SIGKILL), delay, TRAINS.search if is_early else measures(step)
         )
@@ -156,7 +162,7 @@ def test_killed_at_random_moments(
 ) -> None:
     (workspace.folder / "mlflow.db").unlink()  # which is then made, too
     prepare(workspace, STEPS)
-    kill_often(workspace, dice, 2, STEPS)
+    kill_often(workspace, dice, 2, STEPS, workspace.start_warm)
     assert_equal(workspace, whole)
 
 
@@ -169,7 +175,7 @@ def test_killed_at_twenty_random_moments(
     (workspace.folder / "mlflow.db").unlink()  # which is then made, too
     whole = uninterrupted(baseline, tmp_path / "whole", steps)
     prepare(workspace, steps)
-    kill_often(workspace, dice, 20, steps)
+    kill_often(workspace, dice, 20, steps, workspace.start)
     assert_equal(workspace, whole)
 
 
@@ -178,7 +184,7 @@ def test_killed_under_a_temporary_experiment(
 ) -> None:
     prepare(workspace, STEPS)
     command = ("exp", "run", "--temp", "--name", "tried", "train")
-    process = workspace.start("dvc", *command)
+    process = workspace.start_warm("dvc", *command)
     step = dice.randrange(300, STEPS - 200, 100)  # a slow machine saves less often
     stopped(process, group(signal.SIGKILL), is_moment=measures(step))
     assert went_on_from(workspace.dvc(*command)) > 0
@@ -197,13 +203,15 @@ def test_stopped_by_signals(workspace: Workspace, whole: Workspace) -> None:
     prepare(workspace, STEPS)
     # dvc starts a stage in a shell. Some shells, such as bash, replace themselves with the trainer.
     # Others, such as Debian's sh, stay in between and may die of Ctrl-C: their code tells nothing
-    for stop, line, shell in (
-        (group(signal.SIGINT), STOPPED, "/bin/sh"),
-        (trainer(workspace, signal.SIGTERM), STOPPED, "/bin/sh"),
-        (dvc_while_its_trainer_sleeps(workspace), DVC_IS_GONE, "/bin/sh"),
-        (dvc_while_its_trainer_sleeps(workspace), DVC_IS_GONE, shutil.which("bash") or "/bin/sh"),
+    bash = shutil.which("bash") or "/bin/sh"
+    dvc_is_gone = dvc_while_its_trainer_sleeps(workspace)
+    for start, stop, line, shell in (
+        (workspace.start_warm, group(signal.SIGINT), STOPPED, "/bin/sh"),
+        (workspace.start_warm, trainer(workspace, signal.SIGTERM), STOPPED, "/bin/sh"),
+        (workspace.start, dvc_is_gone, DVC_IS_GONE, "/bin/sh"),
+        (workspace.start, dvc_is_gone, DVC_IS_GONE, bash),
     ):
-        process = workspace.start("dvc", "repro", "train", SHELL=shell)
+        process = start("dvc", "repro", "train", SHELL=shell)
         printed = stopped(process, stop)
         assert line in said(printed), printed
         assert "Traceback" not in printed
@@ -270,19 +278,20 @@ def test_a_second_trainer_waits_and_completes(
     other = prepare(baseline.clone(tmp_path / "other"), STEPS)
     for one in (prepare(workspace, STEPS), other):
         shutil.copytree(baseline.folder / "data", one.folder / "data", dirs_exist_ok=True)
-    first = train(workspace)
+    first = train_warm(workspace)
     assert first.stdout
     while not TRAINS.search(first.stdout.readline()):
         assert first.poll() is None
-    first.send_signal(signal.SIGSTOP)  # it sleeps until the second has noticed it
+    trains = trainer_of(workspace)
+    os.kill(trains, signal.SIGSTOP)  # it sleeps until the second has noticed it
     second = train_warm(other, DVC_ROOT=str(workspace.folder))
     assert second.stdout
     printed = second.stdout.readline()
-    first.send_signal(signal.SIGCONT)
+    os.kill(trains, signal.SIGCONT)
     printed += second.communicate()[0]
     assert (first.wait(), second.returncode) == (0, 0)
     first.stdout.close()
-    assert f"process {first.pid} in {workspace.folder}, since " in printed
+    assert f"process {trains} in {workspace.folder}, since " in printed
     assert WAITS in said(printed), printed
     assert f"continues from step {STEPS:,} of {STEPS:,}" in printed
     assert other.json("results/train/run.json") == workspace.json("results/train/run.json")
@@ -299,15 +308,15 @@ def test_a_disk_that_fills_up_costs_nothing_but_time(
 ) -> None:
     prepare(workspace, STEPS)
 
-    def fill(pid: int) -> None:
+    def fill(_: int) -> None:
         """The draft of the next checkpoint is written to a device that is always full."""
         (lock,) = workspace.folder.glob(".checkpoints/*/lock")
-        draft = lock.with_name(f".checkpoint.safetensors.{pid}.draft")
+        draft = lock.with_name(f".checkpoint.safetensors.{trainer_of(workspace)}.draft")
         while not draft.is_symlink():
             with contextlib.suppress(FileExistsError):  # one is being written
                 draft.symlink_to("/dev/full")
 
-    process = train(workspace)
+    process = train_warm(workspace)
     printed = stopped(process, fill)
     assert process.returncode == 1
     assert re.search(r"(?m)^train: .*/checkpoint\.safetensors: No space left on device; ", printed)
@@ -323,7 +332,7 @@ def test_a_damaged_checkpoint_is_set_aside(
     workspace: Workspace, whole: Workspace, both: bool
 ) -> None:
     prepare(workspace, STEPS)
-    process = train(workspace)
+    process = train_warm(workspace)
     stopped(process, alone(signal.SIGINT))
     assert process.returncode == 130
     (path,) = workspace.folder.glob(".checkpoints/*/checkpoint.safetensors")

@@ -63,6 +63,45 @@ def test_a_script_runs_as_in_a_process_of_its_own(tmp_path: Path, end: str) -> N
     assert warm.stderr.splitlines()[-1] == cold.stderr.splitlines()[-1]
 
 
+ASKS = """
+import os, signal, subprocess, sys, time
+def tell(number, frame):
+    print("told", number, flush=True)
+    sys.exit(number)
+signal.signal(signal.SIGTERM, tell)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+print(os.getpid(), child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no zygote")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_reaches_the_fork_and_what_it_started(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "script.py").write_text(ASKS)
+    with subprocess.Popen(
+        [zygote.folder_of_programs() / "python", "script.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        at_work = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        assert len(at_work) == 2
+        process.send_signal(number)
+        told = process.stdout.read()
+    stopped = (signal.SIGTERM, f"told {int(number)}\n")
+    assert (process.returncode, told) == (
+        stopped if number == signal.SIGTERM else (-signal.SIGKILL, "")
+    )
+    deadline = time.monotonic() + 60
+    while any(is_at_work(one) for one in at_work):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no zygote")
 def test_nothing_is_left_of_tests_that_are_killed(tmp_path: Path) -> None:
     script = tmp_path / "script.py"

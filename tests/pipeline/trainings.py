@@ -18,13 +18,8 @@ def prepare(workspace: Workspace, steps: int = STEPS) -> Workspace:
     return workspace
 
 
-def train(workspace: Workspace, **environment: str) -> "subprocess.Popen[str]":
-    """Start the stage without dvc, so that a test can send it signals."""
-    return workspace.start(*TRAIN, **environment)
-
-
 def train_warm(workspace: Workspace, **environment: str) -> "subprocess.Popen[str]":
-    """Start the stage in a process that has imported everything already."""
+    """Start the stage without dvc, in a process that has imported everything already."""
     return workspace.start_warm(*TRAIN, **environment)
 
 

@@ -5,7 +5,10 @@ arguments, environment, folder and open files to the zygote. A fork of the zygot
 program's work, and the program ends with the fork's exit code. The zygote has imported installed
 packages only; the fork imports the project's code from its own workspace.
 
-Do not use it in tests that send signals: a fork is not a child of the program that requested it.
+The program passes on SIGINT, SIGTERM and SIGHUP to the process group of the fork. When the program
+is killed, that group is killed. But a fork is not a child of the program that requested it, and it
+has imported everything: what a stage does when its dvc is gone, or while it imports, is tested with
+the installed programs.
 
 When the last test process has ended or was killed, the zygote ends all processes that the tests
 left behind, and then itself.
@@ -66,8 +69,11 @@ if not (is_script or arguments[:1] == ["-m"]) or any(name in os.environ for name
 with socket.socket(socket.AF_UNIX) as zygote:
     zygote.connect({address!r})
     socket.send_fds(zygote, [b"."], [0, 1, 2])
-    zygote.sendall(json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode())
-    zygote.shutdown(socket.SHUT_WR)
+    request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
+    zygote.sendall(b"%d\\n%b" % (len(request), request))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: zygote.send(bytes([number])))
     code = int(zygote.recv(100) or 1)
 if code < 0:
     with contextlib.suppress(OSError):  # SIGKILL has no other
@@ -165,12 +171,19 @@ def _serve(client: socket.socket) -> NoReturn:
     _, files, _, _ = socket.recv_fds(client, 1, 3)
     if len(files) < 3:  # somebody asked whether we listen
         os._exit(0)
-    text = b""
-    while part := client.recv(1 << 16):
-        text += part
+    with client.makefile("rb", buffering=0) as request:
+        length = int(request.readline())
+        text = b""
+        while len(text) < length:
+            part = request.read(length - len(text))
+            if not part:
+                os._exit(1)  # the program was killed
+            text += part
     if child := os.fork():
+        os.setpgid(child, child)  # here too: whichever of the two comes first
         for file in files:
             os.close(file)
+        _pass_on_signals(client, child)
         _, status, used = os.wait4(child, 0)
         seconds = used.ru_utime + used.ru_stime
         print(f"{seconds:.2f} s of the processor: {json.loads(text)[0]}", flush=True)  # in the log
@@ -178,6 +191,8 @@ def _serve(client: socket.socket) -> NoReturn:
             client.sendall(str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
     client.close()
+    with contextlib.suppress(PermissionError):
+        os.setpgid(0, 0)
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -198,6 +213,17 @@ def _serve(client: socket.socket) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _pass_on_signals(program: socket.socket, child: int) -> None:
+    """Until the child ends, send its group the signals of its program; SIGKILL, if that is gone."""
+    ended = os.pidfd_open(child)
+    while ended not in select.select([program, ended], [], [])[0]:
+        for number in program.recv(100) or [signal.SIGKILL]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, number)
+        if number == signal.SIGKILL:
+            return
 
 
 def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
