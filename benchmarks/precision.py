@@ -63,6 +63,7 @@ def curve(seed: int, computes_in: str, where: torch.device) -> Iterator[dict[str
         schedule=settings.schedule,
         averaging=settings.averaging,
         weight_decay=settings.weight_decay,
+        optimizer=settings.optimizer,
     )
     evaluations = fit(
         *learner.parts,

@@ -330,6 +330,19 @@ def without_bfloat16(project: Project) -> str:
     return project.run("train")
 
 
+def diverging(project: Project) -> str:
+    """Each step multiplies the weights by -999."""
+    project.sequences()
+    for old, new in (
+        ("learning_rate: 0.005", "learning_rate: 1.0"),
+        ("weight_decay: 0.0", "weight_decay: 1000.0"),
+        ("eval_every: 100", "eval_every: 20"),
+    ):
+        project.edit(old, new)
+    project.monkeypatch.setattr(stage, "code", lambda _: [])  # the project here has no src/
+    return project.run("train")
+
+
 def full_disk(project: Project) -> str:
     """Write the first draft to /dev/full, which fails like a write to a full disk."""
     if not Path("/dev/full").exists():
@@ -1021,8 +1034,10 @@ MET = {
         "cuda:9", gpus=2
     ),
     f"{DEVICE}mps, but {NO_MAC}; write auto or cpu": device("mps", gpus=0),
-    "train: train.precision is bfloat16, but torch <version> has no <implementation> LSTM in "
+    "train: train.precision is bfloat16, but torch <version> has no <implementation> <cell> in "
     "bfloat16 for this device; write auto or float32": without_bfloat16,
+    "train: the loss is <number> at step <number>, so the training stops; lower "
+    "train.learning_rate, or set train.clip_norm, for example to 1.0": diverging,
     "<stage>: <file>: No space left on device; free some space there and run again": full_disk,
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows who owns it": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,

@@ -11,8 +11,14 @@ BENCHMARK = runpy.run_path(str(PROJECT / "benchmarks" / "ingredients.py"))
 BEST, REFERENCE = (
     flatten(load(PROJECT / name).model_dump()) for name in ("recipes/best.yaml", "params.yaml")
 )
-# the length of a training and how often it is evaluated are not ingredients
-SCHEDULE = {"train.steps", "train.eval_every", "train.checkpoint_every", "evaluate.shifts"}
+# the length of a training, its precision and how often it is evaluated are not ingredients
+SCHEDULE = {
+    "train.precision",
+    "train.steps",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "evaluate.shifts",
+}
 
 
 def test_each_departure_from_the_reference_is_left_out() -> None:

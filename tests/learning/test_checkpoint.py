@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -45,6 +46,24 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, stop: int, beyon
     there, expected = capture(*other.parts), capture(*whole.parts)
     assert there.keys() == expected.keys()
     assert all(torch.equal(there[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
+@pytest.mark.parametrize("cell", ["gru", "rnn"])
+def test_each_cell_and_optimizer_goes_on_bit_for_bit(
+    tmp_path: Path, cell: str, optimizer: str, beyond: bool
+) -> None:
+    make = partial(Learner, cell=cell, optimizer=optimizer, beyond=beyond)
+    whole = make(seed=0)
+    curve = whole.run(0, 10)
+    stopped, checkpoint = make(seed=0), Checkpoint(tmp_path, "f")
+    first = stopped.run(0, 4)
+    checkpoint.save(*stopped.parts, {"step": 4})
+    other = make(seed=5)
+    assert checkpoint.load(*other.parts) == {"step": 4}
+    assert first + other.run(4, 10) == curve
+    assert torch.equal(other.weights(), whole.weights())
 
 
 def test_a_checkpoint_is_found_by_its_fingerprint_alone(tmp_path: Path) -> None:

@@ -236,6 +236,10 @@ BEYOND = [
     {"directions": "both"},
     {"directions": "both", "reads": "both", "num_rows": 10, "recurrent_init": "orthogonal"},
     {"pooling": "mean"},
+    {"cell": "gru"},
+    {"cell": "rnn"},
+    {"cell": "gru", "directions": "both", "reads": "both", "num_rows": 10, "pooling": "mean"},
+    {"cell": "rnn", "directions": "both", "recurrent_init": "orthogonal"},
 ]
 
 

@@ -1,4 +1,6 @@
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +8,14 @@ from samples import drawn, small_model
 
 from mnist_lstm.data.sequences import Batches
 from mnist_lstm.learning.fit import fit
-from mnist_lstm.learning.optimizer import AveragingAdam, averaged, one_cycle, set_rate
+from mnist_lstm.learning.optimizer import (
+    MOMENTUM,
+    OPTIMIZERS,
+    AveragingAdam,
+    averaged,
+    one_cycle,
+    set_rate,
+)
 
 
 def steps_of(optimizer: torch.optim.Optimizer, weight: torch.Tensor, steps: int) -> list[float]:
@@ -112,3 +121,34 @@ def test_training_evaluates_the_averages_and_goes_on_with_the_weights() -> None:
     own = torch.nn.functional.cross_entropy(logits, data.labels.long()).item()
     assert with_average is not None
     assert with_average.train_loss > 1.5 * own
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("adam", torch.optim.Adam),
+        ("sgd", partial(torch.optim.SGD, momentum=MOMENTUM)),
+        ("rmsprop", torch.optim.RMSprop),
+    ],
+)
+def test_each_is_torchs_own_bit_for_bit_and_averages(name: str, theirs: Any) -> None:
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    expected = steps_of(theirs([weight], 0.1), weight, 20)
+    model = One()
+    optimizer = OPTIMIZERS[name](model, 0.1, averaging=0.5)
+    assert steps_of(optimizer, model.weight, 20) == expected
+    shares = [0.5**back for back in range(20)]
+    average = sum(s * w for s, w in zip(shares, expected[::-1], strict=True)) / sum(shares)
+    with averaged(optimizer):
+        assert model.weight.item() == pytest.approx(average, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop"])
+def test_weight_decay_is_decoupled_in_each(name: str) -> None:
+    """Without a gradient, each step shrinks the weight by the rate times the decay."""
+    model = One()
+    optimizer = OPTIMIZERS[name](model, 0.1, weight_decay=0.5)
+    for _ in range(3):
+        model.weight.grad = torch.zeros_like(model.weight)
+        optimizer.step()
+    assert model.weight.item() == pytest.approx(3.0 * 0.95**3, rel=1e-6)
