@@ -3,7 +3,7 @@
 ACTIVATE := . .venv/bin/activate &&
 ACCEPTED := CVE-2025-69872 # has no fix yet; docs/machines.md says why we accept it and what to do
 
-.PHONY: help env repro ui serve report test test-gpu soak bench check docs lock audit clean
+.PHONY: help env repro ui serve draw report test test-gpu soak bench check docs lock audit clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ ui: env ## start MLflow's UI, to look at the runs in a browser (PORT=5000)
 serve: PORT ?= 5001
 serve: env ## serve the champion over HTTP, on this machine only (PORT=5001): docs/serving.md
 	@$(ACTIVATE) exec python scripts/serve.py $(PORT)
+
+draw: env ## write draw.html, in which one draws and the model reads it, and open it: docs/draw.md
+	@$(ACTIVATE) mnist-lstm draw --open
 
 report: env ## write report.html: the workspace's results beside the committed ones
 	@$(ACTIVATE) mnist-lstm report

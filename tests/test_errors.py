@@ -40,6 +40,7 @@ from tracked import evaluated as leave_evaluated
 
 from mnist_lstm import UserError, cli
 from mnist_lstm.data import datasets, idx, mirrors, photo
+from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline import stage
 from mnist_lstm.pipeline.result_files import (
     SplitRecord,
@@ -546,6 +547,39 @@ def predicted(
         return project.capsys.readouterr().err.splitlines()[-1]
 
     return provoke
+
+
+def page_of(*arguments: str, change: Callable[[RowLSTM], object] | None = None, code: int = 0):
+    """The message of `draw` for a model that is changed before."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=False)
+        model = small_model()
+        if change:
+            change(model)
+        project.monkeypatch.setattr(RowLSTM, "load", lambda path: model)
+        (project.folder / "model.safetensors").touch()
+        project.monkeypatch.setattr("webbrowser.open", lambda address: False)
+        assert cli.main(["draw", "--model", "model.safetensors", *arguments]) == code
+        return project.capsys.readouterr().err.splitlines()[-1]
+
+    return provoke
+
+
+def page_beside_other_images(project: Project) -> str:
+    folder = project.folder / "data" / "sequences"
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn(5, seed=0).save(folder / "test.safetensors")
+    return page_of()(project)
+
+
+def with_gated_units(model: RowLSTM) -> None:
+    model.layers = torch.nn.ModuleList([torch.nn.GRU(8, 16)])
+
+
+def with_huge_weights(model: RowLSTM) -> None:
+    with torch.no_grad():
+        model.head.bias.fill_(1e6)
 
 
 GLYPH = np.eye(99) * 255
@@ -1182,6 +1216,20 @@ MET = {
     "make serve: there is no champion yet; `mnist-lstm promote RUN` makes a run the champion": (
         served
     ),
+    "mnist-lstm draw: no examples: the test images are not here; `dvc repro preprocess` makes "
+    "them": page_of(),
+    "mnist-lstm draw: no examples: the test images here are not of the model's data set and size": (
+        page_beside_other_images
+    ),
+    "mnist-lstm draw: the page has no <part>, which the model has; name another model with --run "
+    "or --model": page_of(change=with_gated_units, code=2),
+    "mnist-lstm draw: the model's weights do not fit 16 bits; leave --float16 out": page_of(
+        "--float16", change=with_huge_weights, code=2
+    ),
+    "mnist-lstm draw: <file>: <reason>; name another file with --out": page_of(
+        "--out", "model.safetensors/draw.html", code=2
+    ),
+    "mnist-lstm draw: there is no browser to open it here": page_of("--open"),
     f"{PICTURE}no such file or folder": predicted(lambda path: None),
     f"{PREDICT}<folder>: no PNG or JPEG files in this folder (its subfolders aside)": predicted(
         Path.mkdir

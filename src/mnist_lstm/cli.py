@@ -10,6 +10,7 @@ from mnist_lstm import UserError, __version__
 from mnist_lstm.commands import (
     HelpFormatter,
     compare,
+    draw,
     predict,
     promote,
     report,
@@ -25,6 +26,7 @@ from mnist_lstm.views.text_table import escaped
 
 COMMANDS = {
     "compare": compare,
+    "draw": draw,
     "predict": predict,
     "promote": promote,
     "report": report,

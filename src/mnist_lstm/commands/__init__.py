@@ -15,6 +15,7 @@ from mnist_lstm.views.text_table import escaped
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.predictor import Predictor
     from mnist_lstm.tracking.store import Store
 
 RUN = """\
@@ -86,6 +87,29 @@ def open_store(root: Path, command: str) -> "Store":
     for line in opened.changes:
         print(f"mnist-lstm {command}: {line}", file=sys.stderr)
     return opened
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Arguments that name a model: --run or --model."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--run", metavar="RUN", dest="named", help="use the model of this run")
+    which.add_argument(
+        "--model", metavar="FILE", type=Path, help="use this model.safetensors, made by train"
+    )
+
+
+def chosen_model(history: "History", arguments: argparse.Namespace, command: str) -> "Predictor":
+    """The model that --run or --model names, else the project's; a line on stderr says which."""
+    from mnist_lstm.runs import predictor
+
+    if arguments.named is not None:
+        chosen = predictor.of_run(history, arguments.named)
+    elif arguments.model is not None:
+        chosen = predictor.of_file(history, arguments.model)
+    else:
+        chosen = predictor.of_project(history)
+    print(f"mnist-lstm {command}: model: {chosen.source}", file=sys.stderr)
+    return chosen
 
 
 def count(text: str) -> int:

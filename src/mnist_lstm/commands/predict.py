@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, read_history
+from mnist_lstm.commands import RUN, add_model, chosen_model, read_history
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,11 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a PNG or JPEG file, or a folder that has such files",
     )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--run", metavar="RUN", dest="named", help="use the model of this run")
-    which.add_argument(
-        "--model", metavar="FILE", type=Path, help="use this model.safetensors, made by train"
-    )
+    add_model(parser)
     parser.add_argument(
         "--show",
         metavar="DIR",
@@ -76,17 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Prepare the pictures, classify them, print the answers."""
     from mnist_lstm.data import photo
     from mnist_lstm.pipeline import stage
-    from mnist_lstm.runs import predictor
 
     history = read_history(stage.root(), "predict", mixture=False)
-    if arguments.named is not None:
-        chosen = predictor.of_run(history, arguments.named)
-    elif arguments.model is not None:
-        chosen = predictor.of_file(history, arguments.model)
-    else:
-        chosen = predictor.of_project(history)
-    print(f"mnist-lstm predict: model: {chosen.source}", file=sys.stderr)
-
+    chosen = chosen_model(history, arguments, "predict")
     form = photo.form_of(chosen.dataset, *chosen.image)
     files, images, errors = [], [], []
     for path in arguments.images:

@@ -1,0 +1,89 @@
+"""Write a page in which one draws, and the model reads it row by row."""
+
+import argparse
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_lstm import UserError
+from mnist_lstm.commands import RUN, add_model, chosen_model, read_history
+
+if TYPE_CHECKING:
+    from mnist_lstm.data.sequences import Sequences
+    from mnist_lstm.runs.predictor import Predictor
+
+HELP = f"""\
+Write an HTML page in which you draw with mouse, finger or pen. The model runs in the page, with its
+real weights, and shows its belief after each row of pixels. A drawing is prepared as `predict`
+prepares a picture. The page also has test images to choose from, if they are in data/sequences, and
+shows gates and memory of each layer. It is one file, which needs no network and no server: you can
+send it, and open it on a phone.
+
+The model is the champion of MLflow's registry. If there is no champion, it is the workspace's
+model. --run or --model names another model. A line on stderr says which model it is.
+
+{RUN}
+
+Exit code: 0 when the page is written, 2 when there is no such model, the page cannot show it,
+or the page cannot be written."""
+
+TEST = Path("data", "sequences", "test.safetensors")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    add_model(parser)
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="file for the page (default: draw.html in the project's folder)",
+    )
+    parser.add_argument(
+        "--float16",
+        action="store_true",
+        help="write the weights with 16 bits instead of 32: the page has half the size, and its "
+        "probabilities differ a little from those of `predict`",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find the model and the test images, write the page, print its path."""
+    from mnist_lstm.files import write_atomically
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs import demonstration
+    from mnist_lstm.views.draw_page import page
+
+    root = stage.root()
+    chosen = chosen_model(read_history(root, "draw", mixture=False), arguments, "draw")
+    bits = 16 if arguments.float16 else 32
+    data = demonstration.data(chosen, bits, _test_images(root / TEST, chosen))
+    path = Path(os.path.relpath(arguments.out or root / "draw.html"))
+    digits = chosen.dataset in ("mnist", "digits")
+    text = page("Draw a digit" if digits else "Draw an image", data)
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name another file with --out") from None
+    print(path)
+    if arguments.open and not webbrowser.open(path.resolve().as_uri()):
+        print("mnist-lstm draw: there is no browser to open it here", file=sys.stderr)
+    return 0
+
+
+def _test_images(path: Path, chosen: "Predictor") -> "Sequences | None":
+    """The test images of the workspace, if they are of the data set that the model was made for."""
+    from mnist_lstm.data.sequences import Sequences
+
+    reason = "are not here; `dvc repro preprocess` makes them"
+    if path.is_file():
+        test = Sequences.load(path)
+        known = test.dataset, tuple(test.pixels.shape[1:]), test.num_classes
+        if known == (chosen.dataset, chosen.image, len(chosen.classes)):
+            return test
+        reason = "here are not of the model's data set and size"
+    print(f"mnist-lstm draw: no examples: the test images {reason}", file=sys.stderr)
+    return None
