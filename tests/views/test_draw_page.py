@@ -290,10 +290,9 @@ def test_hostile_names_are_text_and_the_policy_refuses_other_scripts(
 
 
 def test_what_the_page_cannot_compute_is_refused() -> None:
-    other = decided()
-    other.layers = torch.nn.ModuleList([torch.nn.GRU(8, 12)])
-    with pytest.raises(UserError, match="layers of the kind GRU"):
-        demonstration.data(chosen(other), 32, None)
+    for cell, kind in (("gru", "GRU"), ("rnn", "RNN")):
+        with pytest.raises(UserError, match=f"layers of the kind {kind},"):
+            demonstration.data(chosen(decided(cell=cell)), 32, None)
     other = decided()
     other.pooling = "attention"
     with pytest.raises(UserError, match="pooling: attention"):
