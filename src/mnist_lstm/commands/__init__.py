@@ -79,8 +79,15 @@ def read_history(root: Path, command: str, *, mixture: bool = True) -> "History"
     return history
 
 
+def say(command: str, what: str) -> None:
+    """On a terminal, print what the command is about to do and will take seconds for."""
+    if sys.stderr.isatty():
+        print(f"mnist-lstm {command}: {what} …", file=sys.stderr, flush=True)
+
+
 def open_store(root: Path, command: str) -> "Store":
     """MLflow's store of the project; a line on stderr for each thing that was put right in it."""
+    say(command, "opening the MLflow store")
     from mnist_lstm.tracking import store  # seconds, with MLflow
 
     opened = store.open_store(root)

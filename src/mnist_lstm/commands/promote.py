@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, open_store, read_history
+from mnist_lstm.commands import RUN, open_store, read_history, say
 from mnist_lstm.views.text_table import escaped
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def _promote(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     margin = load(root / "params.yaml").promote.margin
+    say("promote", "reading the results")
     history = read_history(root, "promote")
     result = find(history, arguments.run_name)
     entrant = entrant_of(history, result)
@@ -93,6 +94,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     promotes = decision.promotes or arguments.force
     version = None
     if not arguments.dry_run:
+        say("promote", "comparing the run in MLflow with its results, and registering its model")
         project(store, view(history, result))
         version = registry.register(store, entrant)
         if promotes:

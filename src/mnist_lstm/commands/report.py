@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import read_history
+from mnist_lstm.commands import read_history, say
 
 if TYPE_CHECKING:
     from mnist_lstm.dvc_cache import Files
@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     history = read_history(root, "report", mixture=False)
     here, committed = _workspace(history), _committed(history)
     published = read_rows(root / "data" / "published_curve.csv") if here.dataset == "mnist" else []
+    say("report", "drawing the pictures")
     sections = [
         _metrics(here, committed, published),
         _curves(here, committed, published),

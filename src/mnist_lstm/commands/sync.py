@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import open_store, read_history
+from mnist_lstm.commands import open_store, read_history, say
 from mnist_lstm.views.text_table import escaped
 
 HELP = """\
@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     store, history = open_store(root, "sync"), read_history(root, "sync")
+    say("sync", f"comparing {len(history.results)} results with MLflow")
     changed = unread = 0
     for result in history.results:
         try:

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from mnist_lstm.commands import open_store, read_history
+from mnist_lstm.commands import open_store, read_history, say
 from mnist_lstm.views.text_table import escaped
 
 HELP = """\
@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     store, history = open_store(root, "verify"), read_history(root, "verify")
+    say("verify", f"comparing {len(history.results)} results with MLflow")
     found = []
     for disagreement in disagreements(store, history, root):
         mended = arguments.fix and disagreement.mend is not None
