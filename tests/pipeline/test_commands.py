@@ -12,6 +12,7 @@ from tracked import contents
 from workspace import Workspace
 
 from mnist_lstm.cli import COMMANDS, main
+from mnist_lstm.commands import say
 from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import open_store
 
@@ -114,6 +115,16 @@ def test_a_misspelt_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == line
     assert main(["x"]) == 2
     assert f"the commands: {', '.join(COMMANDS)}" in capsys.readouterr().err
+
+
+def test_on_a_terminal_a_command_says_what_takes_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say("promote", "opening the MLflow store")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    say("promote", "opening the MLflow store")
+    assert capsys.readouterr().err == "mnist-lstm promote: opening the MLflow store …\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
