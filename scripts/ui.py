@@ -2,10 +2,14 @@
 
 import os
 import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 HOST = "127.0.0.1"
+PATIENCE = 300  # seconds, for a server that starts on a busy machine
 
 
 def main(port: str) -> None:
@@ -34,7 +38,9 @@ def main(port: str) -> None:
         )
     # the charts of all runs, in MLflow's view for machine learning (not for language models)
     view = "runs?workflowType=machine_learning&compareRunsMode=CHART"
-    print(f"make ui: http://{HOST}:{port}/#/experiments/{store.experiment_id}/{view}", flush=True)
+    page = f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/{view}"
+    # a process of its own, because this one becomes the server
+    subprocess.Popen([sys.executable, __file__, port, page, str(os.getpid())])
 
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # only language models need jobs
     os.environ["PYTHONWARNINGS"] = "ignore:starlette.middleware.wsgi"  # MLflow itself causes it
@@ -43,5 +49,26 @@ def main(port: str) -> None:
     os.execvp("mlflow", [*server, *stores, "--uvicorn-opts", "--no-access-log"])
 
 
+def announce(port: str, page: str, server: str) -> None:
+    """Print the address of the page as soon as the server answers; give up when it has ended."""
+    give_up = time.monotonic() + PATIENCE
+    while os.getppid() == int(server) and time.monotonic() < give_up:
+        try:
+            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            print(
+                f"make ui: {page}\n"
+                "make ui: if you see Traces and Judges there, click `Model training` at the top "
+                "left; MLflow remembers it",
+                flush=True,
+            )
+            return
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        announce(*sys.argv[1:]) if sys.argv[2:] else main(sys.argv[1])
+    except KeyboardInterrupt:  # Ctrl-C reaches all processes of the terminal
+        sys.exit(130)

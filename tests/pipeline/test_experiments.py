@@ -18,12 +18,17 @@ CURVE = "test_accuracy"
 def assert_complete(workspace: Workspace) -> None:
     """The four runs are complete, in the project's one store and its folder."""
     store, found = open_store(workspace.folder), workspace.runs()
-    names = {run.info.run_name for run in found}
+    names = {run.data.tags["dvc_experiment"] for run in found}
     assert names <= set(workspace.dvc("exp", "list", "--name-only").split())
     assert len(names) == len(found) == 4
+    # what differs from the committed recipe, except where nothing does
+    titles = {run.info.run_name for run in found} - names
+    assert titles == {
+        *("hidden_size=48", "learning_rate=0.01", "hidden_size=48, learning_rate=0.01")
+    }
     for run in found:
         assert run.info.status == "FINISHED"
-        assert run.data.tags["dvc_experiment"] == run.info.run_name
+        assert run.data.tags["name"] == run.data.tags["dvc_experiment"]
         assert run.data.tags["dvc_baseline"] == run.data.tags["commit"]
         assert run.data.tags["commit"] == workspace.git("rev-parse", "HEAD").strip()
         assert run.data.tags["dirty"] == "False"

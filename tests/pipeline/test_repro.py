@@ -40,7 +40,7 @@ def test_final_values_are_those_of_the_metrics_and_of_the_curve(baseline: Worksp
     (last,) = read_rows(baseline.folder / "results" / "train" / "curve.csv")[-1:]
     for split in ("validation", "test"):
         for figure in ("accuracy", "loss"):
-            assert run.data.metrics[f"trained/{split}/{figure}"] == metrics[split][figure]
+            assert run.data.metrics[f"{split}_{figure}"] == metrics[split][figure]
         assert metrics[split]["accuracy"] == last[f"{split}_accuracy"]
 
 

@@ -60,8 +60,8 @@ def test_runs_and_dvc_exp_show_print_the_same_numbers(swept: Workspace, capsys: 
     (first,) = (run for run in runs if not run["differs"])
     assert sorted(first["experiments"]) == sorted([first["name"], "again"])
     assert theirs.keys() == names | {"again"}
-    assert [run.info.run_name for run in swept.runs()].count(first["name"]) == 1
-    assert {run.info.run_name for run in swept.runs()} == names
+    assert [run.data.tags["name"] for run in swept.runs()].count(first["name"]) == 1
+    assert {run.data.tags["name"] for run in swept.runs()} == names
 
 
 def test_the_table_names_shared_results_and_what_to_choose_by(

@@ -8,8 +8,8 @@ import yaml
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import flatten, short_name
-from mnist_lstm.runs.listing import SECTIONS, Run, assignments, best, matching, ordered
+from mnist_lstm.pipeline.params import assignments, flatten, short_name
+from mnist_lstm.runs.listing import SECTIONS, Run, best, matching, ordered
 
 PARAMS = {"seed": 0, "train.learning_rate": 0.001, "train.device": "auto", "train.steps": 100}
 ONE = Run(

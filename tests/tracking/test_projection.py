@@ -6,15 +6,16 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-from mlflow.entities import Metric, ViewType
+from mlflow.entities import LoggedModel, Metric, ViewType
 from samples import drawn
 from tracked import ROWS, TIMINGS, about, contents, evaluated
 
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import Classifier, RowLSTM
+from mnist_lstm.pipeline.params import flatten
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.tracking.projection import TrackedRun, differences, project, runs
-from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.store import NOTE, Store, open_store
 from mnist_lstm.tracking.view import View
 
 
@@ -50,8 +51,10 @@ def test_a_training_is_one_run_however_often_it_is_shown(
     assert histories["test_accuracy"] == [
         (50, 1767323090000, ROWS[0]["test_accuracy"]),
         (100, 1767323140000, ROWS[1]["test_accuracy"]),
+        (100, 1767326400000, 0.1),  # by the stage evaluate, on the same weights
     ]
-    assert histories["trained/test/accuracy"] == [(100, 1767326400000, 0.1)]
+    # a metric without a curve has step 0: MLflow draws a bar then, and otherwise a line of one dot
+    assert histories["test_loss"] == [(0, 1767326400000, 0.2)]
     assert histories["system/process_cpu_utilization_percentage"][0][2] == 150
     tags = run.data.tags
     assert tags["training_id"] == "a" * 32
@@ -99,7 +102,7 @@ def test_a_half_logged_run_is_completed(store: Store, results: Path) -> None:
     assert run.info.status == "FINISHED"
     assert "trainer" not in run.data.tags
     history = store.client.get_metric_history(run.info.run_id, "test_accuracy")
-    assert [metric.step for metric in history] == [50, 100]
+    assert [metric.step for metric in history] == [50, 100, 100]
 
 
 def test_missing_parts_are_named_and_added(store: Store, results: Path, tmp_path: Path) -> None:
@@ -161,11 +164,11 @@ def test_a_new_evaluation_is_added_after_the_earlier_one(
     for folders in ([later, results / "evaluate"], [later], [results / "evaluate"]):
         project(store, View.read(results / "train", folders))
         (run,) = runs(store)
-        assert run.data.metrics["trained/test/accuracy"] == 0.3
+        assert run.data.metrics["test_accuracy"] == 0.3
         assert run.data.tags["evaluate.batch_size"] == "20"
         assert differences(store, run, View.read(results / "train", folders)).lines() == []
-        history = store.client.get_metric_history(run.info.run_id, "trained/test/accuracy")
-        assert [metric.value for metric in history] == [0.1, 0.3]
+        history = store.client.get_metric_history(run.info.run_id, "test_accuracy")
+        assert [metric.value for metric in history][-2:] == [0.1, 0.3]
 
 
 def test_two_trainings_of_one_fingerprint_are_two_runs(store: Store) -> None:
@@ -179,7 +182,106 @@ def test_a_training_without_an_evaluation_is_shown(store: Store, results: Path) 
     (run,) = runs(store)
     assert run.info.status == "FINISHED"
     assert len(run.outputs.model_outputs) == 1
-    assert not any(key.startswith("evaluation") for key in run.data.metrics)
+    assert "test_loss" not in run.data.metrics
+    (model,) = models(store, "metrics.test_accuracy > 0.1", "drawn test")
+    assert [each.step for each in model.metrics or [] if each.key == "test_accuracy"] == [100]
+
+
+def test_an_evaluation_that_agrees_with_the_curve_adds_no_point(
+    store: Store, results: Path
+) -> None:
+    metrics = {"test": {"accuracy": ROWS[1]["test_accuracy"], "loss": 0.2}}
+    write_json(results / "evaluate" / "metrics.json", metrics)
+    run = show(store, results)
+    history = store.client.get_metric_history(run.info.run_id, "test_accuracy")
+    assert [metric.step for metric in history] == [50, 100]
+    assert models(store, "metrics.test_accuracy > 0.1", "drawn test")
+    assert project(store, read(results)) == []
+
+
+def models(store: Store, condition: str, dataset: str, digest: str = "") -> list[LoggedModel]:
+    """What a user finds by a condition on a metric that was measured on a data set."""
+    mlflow.set_tracking_uri(store.uri)
+    on = {"dataset_name": dataset} | ({"dataset_digest": digest} if digest else {})
+    found: list[LoggedModel] = mlflow.search_logged_models(
+        experiment_ids=[store.experiment_id],
+        filter_string=condition,
+        datasets=[on],
+        output_format="list",
+    )
+    return found
+
+
+def test_a_model_is_found_by_a_metric_and_the_data_set_it_was_measured_on(
+    root: Path, results: Path, fresh_store: Path, tmp_path: Path
+) -> None:
+    def found() -> list[tuple[object, ...]]:
+        store = open_store(root)
+        project(store, read(results))
+        assert models(store, "metrics.test_accuracy > 0.1", "drawn test") == []
+        assert models(store, "metrics.test_accuracy = 0.1", "drawn train") == []
+        digest = about().data["test"].sha256[:32]
+        (model,) = models(store, "metrics.test_accuracy = 0.1", "drawn test", digest)
+        measured = {
+            (each.key, each.step, each.timestamp, each.value, each.dataset_name)
+            for each in model.metrics or []
+        }
+        return model.name, model.model_type, model.params, model.tags, measured
+
+    first = found()
+    assert first[:2] == ("drawn", "LSTM")
+    assert first[2] == {key: str(value) for key, value in flatten(about().params).items()}
+    assert first[3] == {
+        "dataset": "drawn",
+        "model_sha256": sha256(results / "train" / "model.safetensors"),
+        NOTE: "A dropout LSTM (2 layers of 16 units, dropout 0.5) on drawn, a pixel row at a time. "
+        "1,000 steps of 128 out of 10 images, learning rate 0.01, seed 0, on cpu with 2 "
+        "threads in float32. Made by commit cccccccccc, with changes that are in code.patch. It "
+        "takes pixels from 0 to 255, of shape (N, 8, 8), and returns probabilities.",
+    }
+    last = (100, 1767323140000)
+    assert first[4] == {
+        ("train_accuracy", *last, 0.5, "drawn train"),
+        ("train_loss", *last, 0.01, "drawn train"),
+        ("test_accuracy", 100, 1767326400000, 0.1, "drawn test"),
+        ("test_loss", 0, 1767326400000, 0.2, "drawn test"),
+    }
+    shutil.copy(fresh_store, root)  # the store is lost
+    shutil.rmtree(root / "mlruns")
+    assert found() == first
+
+
+def test_a_run_of_an_earlier_version_is_made_again(
+    store: Store, results: Path, tmp_path: Path
+) -> None:
+    run = show(store, results)
+    whole = contents(store, run, tmp_path / "whole")
+    (model,) = store.client.search_logged_models([store.experiment_id])
+    store.client.log_batch(
+        run.info.run_id, [Metric("trained/test/accuracy", 0.1, 1767326400000, 100)]
+    )
+    store.client.set_tag(run.info.run_id, NOTE, "the good one")
+    line = "its trained/test/accuracy is from an earlier version of this project"
+    assert project(store, read(results)) == [line]
+    (again,) = runs(store)
+    assert again.data.tags[NOTE] == "the good one"
+    store.client.set_tag(again.info.run_id, NOTE, run.data.tags[NOTE])
+    assert contents(store, runs(store)[0], tmp_path / "again") == whole
+    (only,) = store.client.search_logged_models([store.experiment_id])
+    assert only.model_id != model.model_id
+    assert project(store, read(results)) == []
+
+
+def test_a_model_that_lacks_its_metrics_gets_them(
+    store: Store, results: Path, tmp_path: Path
+) -> None:
+    project(store, View.read(results / "train"))
+    (run,) = runs(store)
+    assert differences(store, run, read(results)).lines()[-1] == (
+        "its model lacks test_accuracy, test_loss"
+    )
+    project(store, read(results))
+    assert len(models(store, "metrics.test_loss = 0.2", "drawn test")) == 1
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])

@@ -15,7 +15,15 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from tracked import leave_results
 
 from mnist_lstm.tracking.projection import differences, project, runs
-from mnist_lstm.tracking.store import EXPERIMENT, TrackingError, open_store, printable, uri_of
+from mnist_lstm.tracking.store import (
+    EXPERIMENT,
+    KIND,
+    NOTE,
+    TrackingError,
+    open_store,
+    printable,
+    uri_of,
+)
 from mnist_lstm.tracking.view import View
 
 
@@ -53,6 +61,20 @@ def test_an_experiment_that_was_deleted_is_restored(root: Path) -> None:
     assert restored.changes == ["the experiment mnist-lstm was deleted: restored, with its runs"]
     assert project(restored, view) == []
     assert open_store(root).changes == []
+
+
+def test_the_experiment_opens_on_pages_for_machine_learning_with_a_description(root: Path) -> None:
+    def tags() -> dict[str, str]:
+        return dict(store.client.get_experiment(store.experiment_id).tags)
+
+    store = open_store(root)
+    assert tags()[KIND] == "custom_model_development"
+    assert tags()[NOTE].startswith("A dropout LSTM that reads handwritten digits")
+    # a store of an earlier version, and people's own words
+    store.client.set_experiment_tag(store.experiment_id, KIND, "genai_development")
+    store.client.set_experiment_tag(store.experiment_id, NOTE, "ours")
+    open_store(root)
+    assert (tags()[KIND], tags()[NOTE]) == ("custom_model_development", "ours")
 
 
 def test_the_experiment_has_an_absolute_place_for_artifacts(

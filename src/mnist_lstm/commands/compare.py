@@ -146,7 +146,7 @@ def _print(
 
 
 def _values(runs: Sequence["Run"], key: str) -> list[str]:
-    from mnist_lstm.runs.listing import format_value
+    from mnist_lstm.pipeline.params import format_value
 
     return [format_value(run.params[key]) if key in run.params else "–" for run in runs]
 

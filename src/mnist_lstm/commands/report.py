@@ -148,9 +148,8 @@ def _minute(time: str) -> str:
 
 def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
     """The table of metrics and the table of the parameters that differ from HEAD."""
-    from mnist_lstm.pipeline.params import flatten
+    from mnist_lstm.pipeline.params import flatten, format_value
     from mnist_lstm.runs.comparison import differing
-    from mnist_lstm.runs.listing import format_value
     from mnist_lstm.views.html_page import Section, Table
 
     titles = ["", "workspace", *(["committed (HEAD)", "difference"] if committed else [])]

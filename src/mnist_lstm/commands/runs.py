@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(found: Sequence["Run"], hidden: int) -> None:
-    from mnist_lstm.runs.listing import assignments
+    from mnist_lstm.pipeline.params import assignments
     from mnist_lstm.views.text_table import escaped, folded, table, width
 
     title, *lines = table([TITLES, *map(_cells, found)], width(), right=" rrrr")

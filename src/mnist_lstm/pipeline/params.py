@@ -1,6 +1,7 @@
 """params.yaml as frozen, validated types. No other module reads that file."""
 
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -314,6 +315,16 @@ def value_at(tree: object, key: str) -> Any:
 def short_name(key: str) -> str:
     """A dotted key without its section: the last part alone."""
     return key.rpartition(".")[2]
+
+
+def assignments(values: Mapping[str, Any]) -> list[str]:
+    """Parameters as KEY=VALUE without their sections, as `--where` takes them."""
+    return [f"{short_name(key)}={format_value(value)}" for key, value in values.items()]
+
+
+def format_value(value: object) -> str:
+    """A parameter's value as it is written in params.yaml."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def values_of(path: Path, keys: list[str]) -> dict[str, object]:

@@ -86,8 +86,9 @@ def _of_result(
 
 
 def _killed(store: Store, run: StoredRun, line: str) -> Disagreement:
-    training_id = run.data.tags.get("training_id", "")
-    return Disagreement(run.info.run_name, training_id, [line], partial(mark_killed, store, run))
+    tags = run.data.tags
+    name, training_id = tags.get("name", run.info.run_name), tags.get("training_id", "")
+    return Disagreement(name, training_id, [line], partial(mark_killed, store, run))
 
 
 def _is_at_work(run: StoredRun, root: Path) -> bool:

@@ -1,7 +1,6 @@
 """List all runs as rows of a table; filter them, sort them, find the best."""
 
 import difflib
-import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import completed, flatten, short_name, values_of
+from mnist_lstm.pipeline.params import completed, flatten, format_value, short_name, values_of
 from mnist_lstm.pipeline.result_files import RunRecord
 from mnist_lstm.runs.history import History, Partial, Result, Unfinished
 
@@ -144,16 +143,6 @@ def best(runs: Sequence[Run], number: int) -> list[Run]:
         if run.evaluated:
             of_dataset.setdefault(run.dataset, []).append(run)
     return [run for each in of_dataset.values() for run in sorted(each, key=_goodness)[:number]]
-
-
-def assignments(values: Mapping[str, Any]) -> list[str]:
-    """Parameters as KEY=VALUE without their sections, as `--where` takes them."""
-    return [f"{key.rpartition('.')[2]}={format_value(value)}" for key, value in values.items()]
-
-
-def format_value(value: object) -> str:
-    """A parameter's value as it is written in params.yaml."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _goodness(run: Run) -> tuple[float, float]:

@@ -111,7 +111,7 @@ def _names(result: Result | Partial) -> Iterator[str]:
 
 def _names_in_store(run: "StoredRun") -> list[str]:
     tags = run.data.tags
-    named = (tags.get("training_id"), tags.get("dvc_experiment"))
+    named = [tags.get(key) for key in ("training_id", "name", "dvc_experiment")]
     return [run.info.run_name, run.info.run_id, *(name for name in named if name)]
 
 

@@ -2,33 +2,41 @@
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import mlflow.pytorch
 import numpy as np
 import torch
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor
 
 from mnist_lstm.learning.model import Classifier
-from mnist_lstm.tracking.store import Store
-from mnist_lstm.tracking.view import View
+from mnist_lstm.tracking.store import NOTE, Store
+from mnist_lstm.tracking.view import MeasuredOn, Point, View, description
+
+TYPE = "LSTM"
+EARLIER_NAME = "model"  # in earlier versions, the models of all runs were called so
+# MLflow refuses them in a model's name; a point is mostly a decimal point
+REPLACED = str.maketrans({".": "\u00b7", "/": "-", ":": "-", "%": "-", '"': "", "'": ""})
 
 
-def log_model(store: Store, run_id: str, view: View) -> None:
-    """Log the model as a torch.export program (pt2).
+def log_model(store: Store, run: mlflow.entities.Run, view: View) -> None:
+    """Log the model as a torch.export program (pt2), under the name of its run.
 
     The program takes pixels (B, T, D) and returns probabilities (B, C).
     """
-    client, digest = store.client, view.about.model_sha256
+    client, digest, run_id = store.client, view.about.model_sha256, run.info.run_id
     logged = logged_model(store, run_id, digest) or client.create_logged_model(
         store.experiment_id,
-        name="model",
+        name=str(run.info.run_name).translate(REPLACED),
         source_run_id=run_id,
-        tags={"model_sha256": digest},
+        tags={NOTE: _description(view), "dataset": view.about.dataset, "model_sha256": digest},
+        params=dict(view.params),
+        model_type=TYPE,
     )
     model = Classifier(view.model).eval()
     # two images: with a batch of one, the exported program would accept no other batch size
@@ -58,23 +66,54 @@ def log_model(store: Store, run_id: str, view: View) -> None:
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     if logged.model_id not in _model_ids(client.get_run(run_id)):
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=view.step)])
 
 
 def logged_model(store: Store, run_id: str, model_sha256: str) -> LoggedModel | None:
     """The logged model of a run; None if there is none. An interruption may leave it incomplete."""
-    condition = f"source_run_id = '{run_id}' AND tags.model_sha256 = '{model_sha256}'"
-    found = store.client.search_logged_models([store.experiment_id], condition, max_results=1)
+    found = models_of(store, run_id, f" AND tags.model_sha256 = '{model_sha256}'")
     return found[0] if found else None
+
+
+def models_of(store: Store, run_id: str, condition: str = "") -> list[LoggedModel]:
+    """The logged models of a run; there is more than one only if the run was damaged."""
+    condition = f"source_run_id = '{run_id}'{condition}"
+    return list(store.client.search_logged_models([store.experiment_id], condition))
+
+
+def links(logged: LoggedModel | None, view: View) -> dict[Point, MeasuredOn]:
+    """The points of a view that its logged model lacks, each with its data set."""
+    metrics = logged.metrics if logged else None
+    there = {
+        ((metric.key, metric.step, metric.timestamp), (metric.dataset_name, metric.dataset_digest))
+        for metric in metrics or []
+    }
+    return {point: on for point, on in view.measured.items() if (point, on) not in there}
+
+
+def log_links(store: Store, run_id: str, view: View, missing: Mapping[Point, MeasuredOn]) -> None:
+    """Log points of a run's metrics for its logged model and their data sets, too."""
+    logged = logged_model(store, run_id, view.about.model_sha256)
+    if logged and missing:
+        batch = [
+            Metric(
+                *(key, view.points[key, step, at], at, step),
+                model_id=logged.model_id,
+                dataset_name=name,
+                dataset_digest=digest,
+                run_id=run_id,
+            )
+            for (key, step, at), (name, digest) in missing.items()
+        ]
+        store.client.log_batch(run_id, batch)
 
 
 def _model_ids(run: mlflow.entities.Run) -> set[str]:
     return {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
 
 
-def has_model(store: Store, run: mlflow.entities.Run, model_sha256: str) -> bool:
-    """Whether a run has a complete logged model of these weights."""
-    logged = logged_model(store, run.info.run_id, model_sha256)
+def has_model(store: Store, run: mlflow.entities.Run, logged: LoggedModel | None) -> bool:
+    """Whether a run has this logged model, and has it complete."""
     if not logged or logged.model_id not in _model_ids(run):
         return False
     folders = (None, "data")
@@ -84,6 +123,14 @@ def has_model(store: Store, run: mlflow.entities.Run, model_sha256: str) -> bool
         for file in store.client.list_logged_model_artifacts(logged.model_id, folder)
     }
     return logged.status == LoggedModelStatus.READY and files >= {"MLmodel", "data/model.pt2"}
+
+
+def _description(view: View) -> str:
+    rows, pixels = view.about.image
+    return (
+        f"{description(view.about)} It takes pixels from 0 to 255, of shape (N, {rows}, {pixels}), "
+        "and returns probabilities."
+    )
 
 
 def _any_batch(tensor: Tensor) -> TensorSpec:

@@ -27,31 +27,45 @@ from mlflow.types import Schema, TensorSpec
 
 from mnist_lstm.pipeline.params import flatten
 from mnist_lstm.pipeline.result_files import RunRecord
-from mnist_lstm.tracking.logged_model import has_model, log_model
-from mnist_lstm.tracking.store import Store, one_process
+from mnist_lstm.tracking.logged_model import (
+    EARLIER_NAME,
+    has_model,
+    links,
+    log_links,
+    log_model,
+    logged_model,
+    models_of,
+)
+from mnist_lstm.tracking.run_name import run_name
+from mnist_lstm.tracking.store import NOTE, Store, one_process
 from mnist_lstm.tracking.view import (
     CURVE,
-    EVALUATION,
+    MeasuredOn,
     Point,
     View,
     curve,
+    dataset_of,
     milliseconds,
     tags_of,
 )
 
 StoredRun = mlflow.entities.Run  # a run as MLflow returns it
 
-EDITABLE = ("mlflow.note.content",)  # a tag that people may edit in MLflow
+EDITABLE = (NOTE,)  # a tag that people may edit in MLflow
 TRAINER = "trainer"  # a tag that a run has while it trains
 BATCH = 1000  # metrics in one call: the server's limit
+# metrics that earlier versions logged for what is now test_accuracy, test_loss and others
+EARLIER_METRICS = ("trained/", "evaluation/")
 
 
 @dataclass(frozen=True)
 class Differences:
     """The parts of a view that a run lacks, and those that contradict it."""
 
+    name: str | None
     tags: Mapping[str, str]
     points: Mapping[Point, float]
+    links: Mapping[Point, MeasuredOn]
     files: Mapping[str, bytes]
     model: bool
     ending: bool
@@ -63,9 +77,13 @@ class Differences:
         if self.points:
             keys = ", ".join(sorted({key.partition("/")[0] for key, _, _ in self.points}))
             lines.append(f"{len(self.points):,} points of {keys} are missing")
+        lines += [f"it is not called {self.name!r}"] if self.name else []
         lines += [f"its tag {key} is not {value!r}" for key, value in self.tags.items()]
         lines += [f"its artifact {path} is missing or differs" for path in self.files]
         lines += ["its model is missing"] * self.model
+        if self.links and not self.model:
+            keys = ", ".join(sorted({key for key, _, _ in self.links}))
+            lines.append(f"its model lacks {keys}")
         lines += ["its state or its end time differs"] * self.ending
         return lines
 
@@ -80,6 +98,8 @@ class TrackedRun:
             found = runs(store, f"tags.training_id = '{about.training_id}'")
             run = found[0] if found else self._create(about)
             self.id: str = run.info.run_id
+            if name := _new_name(store, run, about):
+                store.client.update_run(self.id, name=name)
             params = flatten(about.params).items()
             missing = [Param(k, str(v)) for k, v in params if k not in run.data.params]
             tags = [RunTag(*tag) for tag in tags_of(about).items()]
@@ -112,6 +132,8 @@ class TrackedRun:
         """Log everything of a view that the run lacks. Raises TrackingError."""
         with self.store.errors():
             self._log(lacks.points)
+            if lacks.name:
+                self.store.client.update_run(self.id, name=lacks.name)
             with tempfile.TemporaryDirectory() as folder:
                 for name, content in lacks.files.items():
                     path = Path(folder, name)
@@ -120,7 +142,8 @@ class TrackedRun:
                 if lacks.files:
                     self.store.client.log_artifacts(self.id, folder)
             if lacks.model:
-                log_model(self.store, self.id, view)
+                log_model(self.store, self.store.client.get_run(self.id), view)
+            log_links(self.store, self.id, view, lacks.links)
             tags = [RunTag(*tag) for tag in lacks.tags.items()]
             self.store.client.log_batch(self.id, tags=tags)
             if lacks.ending:
@@ -131,8 +154,8 @@ class TrackedRun:
         return self.store.client.create_run(
             self.store.experiment_id,
             start_time=milliseconds(about.started),
-            tags={"training_id": about.training_id},
-            run_name=about.name,
+            tags=tags_of(about),
+            run_name=run_name(self.store.root, about),
         )
 
     def _log(self, points: Mapping[Point, float]) -> None:
@@ -159,8 +182,10 @@ def project(store: Store, view: View) -> list[str]:
             if not lines:
                 return []
             if lacks.contradictions:
-                store.client.delete_run(found[0].info.run_id)
+                delete(store, found[0])
         run = TrackedRun(store, view.about)
+        if found and lacks.contradictions:
+            _keep_edits(store, found[0], run.id, view)
         run.complete(view, differences(store, store.client.get_run(run.id), view))
         return lines
 
@@ -168,17 +193,20 @@ def project(store: Store, view: View) -> list[str]:
 def differences(store: Store, run: StoredRun, view: View) -> Differences:
     """Compare a run with a view of the files. Raises TrackingError."""
     with store.errors():
-        there = metrics(store, run)
+        there, ended = metrics(store, run), milliseconds(view.about.ended)
         points = {_point(metric) for metric in there}
         strangers = {
             metric.key
             for metric in there
-            if metric.key in CURVE and view.points.get(_point(metric)) != metric.value
+            if metric.key in CURVE
+            and view.points.get(_point(metric)) != metric.value
+            # of an evaluation whose files may be on another machine
+            and not (metric.step == view.step and metric.timestamp > ended)
         }
+        logged = logged_model(store, run.info.run_id, view.about.model_sha256)
         params = run.data.params
         # keep an evaluation later than those of the view: its files may be on another machine
-        later = max((at for key, _, at in view.points if key.startswith(EVALUATION)), default=0)
-        outdated = any(key.startswith(EVALUATION) and at > later for key, _, at in points)
+        outdated = max((at for _, _, at in points), default=0) > max(at for *_, at in view.points)
         tags = {
             key: value
             for key, value in view.tags.items()
@@ -191,17 +219,29 @@ def differences(store: Store, run: StoredRun, view: View) -> Differences:
             if not (outdated and path.startswith(("evaluate/", "params.yaml")))
         }
         return Differences(
+            _new_name(store, run, view.about),
             tags,
             {point: value for point, value in view.points.items() if point not in points},
+            links(logged, view),
             files,
-            not has_model(store, run, view.about.model_sha256),
+            not has_model(store, run, logged),
             (run.info.status, run.info.end_time)
-            != (RunStatus.to_string(RunStatus.FINISHED), milliseconds(view.about.ended)),
+            != (RunStatus.to_string(RunStatus.FINISHED), ended),
             [
                 *(
                     f"its parameter {key} is {params.get(key)}, not {value}"
                     for key, value in view.params.items()
                     if params.get(key) != value
+                ),
+                *(
+                    f"its {key} is from an earlier version of this project"
+                    for key in sorted(run.data.metrics)
+                    if key.startswith(EARLIER_METRICS)
+                ),
+                *(
+                    ["its model is from an earlier version of this project"]
+                    if logged and logged.name == EARLIER_NAME
+                    else []
                 ),
                 *(f"its {key} has points that its training lacks" for key in sorted(strangers)),
             ],
@@ -241,9 +281,33 @@ def mark_killed(store: Store, run: StoredRun) -> None:
 
 
 def delete(store: Store, run: StoredRun) -> None:
-    """Delete a run, in the same way as MLflow's UI. Raises TrackingError."""
+    """Delete a run, in the same way as MLflow's UI, with its models. Raises TrackingError.
+
+    A model of which there is a registered version stays, because the version loads it.
+    """
     with store.errors():
-        store.client.delete_run(run.info.run_id)
+        run_id = run.info.run_id
+        versions = store.client.search_model_versions(f"run_id = '{run_id}'")
+        kept = {str(version.source).removeprefix("models:/") for version in versions}
+        for model in models_of(store, run_id):
+            if model.model_id not in kept:
+                store.client.delete_logged_model(model.model_id)
+        store.client.delete_run(run_id)
+
+
+def _new_name(store: Store, run: StoredRun, about: RunRecord) -> str | None:
+    """The name that a run must get; None if it has it, or one that people gave it."""
+    name = run_name(store.root, about)
+    return name if run.info.run_name == about.name != name else None
+
+
+def _keep_edits(store: Store, before: StoredRun, run_id: str, view: View) -> None:
+    """Give the run that replaces another the name and the notes that people gave that one."""
+    if before.info.run_name not in (view.about.name, run_name(store.root, view.about)):
+        store.client.update_run(run_id, name=before.info.run_name)
+    for key in EDITABLE:
+        if (text := before.data.tags.get(key)) is not None:
+            store.client.set_tag(run_id, key, text)
 
 
 def artifact(store: Store, run: StoredRun, path: str) -> bytes | None:
@@ -291,8 +355,8 @@ def _inputs(about: RunRecord) -> list[DatasetInput]:
     return [
         DatasetInput(
             Dataset(
-                name=f"{about.dataset} {split}",
-                digest=found.sha256[:32],  # MLflow keeps 36 characters
+                name=name,
+                digest=digest,
                 source_type="local",
                 source=json.dumps({"uri": found.file}),
                 schema=json.dumps(schema),
@@ -301,4 +365,5 @@ def _inputs(about: RunRecord) -> list[DatasetInput]:
             [InputTag("mlflow.data.context", split)],
         )
         for split, found in about.data.items()
+        for name, digest in [dataset_of(about, split)]
     ]

@@ -21,6 +21,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_lstm import UserError
 
 EXPERIMENT = "mnist-lstm"
+KIND = "mlflow.experimentKind"
+TRAINING = "custom_model_development"  # MLflow's word for machine learning, as opposed to GenAI
+NOTE = "mlflow.note.content"  # what MLflow shows as a description, of whatever has the tag
+DESCRIPTION = """\
+A dropout LSTM that reads handwritten digits, a pixel row at a time. Each run is one training.
+
+- **A run's name** says which parameters differ from `params.yaml` in its commit. The tag \
+`dvc_experiment` has DVC's name of it.
+- **Curves** are measured during the training; a bar is measured once, after it, on all images.
+- **Choose by `validation_accuracy`.** `test_accuracy` only says how good the chosen run is.
+- All of this comes from the result files. `mnist-lstm verify` lists what is missing here or \
+contradicts them, `mnist-lstm sync` adds it.
+"""
 # tables and columns in which MLflow keeps absolute addresses of artifacts
 ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -40,11 +53,12 @@ class TrackingError(UserError):
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow store and the experiment in it that holds this project's runs.
+    """The MLflow store of the project in `root`, and the experiment that holds its runs.
 
     `changes` lists what was corrected when it was opened, each as one sentence.
     """
 
+    root: Path
     uri: str
     lock: Path | None  # for `one_process`; None for a server
     client: mlflow.MlflowClient
@@ -94,7 +108,8 @@ def open_store(root: Path) -> Store:
         if database == root.resolve() / "mlflow.db" and before != artifacts:
             _readdress(database, before, artifacts)
             changes.append(f"the project was moved: its artifacts were in {before} before")
-        return Store(uri, lock, client, experiment.experiment_id, changes)
+        _describe(client, experiment)
+        return Store(root, uri, lock, client, experiment.experiment_id, changes)
 
 
 @contextmanager
@@ -122,6 +137,14 @@ def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experimen
         if experiment := client.get_experiment_by_name(EXPERIMENT):
             return experiment
         raise
+
+
+def _describe(client: mlflow.MlflowClient, experiment: Experiment) -> None:
+    """Give the experiment MLflow's pages for machine learning, and a description if it has none."""
+    if experiment.tags.get(KIND) != TRAINING:
+        client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
+    if NOTE not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, NOTE, DESCRIPTION)
 
 
 def _database(uri: str) -> Path | None:

@@ -29,10 +29,10 @@ SYSTEM = {
     "gpu_memory_megabytes": "system/gpu_0_memory_usage_megabytes",
     "gpu_percent": "system/gpu_0_utilization_percentage",
 }
-EVALUATION = "trained/"  # MLflow sorts charts by name: this prefix puts the curves first
-
+# MLflow shows tags in the order in which a run got them: what people read comes before hashes
+FIRST = ("name", "dvc_experiment", "dataset", "device", "precision", "threads", "image", "dirty")
 # fields of run.json that do not become tags: MLflow has own fields for them, or they are artifacts
-NOT_TAGS = ("name", "started", "ended", "params", "versions", "patch", "data")
+NOT_TAGS = ("started", "ended", "params", "versions", "patch", "data")
 
 READS = {
     "rows": "a pixel row at a time",
@@ -41,6 +41,7 @@ READS = {
 }
 
 Point = tuple[str, int, int]  # one value of a metric: key, step, time in milliseconds
+MeasuredOn = tuple[str, str]  # name and digest of a data set
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,14 @@ class View:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     points: Mapping[Point, float]
+    measured: Mapping[Point, MeasuredOn]  # the points that belong to the finished model
     files: Mapping[str, bytes]  # artifacts, by path
     model: RowLSTM
+
+    @property
+    def step(self) -> int:
+        """The last step of the training."""
+        return max(step for _, step, _ in self.points)
 
     @staticmethod
     def read(training: Path, evaluations: Sequence[Path] = ()) -> "View":
@@ -66,6 +73,7 @@ class View:
         if sha256(weights) != about.model_sha256:
             raise UserError(f"{weights}: not the model whose SHA-256 run.json has")
         points = curve(record.rows, record.timings)
+        latest = {name: record.rows[-1][name] for name in CURVE}
         tags, files = tags_of(about), _contents(training, "train")
         if about.patch:
             files["code.patch"] = about.patch_bytes
@@ -73,14 +81,32 @@ class View:
         for folder, evaluated in sorted(
             zip(evaluations, records, strict=True), key=lambda pair: pair[1].ended
         ):
-            at = milliseconds(evaluated.ended)
-            figures = flatten(read_metrics(folder / "metrics.json"), "/")
-            points |= {(EVALUATION + key, record.step, at): v for key, v in figures.items()}
+            # later than all of the training, even if this machine's clock is behind
+            at = max(milliseconds(evaluated.ended), milliseconds(about.ended) + 1)
+            figures = flatten(read_metrics(folder / "metrics.json"), "_")
+            for key, value in figures.items():
+                # the training has measured the accuracies at its last step: mostly the same ones
+                if value != latest.get(key) or key not in CURVE:
+                    points[key, step_of(key, record.step), at] = latest[key] = value
             # the last evaluation overwrites the tags and files of the earlier ones
             tags |= {key: str(value) for key, value in evaluated.params.items()}
             files |= _contents(folder, "evaluate") | {"params.yaml": _params_yaml(about, evaluated)}
         params = {key: str(value) for key, value in flatten(about.params).items()}
-        return View(about, params, tags, points, files, model)
+        return View(about, params, tags, points, _measured(about, points), files, model)
+
+
+def step_of(key: str, last: int) -> int:
+    """The step of a metric that the stage evaluate measured, after the `last` step.
+
+    MLflow draws a line if a metric has a step, and a bar if its step is 0. So a metric that has no
+    curve gets step 0, and a metric that has a curve is measured again at its last step.
+    """
+    return last if key in CURVE else 0
+
+
+def dataset_of(about: RunRecord, split: str) -> MeasuredOn:
+    """Name and digest of a split's sequences, as MLflow has them."""
+    return f"{about.dataset} {split}", about.data[split].sha256[:32]  # MLflow keeps 36 characters
 
 
 def curve(
@@ -105,10 +131,11 @@ def curve(
 def tags_of(about: RunRecord) -> dict[str, str]:
     """The tags of a run: the fields of its record without NOT_TAGS, and MLflow's own tags."""
     fields = about.as_json().items()
-    tags = {key: value for key, value in fields if key not in NOT_TAGS and value is not None}
-    tags |= {f"version.{package}": number for package, number in about.versions.items()}
+    given = {key: value for key, value in fields if key not in NOT_TAGS and value is not None}
+    tags = {key: given.pop(key) for key in FIRST if key in given}
+    tags |= {f"version.{package}": number for package, number in about.versions.items()} | given
     tags |= {"mlflow.source.git.commit": about.commit} if about.commit else {}
-    tags |= {"mlflow.source.name": "src/train.py", "mlflow.note.content": _description(about)}
+    tags |= {"mlflow.source.name": "src/train.py", "mlflow.note.content": description(about)}
     return {key: str(value) for key, value in tags.items()}
 
 
@@ -119,7 +146,7 @@ def _params_yaml(about: RunRecord, evaluated: EvaluationRecord) -> bytes:
     return text.encode()
 
 
-def _description(about: RunRecord) -> str:
+def description(about: RunRecord) -> str:
     """A training in a few sentences, which MLflow shows above its run."""
     code = f"commit {about.commit[:10]}" if about.commit else "code outside of git"
     changed = ", with changes that are in code.patch" if about.dirty else ""
@@ -137,6 +164,20 @@ def _description(about: RunRecord) -> str:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the parameters of {about.name} are no training's: {error!r}") from None
+
+
+def _measured(about: FinishedRecord, points: Mapping[Point, float]) -> dict[Point, MeasuredOn]:
+    """The last points of each metric of a split, with the split's data set.
+
+    They were measured on the finished weights; the earlier points of a curve were not.
+    """
+    last: dict[str, Point] = {}
+    for point in sorted(points, key=lambda each: each[2]):
+        last[point[0]] = point
+    splits = {key: key.partition("_")[0] for key in last}
+    return {
+        last[key]: dataset_of(about, split) for key, split in splits.items() if split in about.data
+    }
 
 
 def _contents(folder: Path, name: str) -> dict[str, bytes]:

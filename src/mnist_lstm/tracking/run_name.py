@@ -1,0 +1,55 @@
+"""The name of a run in MLflow: the parameters in which it differs from the committed recipe."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mnist_lstm import UserError, git
+from mnist_lstm.pipeline import strict_yaml
+from mnist_lstm.pipeline.params import Params, assignments, flatten
+from mnist_lstm.pipeline.result_files import RunRecord
+
+LONGEST = 60  # characters; a longer name ends with the number of parameters that are left out
+
+
+def run_name(root: Path, about: RunRecord) -> str:
+    """What a training changed, such as `hidden_size=128, learning_rate=0.002`.
+
+    The committed recipe is params.yaml in the commit that the training recorded, so that the name
+    stays the same whatever is committed later. If nothing differs, or if the repository in `root`
+    does not have that commit, the name is that of the record.
+    """
+    recipe = _recipe(root, about.commit) if about.commit else {}
+    params = flatten(about.params)
+    differs = {key: value for key, value in params.items() if recipe.get(key, ...) != value}
+    return _joined(assignments(differs)) if recipe and differs else about.name
+
+
+def _joined(parts: list[str]) -> str:
+    """The parts, as many as fit into LONGEST characters, and how many more there are."""
+    for kept in range(len(parts), 0, -1):
+        more = f" and {len(parts) - kept} more" if kept < len(parts) else ""
+        text = ", ".join(parts[:kept]) + more
+        if len(text) <= LONGEST:
+            return text
+    return strict_yaml.cut(parts[0])
+
+
+@cache
+def _recipe(root: Path, commit: str) -> Mapping[str, Any]:
+    """The parameters of a commit's params.yaml by dotted key; empty if it cannot be read."""
+    try:
+        (content,) = git.blobs(root, [f"{commit}:params.yaml"])
+        tree = strict_yaml.parse((content or b"").decode(), "params.yaml")
+    except (UserError, UnicodeDecodeError):  # git's refusal, too: a name is worth no failure
+        return {}
+    if not isinstance(tree, dict):
+        return {}
+    with suppress(ValidationError):  # the commit's own code may know other parameters
+        # adds the defaults of parameters that the file leaves out
+        tree = Params.model_validate(tree).model_dump()
+    return flatten(tree)
