@@ -18,7 +18,6 @@ from mnist_lstm.learning.model import Classifier
 from mnist_lstm.tracking.store import NOTE, Store
 from mnist_lstm.tracking.view import MeasuredOn, Point, View, description
 
-TYPE = "LSTM"
 EARLIER_NAME = "model"  # in earlier versions, the models of all runs were called so
 # MLflow refuses them in a model's name; a point is mostly a decimal point
 REPLACED = str.maketrans({".": "\u00b7", "/": "-", ":": "-", "%": "-", '"': "", "'": ""})
@@ -36,7 +35,7 @@ def log_model(store: Store, run: mlflow.entities.Run, view: View) -> None:
         source_run_id=run_id,
         tags={NOTE: _description(view), "dataset": view.about.dataset, "model_sha256": digest},
         params=dict(view.params),
-        model_type=TYPE,
+        model_type=view.params.get("model.cell", "lstm").upper(),
     )
     model = Classifier(view.model).eval()
     # two images: with a batch of one, the exported program would accept no other batch size

@@ -1,16 +1,13 @@
 """The name of a run in MLflow: the parameters in which it differs from the committed recipe."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from mnist_lstm import UserError, git
 from mnist_lstm.pipeline import strict_yaml
-from mnist_lstm.pipeline.params import Params, assignments, flatten
+from mnist_lstm.pipeline.params import assignments, completed, flatten
 from mnist_lstm.pipeline.result_files import RunRecord
 
 LONGEST = 60  # characters; a longer name ends with the number of parameters that are left out
@@ -47,9 +44,4 @@ def _recipe(root: Path, commit: str) -> Mapping[str, Any]:
         tree = strict_yaml.parse((content or b"").decode(), "params.yaml")
     except (UserError, UnicodeDecodeError):  # git's refusal, too: a name is worth no failure
         return {}
-    if not isinstance(tree, dict):
-        return {}
-    with suppress(ValidationError):  # the commit's own code may know other parameters
-        # adds the defaults of parameters that the file leaves out
-        tree = Params.model_validate(tree).model_dump()
-    return flatten(tree)
+    return flatten(completed(tree)) if isinstance(tree, dict) else {}
