@@ -211,8 +211,7 @@ def _minus(number: str) -> str:
 
 def _recipe(here: Side) -> list["Section"]:
     """All parameters of the results in the workspace; nothing if they are not known."""
-    from mnist_lstm.pipeline.params import flatten
-    from mnist_lstm.runs.listing import format_value
+    from mnist_lstm.pipeline.params import flatten, format_value
     from mnist_lstm.views.html_page import Section, Table
 
     rows = [[key, format_value(value)] for key, value in flatten(here.params).items()]

@@ -60,7 +60,9 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
                     yield _killed(store, run, line)
                 else:
                     line = "no result here has its model"
-                    yield Disagreement(run.info.run_name, training_id, [line], None)
+                    yield Disagreement(
+                        run.data.tags.get("name", run.info.run_name), training_id, [line], None
+                    )
 
 
 def view(history: History, result: Result) -> View:
