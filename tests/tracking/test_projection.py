@@ -1,5 +1,6 @@
 """Runs in real MLflow, on a temporary SQLite store."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -201,14 +202,18 @@ def test_an_evaluation_that_agrees_with_the_curve_adds_no_point(
 
 def models(store: Store, condition: str, dataset: str, digest: str = "") -> list[LoggedModel]:
     """What a user finds by a condition on a metric that was measured on a data set."""
-    mlflow.set_tracking_uri(store.uri)
     on = {"dataset_name": dataset} | ({"dataset_digest": digest} if digest else {})
-    found: list[LoggedModel] = mlflow.search_logged_models(
-        experiment_ids=[store.experiment_id],
-        filter_string=condition,
-        datasets=[on],
-        output_format="list",
-    )
+    mlflow.set_tracking_uri(store.uri)  # also sets MLFLOW_TRACKING_URI, for all later tests
+    try:
+        found: list[LoggedModel] = mlflow.search_logged_models(
+            experiment_ids=[store.experiment_id],
+            filter_string=condition,
+            datasets=[on],
+            output_format="list",
+        )
+    finally:
+        mlflow.set_tracking_uri("")
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     return found
 
 
