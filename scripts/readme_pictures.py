@@ -70,9 +70,8 @@ def terminal(lines: Sequence[str]) -> str:
     """The lines as an SVG that looks like a terminal."""
     width = round(max(map(len, lines)) * CHARACTER) + 32
     height = len(lines) * LINE + 28
-    kind = lambda line: "typed" if line.startswith("$ ") else "printed"  # noqa: E731
     texts = "\n".join(
-        f'<text x="16" y="{28 + LINE * i}" class="{kind(line)}">{escape(line)}</text>'
+        f'<text x="16" y="{28 + LINE * i}" class="{_kind(line)}">{escape(line)}</text>'
         for i, line in enumerate(lines)
         if line
     )
@@ -88,6 +87,10 @@ text {{ font: 13px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
 {texts}
 </svg>
 """
+
+
+def _kind(line: str) -> str:
+    return "typed" if line.startswith("$ ") else "printed"
 
 
 def photograph_mlflow(folder: Path, picture: Path) -> None:
