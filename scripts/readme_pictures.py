@@ -17,10 +17,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from PIL import Image
+
 PROJECT = Path(__file__).resolve().parent.parent
 RATES = ("0.005", "0.01", "0.001")  # the first is the recipe's own
 LINES = 6  # of the training's lines
 SIZE = (1440, 900)  # of the page, in pixels
+ASSISTANT = 374  # pixels at the right, which MLflow's assistant takes
 CHARACTER, LINE = 7.83, 18  # of the terminal, in pixels; 13 px monospace
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -127,6 +130,8 @@ def photograph_mlflow(folder: Path, picture: Path) -> None:
             )
         finally:
             ui.terminate()
+    with Image.open(picture) as page:
+        page.crop((0, 0, SIZE[0] - ASSISTANT, SIZE[1])).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
