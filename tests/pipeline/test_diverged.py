@@ -54,7 +54,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_a_repetition_at_once(
     (shown,) = [
         each
         for each in json.loads(workspace.command("runs", "--json"))
-        if each["name"] == run.info.run_name
+        if each["training_id"] == run.data.tags["training_id"]
     ]
     assert shown["state"] == f"stopped at step {evaluated + 19:,}"  # the last one with a loss
 

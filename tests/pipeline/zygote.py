@@ -72,7 +72,8 @@ with socket.socket(socket.AF_UNIX) as zygote:
     request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
     zygote.sendall(b"%d\\n%b" % (len(request), request))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
+        # a shell makes what it runs in the background ignore SIGINT; the project's programs do not
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: zygote.send(bytes([number])))
     code = int(zygote.recv(100) or 1)
 if code < 0:

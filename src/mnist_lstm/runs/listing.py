@@ -128,9 +128,9 @@ def ordered(runs: Sequence[Run], by: str) -> list[Run]:
 
 
 def at_hand(runs: Sequence[Run], history: History) -> list[Run]:
-    """The runs whose model is on this machine, and those that HEAD records."""
+    """The runs whose model is on this machine, and the one that HEAD records; else all runs."""
     head = history.head.commits if history.head else []
-    return [run for run in runs if run.state != AWAY or run.commits == head]
+    return [run for run in runs if run.state != AWAY or run.commits == head] or list(runs)
 
 
 def best(runs: Sequence[Run], number: int) -> list[Run]:
