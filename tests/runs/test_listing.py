@@ -9,7 +9,8 @@ from samples import PROJECT
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.params import assignments, flatten, short_name
-from mnist_lstm.runs.listing import SECTIONS, Run, best, matching, ordered
+from mnist_lstm.runs.history import History, Partial
+from mnist_lstm.runs.listing import AWAY, SECTIONS, Run, at_hand, best, matching, ordered
 
 PARAMS = {"seed": 0, "train.learning_rate": 0.001, "train.device": "auto", "train.steps": 100}
 ONE = Run(
@@ -50,6 +51,22 @@ def names(runs: list[Run]) -> list[str]:
 def test_the_best_are_so_on_validation_images_then_by_loss_and_only_when_evaluated() -> None:
     assert names(best(RUNS, 2)) == ["surer", "two"]
     assert names(best(RUNS, 9)) == ["surer", "two", "one"]
+
+
+class Recorded(History):
+    """A history in which HEAD records the run of some commits."""
+
+    def __init__(self, commits: list[str]) -> None:
+        self.head = Partial("head", None, {}, {}, commits=commits) if commits else None
+
+
+def test_of_the_runs_whose_model_is_not_here_only_that_of_head_is_listed() -> None:
+    older, newest = (
+        replace(ONE, name=name, state=AWAY, commits=[name]) for name in ("older", "newest")
+    )
+    assert names(at_hand([older, newest, TWO], Recorded(["newest"]))) == ["newest", "two"]
+    assert names(at_hand([older, newest, TWO], Recorded([]))) == ["two"]
+    assert names(at_hand([older, newest], Recorded([]))) == ["older", "newest"]
 
 
 def test_data_sets_are_not_mixed_among_the_best() -> None:
