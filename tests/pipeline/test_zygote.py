@@ -96,7 +96,7 @@ def test_a_signal_reaches_the_fork_and_what_it_started(
     assert (process.returncode, told) == (
         stopped if number == signal.SIGTERM else (-signal.SIGKILL, "")
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600  # against a hang; a busy machine may take long
     while any(is_at_work(one) for one in at_work):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -114,7 +114,7 @@ def test_nothing_is_left_of_tests_that_are_killed(tmp_path: Path) -> None:
         left = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
         assert len(left) == 2
         process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600  # against a hang; a busy machine may take long
     while any(is_at_work(one) for one in left):
         assert time.monotonic() < deadline
         time.sleep(0.1)
