@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
     stage.begin()
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +161,8 @@ def _show(name: str, training: Path, results: Path) -> None:
         for line in store.changes:
             print(f"MLflow store: {line}")
         project(store, View.read(training, [results]))
-        print(f"see the run in MLflow: `make ui` ({printable(store.uri)})")
+        where = f" ({printable(store.uri)})" if "MLFLOW_TRACKING_URI" in os.environ else ""
+        print(f"see the run in MLflow: `make ui`{where}")
     except TrackingError as error:
         print(f"{error}; all results are on disk, and `mnist-lstm sync` adds them there later")
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mnist_lstm.data import mirrors, user_data
 from mnist_lstm.data.datasets import CLASSES, DATASETS, OWN
 from mnist_lstm.files import write_atomically
-from mnist_lstm.pipeline import stage
+from mnist_lstm.pipeline import progress, stage
 from mnist_lstm.pipeline.params import Params
 
 
@@ -31,16 +31,7 @@ def fetch(params: Params, own_folder: Path, raw: Path) -> None:
     images = f"{dataset.train_images:,} training and {dataset.test_images:,} test images"
     print(f"{dataset.name}: {images}, into {raw}")
     sources = mirrors.mirror_list(dataset, os.environ.get("MNIST_MIRROR"), stage.root())
-    with tqdm(unit="B", unit_scale=True, leave=False, disable=None) as bar:
-
-        def show(name: str, arrived: int, expected: int) -> None:
-            if bar.disable:  # it has no attributes then
-                return
-            if arrived < bar.n or name != bar.desc:
-                bar.reset(expected)
-                bar.set_description_str(name, refresh=False)
-            bar.update(arrived - bar.n)
-
+    with progress.of_downloads() as show:
         mirrors.fetch(dataset, raw, sources, tqdm.write, show)
     write_atomically(raw / CLASSES, "".join(f"{n}\n" for n in dataset.classes).encode())
 

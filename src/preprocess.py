@@ -8,7 +8,6 @@ if __name__ == "__main__":
 
     stage.begin()
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from mnist_lstm.data import idx
 from mnist_lstm.data.sequences import Sequences, split
-from mnist_lstm.pipeline import stage
+from mnist_lstm.pipeline import progress, stage
 from mnist_lstm.pipeline.params import Params
 
 
@@ -24,14 +23,13 @@ def preprocess(params: Params, raw: Path, sequences: Path) -> None:
     """Read the files in `raw`, split the training images, write the splits into `sequences`."""
     settings = params.preprocess
     num_classes = len((raw / "classes.txt").read_text(encoding="utf-8").splitlines())
-    bar = partial(tqdm, unit=" sets", leave=False, disable=None)  # on a terminal only
     pairs = {
         name: idx.read_pair(
             raw / f"{prefix}-images-idx3-ubyte.gz",
             raw / f"{prefix}-labels-idx1-ubyte.gz",
             num_classes,
         )
-        for name, prefix in bar((("train", "train"), ("test", "t10k")), "reading")
+        for name, prefix in progress.of((("train", "train"), ("test", "t10k")), "reading")
     }
     params.train_images_left(len(pairs["train"][0]))
     generator = (
@@ -40,7 +38,7 @@ def preprocess(params: Params, raw: Path, sequences: Path) -> None:
     pairs["train"], pairs["validation"] = split(
         *pairs["train"], settings.validation_size, generator
     )
-    for name in bar(("train", "validation", "test"), "writing"):
+    for name in progress.of(("train", "validation", "test"), "writing"):
         images, labels = pairs[name]
         # the rows of an image are its time steps: (N, H, W) is already (N, T, D)
         found = Sequences(

@@ -58,10 +58,8 @@ def train(params: Params, sequences: Path, results: Path) -> None:
         learner = _start(params, data["train"], where, computes_in, is_wavefront)
         state = _load(saved, learner, params.train.steps)
         if state is None:
-            print(
-                f"{params.train.steps:,} steps of {params.train.batch_size:,} images out of "
-                f"{len(data['train']):,}, {_computation(facts)}"
-            )
+            steps, batch, images = params.train.steps, params.train.batch_size, len(data["train"])
+            print(f"{steps:,} steps of {batch:,} of {images:,} images, {_computation(facts)}")
             about = _about(params, files, data, facts, saved.fingerprint)
             state = {"step": 0, "seconds": 0.0, "record": Training(about).as_state()}
             # before the run is in MLflow: a kill then never leaves a run without a checkpoint
@@ -148,6 +146,7 @@ def _learn(
             try:
                 evaluation = next(evaluations)
             except Diverged as error:
+                step += 1
                 save(wait=True, diverged=str(error))
                 raise
             step += 1
@@ -155,7 +154,7 @@ def _learn(
             if evaluation:
                 record.rows.append(row(evaluation))
                 record.timings.append(row(clock.read(step)))
-                bar.set_postfix(loss=f"{evaluation.train_loss:.3f}", refresh=False)
+                bar.set_postfix_str(f"loss {evaluation.train_loss:.3f}", refresh=False)
                 tqdm.write(_reference_line(evaluation))
             if signal := signals.came():
                 save(wait=True)
@@ -277,9 +276,9 @@ def _about(
 def _computation(facts: Mapping[str, Any]) -> str:
     threads = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}"
     exact = facts["precision"] == "float32" and facts["device"].startswith("cpu")
-    expect = "" if exact else "; the README's figures are of float32 on a processor"
+    expect = "the README's figures are float32's on a CPU: these may differ a little"
     where = device.in_words(facts["device"])
-    return f"in {facts['precision']} on {where} with {threads}{expect}"
+    return f"in {facts['precision']} on {where}, {threads}" + ("" if exact else f"\n{expect}")
 
 
 def _reference_line(measured: Evaluation) -> str:

@@ -1,4 +1,4 @@
-"""The bar of a training: its pace and time left, by a clock that the test moves."""
+"""The bars on a terminal; the pace and the time left of a training, by a clock of the test's."""
 
 import io
 from dataclasses import dataclass
@@ -6,7 +6,19 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from mnist_lstm.pipeline import progress
 from mnist_lstm.pipeline.progress import REMEMBERED, Pace, StepBar
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is drawn; tqdm asks which one it is."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def drawn(self) -> list[str]:
+        """What was to be seen, one after the other, without the lines that were cleared."""
+        return [text.strip() for text in self.getvalue().split("\r") if text.strip()]
 
 
 @dataclass
@@ -77,14 +89,37 @@ def test_the_bar_says_steps_per_second_and_the_time_left(step: float, shown: str
     bar.n = 30
     bar.refresh()
     drawn = terminal.getvalue().rpartition("\r")[2]
-    assert "30/100 steps [" in drawn
+    assert "30/100 [" in drawn
+    assert "s/ " not in drawn
     left = int(70 * step + 7.0)
     assert f", {shown}, {left // 60:02}:{left % 60:02} left]" in drawn
     bar.close()
 
 
+def test_a_bar_counts_the_parts_of_a_work() -> None:
+    terminal = Terminal()
+    assert list(progress.of("ab", "reading", terminal)) == ["a", "b"]
+    first = terminal.drawn()[0]
+    assert first.startswith("reading |")
+    assert first.endswith("| 0/2 [00:00]")
+
+
+def test_a_bar_is_drawn_when_a_file_arrives_and_is_named_by_it() -> None:
+    terminal = Terminal()
+    with progress.of_downloads(terminal) as show:
+        assert terminal.drawn() == []
+        for name in ("images.gz", "labels.gz"):
+            show(name, 1000, 4000)
+            show(name, 4000, 4000)
+    assert [text.partition(" ")[0] for text in terminal.drawn()] == ["images.gz:", "labels.gz:"]
+
+
 def test_nothing_is_drawn_elsewhere() -> None:
     pipe = io.StringIO()
+    assert list(progress.of("ab", "reading", pipe)) == ["a", "b"]
+    with progress.of_downloads(pipe) as show:
+        show("images.gz", 1000, 4000)
+        show("images.gz", 4000, 4000)
     with StepBar(0, 2, 1, torch.device("cpu"), file=pipe) as bar:
         for _ in range(2):
             bar.evaluates()

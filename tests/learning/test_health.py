@@ -51,6 +51,15 @@ def test_one_answer_for_everything_is_told() -> None:
     )
 
 
+@pytest.mark.parametrize(("dropout", "learns"), [(0.99, False), (0.5, True)])
+def test_a_training_that_drops_nearly_all_is_told(dropout: float, learns: bool) -> None:
+    learner = Learner(images=200, steps=40, every=40, rate=0.01, dropout=dropout)
+    (last,) = learner.run(0, 40)
+    told = doubt(learner.model, learner.held_out, last.validation_accuracy, 20, "validation")
+    assert (told is None) is learns, told
+    assert told is None or told.startswith("the model has learned n")
+
+
 def test_little_more_than_chance_is_told() -> None:
     data = drawn(100, seed=1)
     data.labels[:] = HALF.one

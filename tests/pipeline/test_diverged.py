@@ -56,11 +56,11 @@ def test_a_loss_that_is_no_number_ends_the_training_and_a_repetition_at_once(
         for each in json.loads(workspace.command("runs", "--json"))
         if each["training_id"] == run.data.tags["training_id"]
     ]
-    assert shown["state"] == f"stopped at step {evaluated + 19:,}"  # the last one with a loss
+    assert shown["state"] == f"stopped at step {evaluated + 20:,}"
 
     workspace.set("train.weight_decay", 0.0)
     workspace.set("train.learning_rate", 0.01)
-    assert "% of the test images are right, in float32 on the processor" in workspace.dvc("repro")
+    assert "% of the test images are right, in float32 on the CPU" in workspace.dvc("repro")
 
 
 def test_a_model_that_learns_nothing_is_told(workspace: Workspace) -> None:
@@ -70,5 +70,5 @@ def test_a_model_that_learns_nothing_is_told(workspace: Workspace) -> None:
     first, second = re.findall(
         r"(?m)^\d+\.\d\d % of the test.*$|^the model has learned .*$", printed
     )
-    assert first.endswith("in float32 on the processor " + first.partition("processor ")[2])
+    assert re.search(r"in float32 on the CPU \(\w+\), 1 thread$", first)
     assert "lower train.learning_rate or model.dropout, or raise train.steps" in second

@@ -26,7 +26,7 @@ from mnist_lstm.tracking.store import open_store
 
 LINES = [line for line in catalogue()["Stopping and continuing"] if "mnist-lstm" not in line]
 STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED, BEFORE = LINES
-TRAINS = re.compile(r"^continues from step|steps of 32 images out of")  # then it opens the store
+TRAINS = re.compile(r"^continues from step|steps of 32 of ")  # then it opens the store
 MEASURES = re.compile(r"^Iter")
 
 

@@ -14,7 +14,7 @@ from mnist_lstm.tracking.store import open_store
 def test_the_stages_print_what_they_do(baseline: Workspace) -> None:
     printed = (baseline.folder / "printed.txt").read_text()
     assert stages_run(printed) == ["fetch", "preprocess", "train", "evaluate"]
-    assert "20 steps of 32 images out of 1,200, in float32 on the processor (" in printed
+    assert "20 steps of 32 of 1,200 images, in float32 on the CPU (" in printed
     (last,) = read_rows(baseline.folder / "results" / "train" / "curve.csv")[-1:]
     line = f"Iter0, step 20, train-test {last['train_accuracy']:g}-{last['test_accuracy']:g}\n"
     assert line in printed

@@ -62,7 +62,7 @@ def describe(device: torch.device) -> str:
 def in_words(description: str) -> str:
     """What `describe` returns, for a sentence: `the GPU (NVIDIA H200)`."""
     kind, _, name = description.partition(" ")
-    noun = {"cpu": "the processor", "cuda": "the GPU", "mps": "the Mac's GPU"}[kind]
+    noun = {"cpu": "the CPU", "cuda": "the GPU", "mps": "the Mac's GPU"}[kind]
     return f"{noun} ({name})" if name else noun
 
 

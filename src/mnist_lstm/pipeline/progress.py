@@ -1,14 +1,53 @@
-"""The progress of a training on a terminal. Steps and evaluations are timed apart."""
+"""Bars on a terminal: files that arrive, parts of a work, a training's steps.
+
+Nothing is drawn elsewhere. The steps of a training and its evaluations are timed apart.
+"""
 
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO, TypeVar
 
 import torch
 from tqdm import tqdm
 
 REMEMBERED = 10  # evaluations, and the stretches of steps between them, that the times are means of
+
+Part = TypeVar("Part")
+
+
+def of(parts: Sequence[Part], what: str, file: TextIO | None = None) -> Iterator[Part]:
+    """The parts, one after the other, with a bar that counts those that are done."""
+    form = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
+    yield from tqdm(parts, what, leave=False, disable=None, bar_format=form, file=file)
+
+
+@contextmanager
+def of_downloads(file: TextIO | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that draws a file's arrival: its name, the bytes that arrived, those expected.
+
+    Nothing is drawn before the first call.
+    """
+    bar: Any = None
+
+    def show(name: str, arrived: int, expected: int) -> None:
+        nonlocal bar
+        if bar is None:
+            look: dict[str, Any] = {"unit": "B", "unit_scale": True, "leave": False}
+            bar = tqdm(desc=name, total=expected, disable=None, file=file, **look)
+        if bar.disable:  # it has no other attributes then
+            return
+        if arrived < bar.n or name != bar.desc:
+            bar.set_description_str(name, refresh=False)
+            bar.reset(expected)
+        bar.update(arrived - bar.n)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 class Pace:
@@ -72,11 +111,10 @@ class StepBar(tqdm):  # type: ignore[type-arg]
     ) -> None:
         self.pace, self.device, self.eval_every = Pace(), device, eval_every
         super().__init__(
-            desc="train",
             initial=step,
             total=steps,
             disable=settings.pop("disable", None),  # None: unless it is a terminal
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps "
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
             "[{elapsed}, {pace}, {left} left{postfix}]",
             **settings,
         )
@@ -106,4 +144,4 @@ class StepBar(tqdm):  # type: ignore[type-arg]
 
 
 def _rate(steps: float) -> str:
-    return f"{steps:,.0f} steps/s" if steps >= 10 else f"{steps:.2g} steps/s"
+    return f"{steps:,.0f} steps/s" if steps >= 10 else f"{steps:.2f} steps/s"
