@@ -29,7 +29,7 @@ from mnist_lstm.learning.fit import Evaluation, fit
 from mnist_lstm.learning.health import Diverged
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.learning.optimizer import averaged
-from mnist_lstm.pipeline import provenance, stage
+from mnist_lstm.pipeline import company, provenance, stage
 from mnist_lstm.pipeline.params import Params
 from mnist_lstm.pipeline.progress import StepBar
 from mnist_lstm.pipeline.result_files import RunRecord, SplitRecord, Training, row
@@ -270,6 +270,7 @@ def _about(
         versions=facts["versions"] | provenance.versions("mlflow", "dvc"),
         params=sections,
         patch=found.patch.decode(errors="surrogateescape"),
+        wait_policy=company.wait_policy(),
     )
 
 

@@ -27,6 +27,7 @@ EXEMPT = {
     PACKAGE / "pipeline" / "stage.py": "guards a stage's work and takes no part in it",
     PACKAGE / "pipeline" / "signals.py": "meets signals and takes no part in the work",
     PACKAGE / "pipeline" / "process.py": "sees to output, and takes no part in the work",
+    PACKAGE / "pipeline" / "company.py": "decides how idle threads wait",
     PACKAGE / "pipeline" / "timing.py": "times a training",
     PACKAGE / "pipeline" / "progress.py": "draws the progress of a training",
     PACKAGE / "pipeline" / "provenance.py": "records where a training ran",

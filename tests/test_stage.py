@@ -184,3 +184,18 @@ def test_the_root_is_dvcs_or_the_nearest_above(
     monkeypatch.chdir("/")
     with pytest.raises(UserError, match=r"no dvc\.yaml here or above"):
         stage.root()
+
+
+def test_threads_sleep_in_a_temporary_copy(project: Path) -> None:
+    begin = "from mnist_lstm.pipeline import company\nstage.begin()"
+    work = "out.mkdir(); (out / 'result.txt').write_text(str(company.wait_policy()))"
+
+    def policy(**environment: str) -> str:
+        shutil.rmtree(project / "out", ignore_errors=True)
+        done = run(project, work, begin, OMP_NUM_THREADS="2", **environment)
+        assert done.returncode == 0, done.stderr
+        return (project / "out" / "result.txt").read_text()
+
+    assert policy(DVC_ROOT=str(project.parent)) == "OMP_WAIT_POLICY=PASSIVE"
+    chosen = {"OMP_WAIT_POLICY": "ACTIVE"}
+    assert policy(DVC_ROOT=str(project.parent), **chosen) == "OMP_WAIT_POLICY=ACTIVE"

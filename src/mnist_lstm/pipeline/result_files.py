@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from types import UnionType
@@ -57,7 +57,7 @@ class RunRecord:
 
     `image` is (rows, pixels). `data` has one entry for each split, `params` has sections of
     params.yaml. `patch` is the difference of the code from `commit`; `commit` is None outside of
-    git.
+    git. `wait_policy` is how idle threads waited, in OpenMP's words: pipeline/company.py.
     """
 
     training_id: str
@@ -76,6 +76,7 @@ class RunRecord:
     dvc_baseline: str | None
     versions: Mapping[str, str]
     params: Mapping[str, Any]
+    wait_policy: str | None = None  # earlier versions did not record it
     patch: Bytes
 
     def finished(self, ended: str, model_sha256: str) -> "FinishedRecord":
@@ -357,9 +358,11 @@ def _checked(value: object, kind: Any, key: str) -> Any:
                 for name, each in value.items()
             }
         types = get_type_hints(kind, include_extras=True)
-        if missing := [name for name in types if name not in value]:
+        needed = [entry.name for entry in fields(kind) if entry.default is MISSING]
+        if missing := [name for name in needed if name not in value]:
             raise _WrongField(f"{below}{missing[0]} is missing")
-        return kind(**{name: _checked(value[name], types[name], below + name) for name in types})
+        there = [name for name in types if name in value]
+        return kind(**{name: _checked(value[name], types[name], below + name) for name in there})
     if origin in (tuple, Sequence):
         if not isinstance(value, list):
             raise _WrongField(f"{key} must be a list, is {_described(value)}")

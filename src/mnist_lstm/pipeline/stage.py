@@ -21,7 +21,7 @@ import mnist_lstm
 from mnist_lstm import UserError, dvc_cache, git
 from mnist_lstm.dvc_cache import DvcCache
 from mnist_lstm.files import sha256, write_atomically
-from mnist_lstm.pipeline import process, signals
+from mnist_lstm.pipeline import company, process, signals
 from mnist_lstm.pipeline.params import load, values_of
 from mnist_lstm.pipeline.signals import Interrupted
 
@@ -61,6 +61,15 @@ def begin() -> None:
         _section(script.stem)
         load(Path("params.yaml"))
         _at_start = inputs(script.stem)
+        company.choose_wait_policy(expects_company=_is_temporary_copy())
+
+
+def _is_temporary_copy() -> bool:
+    """Whether DVC runs us in a temporary copy of the workspace, as its queue does several times.
+
+    The first one cannot see the others yet. Our own commands run one after another.
+    """
+    return root().resolve() != Path.cwd() and signals.COMMAND not in os.environ
 
 
 def run(work: Callable[..., None]) -> None:

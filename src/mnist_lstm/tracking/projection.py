@@ -13,6 +13,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -312,12 +313,10 @@ def _keep_edits(store: Store, before: StoredRun, run_id: str, view: View) -> Non
 
 def artifact(store: Store, run: StoredRun, path: str) -> bytes | None:
     """The content of an artifact of a run; None if the run has no artifact at this path."""
-    run_id = run.info.run_id
-    listed = store.client.list_artifacts(run_id, str(Path(path).parent))
-    if path not in [file.path for file in listed]:
+    if path not in _sizes(store, run, {str(Path(path).parent)}):
         return None
     with tempfile.TemporaryDirectory() as scratch:
-        return Path(store.client.download_artifacts(run_id, path, scratch)).read_bytes()
+        return _downloaded(store, run, path, scratch)
 
 
 def _point(metric: Metric) -> Point:
@@ -332,20 +331,30 @@ def metrics(store: Store, run: StoredRun) -> list[Metric]:
 
 def _other_files(store: Store, run: StoredRun, expected: Mapping[str, bytes]) -> dict[str, bytes]:
     """The expected artifacts that a run lacks, or has with other bytes."""
-    client, run_id = store.client, run.info.run_id
-    folders = {str(Path(path).parent) for path in expected}
-    sizes = {
-        file.path: file.file_size
-        for folder in folders
-        for file in client.list_artifacts(run_id, None if folder == "." else folder)
-    }
+    sizes = _sizes(store, run, {str(Path(path).parent) for path in expected})
     with tempfile.TemporaryDirectory() as scratch:
         return {
             path: content
             for path, content in expected.items()
-            if sizes.get(path) != len(content)
-            or Path(client.download_artifacts(run_id, path, scratch)).read_bytes() != content
+            if sizes.get(path) != len(content) or _downloaded(store, run, path, scratch) != content
         }
+
+
+# by the address of the artifacts: the client would look up the run and its models for each file
+def _sizes(store: Store, run: StoredRun, folders: set[str]) -> dict[str, int | None]:
+    """The sizes of a run's artifacts in these folders, in bytes, by path."""
+    return {
+        str(Path(folder, Path(file.path).name)): file.file_size
+        for folder in folders
+        for file in list_artifacts(f"{run.info.artifact_uri}/{folder}", tracking_uri=store.uri)
+    }
+
+
+def _downloaded(store: Store, run: StoredRun, path: str, folder: str) -> bytes:
+    """The content of an artifact of a run, downloaded into a folder."""
+    address = f"{run.info.artifact_uri}/{path}"
+    file = download_artifacts(address, dst_path=folder, tracking_uri=store.uri)
+    return Path(file).read_bytes()
 
 
 def _inputs(about: RunRecord) -> list[DatasetInput]:

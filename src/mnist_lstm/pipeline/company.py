@@ -1,0 +1,49 @@
+"""How PyTorch's idle threads wait, which depends on what else the machine has to do.
+
+A step is a chain of small products. Between two of them the threads wait for each other, for some
+microseconds. OpenMP lets them spin: they look again and again, and take all of a core. Alone, this
+is the fastest. Beside other work, the spinning threads take the cores from those that compute.
+There, threads that sleep (OMP_WAIT_POLICY=PASSIVE) are several times faster: docs/benchmark.md.
+
+The number of threads stays as it is, so no weight changes.
+"""
+
+import os
+
+import psutil
+
+CHOSEN_BY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # OpenMP's variables, for users
+SAMPLE = 0.2  # seconds in which the load is measured
+TAKEN = 0.5  # cores: less load than this is no company
+
+
+def choose_wait_policy(*, expects_company: bool) -> None:
+    """Let idle threads sleep where other work runs, or is expected.
+
+    Call it before torch is imported. A choice of the user stays. One thread waits for nobody.
+    """
+    threads = _threads()
+    if threads == 1 or wait_policy():
+        return
+    if expects_company or _cores() - _load() < threads - TAKEN:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def wait_policy() -> str | None:
+    """The policy of this process in OpenMP's words; None if it is OpenMP's default."""
+    found = [f"{name}={os.environ[name]}" for name in CHOSEN_BY if name in os.environ]
+    return " ".join(found) or None
+
+
+def _threads() -> int:
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() else _cores()
+
+
+def _cores() -> int:
+    return len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
+
+
+def _load() -> float:
+    """The cores that are at work now, apart from this process, which sleeps meanwhile."""
+    return psutil.cpu_percent(SAMPLE) / 100 * (psutil.cpu_count() or 1)

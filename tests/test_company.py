@@ -1,0 +1,59 @@
+"""How idle threads of PyTorch wait."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mnist_lstm.pipeline import company
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four cores, of which one and a half are at work, and no choice of the user."""
+    for name in (*company.CHOSEN_BY, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    # what a test sets, monkeypatch takes back only if it knows of it
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(company, "_cores", lambda: 4)
+    monkeypatch.setattr(company, "_load", lambda: 1.5)
+
+
+@pytest.mark.parametrize(("threads", "policy"), [(4, "PASSIVE"), (3, None), (2, None), (1, None)])
+def test_threads_sleep_where_the_cores_are_taken(
+    threads: int, policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    company.choose_wait_policy(expects_company=False)
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+def test_threads_sleep_where_company_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(company, "_load", lambda: 0.0)
+    company.choose_wait_policy(expects_company=False)
+    assert company.wait_policy() is None
+    company.choose_wait_policy(expects_company=True)
+    assert company.wait_policy() == "OMP_WAIT_POLICY=PASSIVE"
+
+
+@pytest.mark.parametrize("name", company.CHOSEN_BY)
+def test_a_choice_of_the_user_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "12")
+    company.choose_wait_policy(expects_company=True)
+    assert company.wait_policy() == f"{name}=12"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has GNU's OpenMP on Linux only")
+def test_torch_is_loaded_with_the_policy() -> None:
+    """A variable that is set in Python, before the import, reaches the library."""
+    code = """if 1:
+        import os
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ["OMP_DISPLAY_ENV"] = "true"
+        import torch
+        torch.get_num_threads()
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
