@@ -107,7 +107,7 @@ def evaluate(
     write_json(results / "run.json", vars(moment))
 
     _show(record.about.name, training, results)
-    print("compare: `dvc metrics diff`; to train again, change params.yaml and run `dvc repro`")
+    print("compare: `dvc metrics diff`; to train again, change params.yaml and `dvc repro`")
 
 
 class _Answers(NamedTuple):
