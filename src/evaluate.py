@@ -103,7 +103,7 @@ def evaluate(
     for name, figure in drawn.items():
         figures.save(figure, results / f"{name}.png")
     settings = {f"evaluate.{key}": value for key, value in params.evaluate.model_dump().items()}
-    moment = EvaluationRecord(record.about.training_id, started, now(), settings)
+    moment = EvaluationRecord(record.about.training_id, started, now(started), settings)
     write_json(results / "run.json", vars(moment))
 
     _show(record.about.name, training, results)

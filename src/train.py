@@ -32,7 +32,7 @@ from mnist_lstm.learning.optimizer import averaged
 from mnist_lstm.pipeline import company, provenance, stage
 from mnist_lstm.pipeline.params import Params
 from mnist_lstm.pipeline.progress import StepBar
-from mnist_lstm.pipeline.result_files import RunRecord, SplitRecord, Training, row
+from mnist_lstm.pipeline.result_files import Progress, RunRecord, SplitRecord, Training, row
 from mnist_lstm.pipeline.signals import Interrupted
 from mnist_lstm.pipeline.timing import Clock, now
 from mnist_lstm.tracking.follower import Follower
@@ -61,18 +61,22 @@ def train(params: Params, sequences: Path, results: Path) -> None:
             steps, batch, images = params.train.steps, params.train.batch_size, len(data["train"])
             print(f"{steps:,} steps of {batch:,} of {images:,} images, {_computation(facts)}")
             about = _about(params, files, data, facts, saved.fingerprint)
-            state = {"step": 0, "seconds": 0.0, "record": Training(about).as_state()}
+            state = Progress(0, 0.0, Training(about))
             # before the run is in MLflow: a kill then never leaves a run without a checkpoint
-            saved.save(*learner.parts, state)
-        record = Training.from_state(state["record"], str(saved.path))
-        clock = Clock(where, state["seconds"])
+            saved.save(*learner.parts, state.as_state())
+        record = state.record
+        clock = Clock(
+            where,
+            state.seconds,
+            record.timings[-1]["time"] if record.timings else record.about.started,
+        )
 
         run = Follower(stage.root(), record.about, tqdm.write)
         try:
-            _learn(params, data, learner, saved, state, record, clock, run)
+            _learn(params, data, learner, saved, state, clock, run)
         except BaseException as error:
             status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
-            run.finish(status, record.about, now())
+            run.finish(status, record.about, clock.time)
             raise
 
         with averaged(learner.optimizer):
@@ -100,8 +104,7 @@ def _learn(
     data: Mapping[str, Sequences],
     learner: Learner,
     saved: Checkpoint,
-    state: Mapping[str, Any],
-    record: Training,
+    state: Progress,
     clock: Clock,
     run: Follower,
 ) -> None:
@@ -113,20 +116,21 @@ def _learn(
     MLflow gets only rows that a checkpoint holds, so that a training that continues from the
     checkpoint does not measure any of them a second time.
     """
-    settings, before, shown, step = params.train, clock.seconds, 0, state["step"]
+    settings, before, shown = params.train, clock.seconds, 0
+    step, record = state.step, state.record
 
     def show(rows: int) -> None:
         nonlocal shown
         run.log_rows(record.rows[shown:rows], record.timings[shown:rows])
         shown = rows
 
-    def save(*, wait: bool, **more: str) -> None:
-        now = {"step": step, "seconds": clock.seconds, "record": record.as_state(), **more}
+    def save(*, wait: bool, diverged: str | None = None) -> None:
+        now = Progress(step, clock.seconds, record, diverged).as_state()
         saved.save(*learner.parts, now, partial(show, len(record.rows)), wait=wait)
 
     show(len(record.rows))
-    if "diverged" in state:
-        raise Diverged(state["diverged"])
+    if state.diverged is not None:
+        raise Diverged(state.diverged)
     bar = StepBar(step, settings.steps, settings.eval_every, clock.device)
     evaluations = fit(
         *learner.parts,
@@ -165,11 +169,18 @@ def _learn(
                 save(wait=step == settings.steps)
 
 
-def _load(saved: Checkpoint, learner: Learner, steps: int) -> Mapping[str, Any] | None:
+def _load(saved: Checkpoint, learner: Learner, steps: int) -> Progress | None:
     """Restore the learner from its last checkpoint; returns its state, None if there is none."""
+
+    def progress(about: Mapping[str, Any]) -> Progress:
+        found = Progress.from_state(about, "its record")
+        if found.step > steps or (found.step == steps != found.record.step):
+            raise UserError(f"its record: step {found.step} is not one of this training")
+        return found
+
     while True:
         try:
-            state = saved.load(*learner.parts)
+            about = saved.load(*learner.parts, progress)
         except Damaged as error:
             aside = saved.set_aside().name
             then = "the checkpoint before it is used"
@@ -177,8 +188,10 @@ def _load(saved: Checkpoint, learner: Learner, steps: int) -> Mapping[str, Any] 
                 then = "the training starts over"
             print(f"{error}; renamed to {aside}; {then}")
             continue
-        if state:
-            print(f"continues from step {state['step']:,} of {steps:,}, its last checkpoint")
+        if about is None:
+            return None
+        state = progress(about)
+        print(f"continues from step {state.step:,} of {steps:,}, its last checkpoint")
         return state
 
 

@@ -383,20 +383,23 @@ def file_for_a_folder(project: Project) -> str:
     return project.run("preprocess")
 
 
-def followed(project: Project) -> str:
+AWAY = "http://127.0.0.1:9"
+
+
+def followed(project: Project, uri: str = AWAY) -> str:
     said: list[str] = []
-    project.monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     Follower(project.folder, about(), said.append).finish("FAILED", about(), now())
     (line,) = said
     return line
 
 
-def evaluated(project: Project) -> str:
+def evaluated(project: Project, uri: str = AWAY) -> str:
     project.raw()
     project.sequences()
     project.training()
     shutil.copy(PROJECT / "data" / "published_curve.csv", project.folder / "data")
-    project.monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     _, script, *paths = shlex.split(STAGES["evaluate"]["cmd"])
     project.monkeypatch.setattr(sys, "argv", [script, *paths])
     stage.run(importlib.import_module("evaluate").evaluate)
@@ -424,6 +427,48 @@ def commanded_to(*arguments: str, results: bool = True) -> Callable[[Project], s
 def without_git(project: Project) -> str:
     Repo.init(no_scm=True).close()
     (project.folder / ".dvc" / "config").write_text("")
+    assert cli.main(["runs"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
+def without_dvcs_folder(project: Project) -> str:
+    Repo.init(no_scm=True).close()
+    project.monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(project.folder / "params.yaml"))
+    assert cli.main(["runs"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
+def git_refuses(project: Project) -> str:
+    project.with_history(results=True)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    project.monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own, for its tests
+    assert cli.main(["runs"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
+def git_refuses_a_training(project: Project) -> str:
+    project.sequences()
+    project.monkeypatch.setattr(stage, "code", lambda _: [])
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    project.monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    return project.run("train")
+
+
+def store_that_is_full(project: Project) -> str:
+    from test_faults import full
+
+    shutil.copy(project.fresh_store, project.folder)
+    with full():
+        return project.store()
+
+
+def folder_that_is_read_only(project: Project) -> str:
+    """What a command says of a folder that it may not write to."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(project.folder / "records"))
+
+    project.monkeypatch.setattr("mnist_lstm.commands.runs.run", refuse)
     assert cli.main(["runs"]) == 2
     return project.capsys.readouterr().err.rstrip("\n")
 
@@ -1084,6 +1129,10 @@ MET = {
     "correct": store_at("http://127.0.0.1:9"),
     f"{STORE}<file>: Permission denied": store_in_a_folder_of_another,
     f"{STORE}<file>: No space left on device; free some space there": full_artifacts,
+    f"{STORE}database or disk is full; free some space there": store_that_is_full,
+    "mnist-lstm <command>: <folder>: Read-only file system; `ls -ld <folder>` shows who owns it": (
+        folder_that_is_read_only
+    ),
     f"{STORE}no such table: <table>; move that file elsewhere; a new one is then made": (
         store_without_a_table
     ),
@@ -1109,6 +1158,11 @@ MET = {
     "mnist-lstm <command>: no run yet: `dvc repro` makes one": commanded_to("runs", results=False),
     "mnist-lstm <command>: <folder>: DVC cannot open the project: <reason>; clone the project "
     "with git, or make a repository of this folder: `git init`": without_git,
+    "mnist-lstm <command>: <folder>: DVC cannot open its folder for this project, which another "
+    "user may have made (<reason>); give it one of your own: `dvc config --global "
+    "core.site_cache_dir ~/.dvc-site`": without_dvcs_folder,
+    "mnist-lstm <command>: git <command>: <reason>": git_refuses,
+    "train: git <command>: <reason>": git_refuses_a_training,
     f"{NO_RUN}; did you mean <names>?": no_run_is_meant("drown"),
     f"{NO_RUN}, and no name starts with that; known runs: <names>": no_run_is_meant("x"),
     "'<text>' fits <number> runs: <runs>; write more of the name": no_run_is_meant("dra", others=2),

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -112,6 +113,18 @@ def test_a_bar_is_drawn_when_a_file_arrives_and_is_named_by_it() -> None:
             show(name, 1000, 4000)
             show(name, 4000, 4000)
     assert [text.partition(" ")[0] for text in terminal.drawn()] == ["images.gz:", "labels.gz:"]
+
+
+def test_the_bar_goes_on_if_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, terminal = Clock(), io.StringIO()
+    monkeypatch.setattr("mnist_lstm.pipeline.progress.time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr("tqdm.std.time", lambda: 1e9 - clock.now)
+    bar = StepBar(0, 100, 10, torch.device("cpu"), file=terminal, ascii=True, disable=False)
+    for step in range(3):
+        clock.now += 65
+        bar.update()
+        assert f"{step + 1}/100 steps [0{step + 1}:{5 * step + 5:02}, " in terminal.getvalue()
+    bar.close()
 
 
 def test_nothing_is_drawn_elsewhere() -> None:

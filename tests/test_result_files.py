@@ -15,6 +15,7 @@ from mnist_lstm.pipeline.result_files import (
     EvaluationRecord,
     FinishedRecord,
     FinishedTraining,
+    Progress,
     RunRecord,
     Training,
     parse_evaluation,
@@ -68,6 +69,22 @@ def test_a_training_comes_back_from_a_checkpoint() -> None:
     assert Training.from_state(state, "a checkpoint") == training
     with pytest.raises(UserError, match=r"a checkpoint: about\.training_id is missing"):
         Training.from_state(state | {"about": {}}, "a checkpoint")
+
+
+def test_progress_comes_back_from_a_checkpoint_and_only_whole() -> None:
+    training = Training(BEGUN, [row(MEASURED)], [row(TIMING)])
+    for progress in (Progress(training.step, 1.5, training), Progress(9999, 2, training, "NaN")):
+        state = json.loads(json.dumps(progress.as_state()))
+        assert Progress.from_state(state, "it") == progress
+    whole = Progress(training.step, 1.5, training).as_state()
+    for key, said in (("step", "step"), ("seconds", "seconds"), ("record", "it")):
+        part = {name: value for name, value in whole.items() if name != key}
+        with pytest.raises(UserError, match=rf"^it: {said} must be .*, is null; it is damaged"):
+            Progress.from_state(part, "it")
+    for step, rows in ((training.step - 1, [row(TIMING)]), (training.step, [])):
+        other = Progress(step, 1.5, Training(BEGUN, training.rows, rows)).as_state()
+        with pytest.raises(UserError, match="its rows are not those of step"):
+            Progress.from_state(other, "it")
 
 
 def test_keys_of_run_json_are_in_the_order_of_the_fields() -> None:

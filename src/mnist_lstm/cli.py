@@ -76,7 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         if error.filename != process.OUTPUT:
-            raise
+            from mnist_lstm.pipeline import stage  # imports slow modules
+
+            if error.errno not in (*stage.DISK_FULL, *stage.READ_ONLY):
+                raise
+            print(f"{name}: {escaped(stage.in_one_line(error))}", file=sys.stderr)
+            return 2
         process.discard_output()
         if isinstance(error, BrokenPipeError):  # who reads it has read enough: `mnist-lstm | head`
             return 141

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,10 @@ class DvcCache:
     """
 
     def __init__(self, root: Path, note: Callable[[str], object] = lambda _: None) -> None:
-        """Raises UserError where DVC cannot open `root`: it needs .dvc and a git repository."""
+        """Raises UserError where DVC cannot open `root`: it needs .dvc and a git repository.
+
+        It also needs its folder in /var/tmp/dvc, which another user may have made.
+        """
         from dvc.exceptions import DvcException
         from dvc.repo import Repo  # half a second's import
 
@@ -81,6 +85,12 @@ class DvcCache:
             raise UserError(
                 f"{root}: DVC cannot open the project: {error}; clone the project with git, "
                 "or make a repository of this folder: `git init`"
+            ) from None
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(
+                f"{root}: DVC cannot open its folder for this project, which another user may have "
+                f"made ({error}); give it one of your own: `dvc config --global "
+                "core.site_cache_dir ~/.dvc-site`"
             ) from None
         self._root = root.resolve()
         self._note = note

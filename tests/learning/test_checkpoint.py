@@ -4,7 +4,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
@@ -18,6 +18,7 @@ from learners import Learner
 from mutations import DAMAGE, Damage, damaged, few_or_many, fuzz, memory
 from safetensors.torch import load, save
 
+from mnist_lstm import UserError
 from mnist_lstm.learning.checkpoint import (
     SHARE,
     Checkpoint,
@@ -122,6 +123,22 @@ def test_damage_is_recognised_and_changes_nothing(
         checkpoint.load(*training.parts)
     assert str(error.value).startswith(f"{checkpoint.path}: ")
     assert "\n" not in str(error.value)
+    after = capture(*training.parts)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_checkpoint_that_the_training_cannot_use_changes_nothing(checkpoint: Checkpoint) -> None:
+    def check(about: Mapping[str, object]) -> None:
+        raise UserError(f"its record: seconds is missing beside {about}; it is damaged")
+
+    training = Learner(seed=3)
+    before = capture(*training.parts)
+    with pytest.raises(Damaged) as error:
+        checkpoint.load(*training.parts, check)
+    about = "{'step': 4}"
+    assert str(error.value) == (
+        f"{checkpoint.path}: damaged (its record: seconds is missing beside {about})"
+    )
     after = capture(*training.parts)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
@@ -379,3 +396,7 @@ def test_a_comment_does_not_change_the_digest_of_code(tmp_path: Path) -> None:
         source.write_text(text)
         digests.append(code_digest([source]))
     assert digests[0] == digests[1] != digests[2]
+    for content in (b"x = 1 # \xe4\n", b"x = 2 # \xe4\n", b"x = '\0'\n"):  # no Python
+        source.write_bytes(content)
+        digests.append(code_digest([source]))
+    assert len(set(digests)) == 5

@@ -1,5 +1,7 @@
 import json
 import math
+import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from samples import small_model
 from mnist_lstm import UserError
 from mnist_lstm.learning import model as model_module
 from mnist_lstm.learning.model import Classifier, RowLSTM, accuracy, dropout, infer
+from mnist_lstm.pipeline.params import ModelParams
 
 
 def reference_model(implementation: str = "fused") -> RowLSTM:
@@ -182,6 +185,18 @@ def test_numbers_too_large_for_torch_are_refused(tmp_path, claim: dict[str, int]
     with pytest.raises(UserError, match=r"not a model as train writes it") as met:
         RowLSTM.load(tmp_path / "model.safetensors")
     assert len(str(met.value)) < 500
+
+
+@pytest.mark.parametrize("key", model_module.CHOICES)
+def test_a_choice_that_does_not_exist_is_refused(tmp_path, key: str) -> None:
+    choices = get_args(ModelParams.model_fields[key].annotation)
+    assert model_module.CHOICES[key] == choices
+    for claim in ([], {}, None, 1, "diagonal"):
+        model = small_model()
+        model.config |= {key: claim}
+        model.save(tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match=f"its {key} is {re.escape(json.dumps(claim))}"):
+            RowLSTM.load(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])

@@ -13,7 +13,7 @@ from learners import Learner
 from tracked import ROWS, TIMINGS, about, leave_results
 
 from mnist_lstm.learning.checkpoint import Checkpoint
-from mnist_lstm.pipeline.result_files import Training, read_run
+from mnist_lstm.pipeline.result_files import Progress, Training, read_run
 from mnist_lstm.runs.audit import Disagreement, disagreements
 from mnist_lstm.runs.history import Files, History, Result
 from mnist_lstm.tracking.follower import trainer
@@ -131,7 +131,7 @@ def test_a_run_marked_as_finished_that_dvc_has_not_recorded(
     record = about("b" * 32)
     run = TrackedRun(store, record)
     run.finish("FINISHED", record, TIMINGS[0]["time"])
-    state = {"step": 1, "seconds": 1.0, "record": Training(record, ROWS, TIMINGS).as_state()}
+    state = Progress(100, 1.0, Training(record, ROWS, TIMINGS)).as_state()
     checkpoint = Checkpoint(root / ".checkpoints", "f")
     with checkpoint.held(lambda _: None):
         checkpoint.save(*Learner(0).parts, state)

@@ -360,7 +360,9 @@ def saved(folder: Path, step: int) -> Checkpoint:
     model, checkpoint = small_model(), Checkpoint(folder, f"print-{step}")
     adam = torch.optim.Adam(model.parameters())
     training = Training(
-        replace(BEGUN, started=moment(chr(100 + step // 10))), [curve("a") | {"step": step}]
+        replace(BEGUN, started=moment(chr(100 + step // 10))),
+        [curve("a") | {"step": step}],
+        [{"step": step, "time": moment("a"), "seconds": step / 10}],
     )
     state = {"step": step, "seconds": step / 10, "record": training.as_state()}
     checkpoint.save(model, adam, Batches(10, 5, torch.Generator()), state)

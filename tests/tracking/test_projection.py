@@ -1,6 +1,7 @@
 """Runs in real MLflow, on a temporary SQLite store."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -13,8 +14,8 @@ from tracked import ROWS, TIMINGS, about, contents, evaluated
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import Classifier, RowLSTM
 from mnist_lstm.pipeline.params import flatten
-from mnist_lstm.pipeline.result_files import write_json
-from mnist_lstm.tracking.projection import TrackedRun, differences, project, runs
+from mnist_lstm.pipeline.result_files import Row, Training, write_json
+from mnist_lstm.tracking.projection import TrackedRun, differences, mark_killed, project, runs
 from mnist_lstm.tracking.store import NOTE, Store, open_store
 from mnist_lstm.tracking.view import View
 
@@ -307,3 +308,84 @@ def test_default_is_never_used(store: Store, results: Path) -> None:
     show(store, results)
     assert store.client.search_runs(["0"], run_view_type=ViewType.ALL) == []
     assert store.client.search_logged_models(["0"]) == []
+
+
+def with_rows(results: Path, rows: list[Row], times: Sequence[str]) -> Path:
+    """The results of a training with other rows and other times of them."""
+    timings = [
+        timing | {"time": f"2026-01-02T{time}+00:00"}
+        for timing, time in zip(TIMINGS, times, strict=True)
+    ]
+    record = about().finished(timings[-1]["time"], sha256(results / "train" / "model.safetensors"))
+    Training(record, rows, timings).write(results / "train")
+    return results
+
+
+def test_a_clock_that_was_set_back_changes_no_value(
+    store: Store, results: Path, tmp_path: Path
+) -> None:
+    """In files of an earlier version: in those of this one, no time is before an earlier one."""
+    with_rows(results, ROWS, ["03:04:50", "02:00:00"])
+    evaluated(results / "evaluate", "2026-01-02T01:00:00+00:00", batch_size=10)
+    run = show(store, results)
+    assert project(store, read(results)) == []
+    histories = contents(store, run, tmp_path / "seen")["metrics"]
+    assert isinstance(histories, dict)
+    assert run.data.metrics["train_loss"] == ROWS[1]["train_loss"]
+    assert models(store, f"metrics.train_loss = {ROWS[1]['train_loss']}", "drawn train")
+    assert sorted(value for _, _, value in histories["train_loss"]) == [0.01, 0.02]
+
+    again = tmp_path / "again"
+    write_json(again / "metrics.json", {"test": {"accuracy": 0.3, "loss": 0.4}})
+    evaluated(again, "2026-01-02T01:00:01+00:00", batch_size=20)
+    both = View.read(results / "train", [again, results / "evaluate"])
+    project(store, both)
+    assert project(store, both) == []
+    (run,) = runs(store)
+    assert (run.data.metrics["test_accuracy"], run.data.metrics["test_loss"]) == (0.3, 0.4)
+    history = store.client.get_metric_history(run.info.run_id, "test_loss")
+    assert [metric.value for metric in history] == [0.2, 0.4]
+
+
+def test_a_run_is_not_killed_before_it_started(store: Store) -> None:
+    tracked = TrackedRun(store, about())
+    tracked.log_rows(ROWS[:1], [TIMINGS[0] | {"time": "2026-01-02T02:00:00+00:00"}])
+    mark_killed(store, runs(store)[0])
+    (run,) = runs(store)
+    assert (run.info.status, run.info.end_time) == ("KILLED", run.info.start_time)
+
+
+def test_rows_that_were_measured_again_are_not_there_twice(store: Store, results: Path) -> None:
+    """As after a damaged checkpoint: the training went on from the one before it."""
+    first = TrackedRun(store, about())
+    first.log_rows(ROWS, TIMINGS)
+    with_rows(results, ROWS, ["03:04:50", "03:09:00"])
+    lines = project(store, read(results))
+    assert "its test_accuracy has points that its training lacks" in lines
+    assert project(store, read(results)) == []
+    (run,) = runs(store)
+    for key in ("train_loss", "system/peak_memory_usage_megabytes"):
+        history = store.client.get_metric_history(run.info.run_id, key)
+        assert [metric.step for metric in history] == [50, 100], key
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), float("-inf")])
+def test_a_value_that_is_not_finite_is_no_contradiction(
+    store: Store, results: Path, loss: float
+) -> None:
+    with_rows(results, [ROWS[0] | {"train_loss": loss}, ROWS[1]], ["03:04:50", "03:05:40"])
+    write_json(results / "evaluate" / "metrics.json", {"test": {"accuracy": 0.1, "loss": loss}})
+    run = show(store, results)
+    assert project(store, read(results)) == []
+    assert runs(store)[0].info.run_id == run.info.run_id
+
+
+def test_another_value_in_place_of_one_of_the_files_is_a_contradiction(
+    store: Store, results: Path
+) -> None:
+    run = show(store, results)
+    store.client.log_batch(run.info.run_id, [Metric("test_loss", 0.9, 1767326400000, 0)])
+    assert project(store, read(results)) == ["its test_loss has points that its training lacks"]
+    (again,) = runs(store)
+    assert again.info.run_id != run.info.run_id
+    assert again.data.metrics["test_loss"] == 0.2

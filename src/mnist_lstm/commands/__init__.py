@@ -7,7 +7,9 @@ import argparse
 import itertools
 import sys
 import textwrap
+import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 RUN = """\
 A RUN is the run's name, its training_id, its id in MLflow, or the name of its DVC experiment. The
 first characters are enough if they fit no other run. `mnist-lstm runs` lists the runs."""
+PATIENCE = 5.0  # seconds that a store takes to open before a line says so
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -70,13 +73,15 @@ def read_history(root: Path, command: str, *, mixture: bool = True) -> "History"
     """
     from mnist_lstm.runs.history import History
 
-    def note(line: str) -> None:
-        print(f"mnist-lstm {command}: {escaped(line)}", file=sys.stderr)
-
-    history = History(root, note)
+    history = History(root, partial(note, command))
     if mixture and history.mixed:
-        note(history.mixed)
+        note(command, history.mixed)
     return history
+
+
+def note(command: str, line: str) -> None:
+    """Print a line on stderr that does not end the command."""
+    print(f"mnist-lstm {command}: {escaped(line)}", file=sys.stderr, flush=True)
 
 
 def say(command: str, what: str) -> None:
@@ -90,9 +95,16 @@ def open_store(root: Path, command: str) -> "Store":
     say(command, "opening the MLflow store")
     from mnist_lstm.tracking import store  # seconds, with MLflow
 
-    opened = store.open_store(root)
+    waits = threading.Timer(
+        PATIENCE, note, (command, "waiting for the MLflow store: another process may be using it")
+    )
+    waits.start()
+    try:
+        opened = store.open_store(root)
+    finally:
+        waits.cancel()
     for line in opened.changes:
-        print(f"mnist-lstm {command}: {line}", file=sys.stderr)
+        note(command, line)
     return opened
 
 

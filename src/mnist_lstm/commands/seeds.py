@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import count
+from mnist_lstm.commands import count, note
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.seeds import Summary
@@ -76,12 +76,19 @@ def run(arguments: argparse.Namespace) -> int:
             params.load(root / "params.yaml"),
         )
     )
-    name = arguments.recipe.stem
+    name, said = arguments.recipe.stem, set[str]()
+
+    def note_once(line: str) -> None:  # each seed reads all results
+        if line not in said:
+            said.add(line)
+            note("seeds", line)
+
     try:
         records = [
             seeds.seed_record(
                 *(root, recipe | {"seed": seed}, here, name, arguments.record),
                 fresh=arguments.fresh,
+                note=note_once,
             )
             for seed in range(arguments.seeds)
         ]

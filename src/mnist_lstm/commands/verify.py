@@ -11,10 +11,11 @@ Compare every result of this project with its run in MLflow, and every run with 
 results without a run; curves, parameters and tags that differ; artifacts and models that are
 missing; runs whose model belongs to no result; and runs that are marked as running although no
 process trains them. The results are those in the workspace, in commits, of DVC experiments and in
-DVC's cache.
+DVC's cache. Damaged files are named on stderr; --fix leaves them as they are.
 
-Exit code: 0 when all agree (with --fix: when all agree afterwards), 1 when something disagrees, 2
-when the MLflow store cannot be reached."""
+Exit code: 0 when all agree (with --fix: when all agree afterwards), 1 when something disagrees or a
+file is damaged (one in a commit aside, which nobody can mend), 2 when the MLflow store cannot be
+reached."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     root = stage.root()
     store, history = open_store(root, "verify"), read_history(root, "verify")
     say("verify", f"comparing {len(history.results)} results with MLflow")
-    found = []
+    found: list[dict[str, object]] = []
     for disagreement in disagreements(store, history, root):
         mended = arguments.fix and disagreement.mend is not None
         if mended and disagreement.mend:
@@ -50,7 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
             for line in disagreement.lines:
                 text = escaped(f"{disagreement.name}: {line}")
                 print(f"{text}{': fixed' if mended else ''}", flush=True)
+    damaged: list[dict[str, object]] = [
+        {"name": None, "training_id": None, "what": line, "mended": False}
+        for line in history.damaged  # which `read_history` has printed
+    ]
     left = sum(not entry["mended"] for entry in found)
+    found += damaged
     if arguments.json:
         print(json.dumps(found, indent=2))
     elif left:
@@ -58,4 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{printable(store.uri)}: disagreements: {left}{hint}")
     else:
         print(f"{printable(store.uri)}: agrees with all {len(history.results)} results")
-    return 1 if left else 0
+    if damaged and not arguments.json:
+        print(f"damaged files, named above: {len(damaged)}")
+    return 1 if left or damaged else 0

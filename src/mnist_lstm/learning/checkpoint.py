@@ -48,9 +48,19 @@ def fingerprint(facts: Mapping[str, object]) -> str:
 
 
 def code_digest(sources: Sequence[Path]) -> str:
-    """The hex digest of Python files' syntax trees: comments and line breaks do not change it."""
-    trees = [ast.dump(ast.parse(source.read_bytes())) for source in sources]
+    """The hex digest of Python files' syntax trees: comments and line breaks do not change it.
+
+    Of a file that is no Python, such as one with a byte that is not UTF-8, it covers the bytes.
+    """
+    trees = [_tree(source.read_bytes()) for source in sources]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()
+
+
+def _tree(code: bytes) -> str:
+    try:
+        return ast.dump(ast.parse(code))
+    except (SyntaxError, ValueError):  # it is not imported: Python would refuse it
+        return repr(code)
 
 
 @dataclass(frozen=True)
@@ -290,17 +300,25 @@ class Checkpoint:
         return (self._is_beside and is_long_ago) or self.seconds + self._last <= SHARE * seconds
 
     def load(
-        self, model: nn.Module, optimizer: Averaging, batches: Batches
+        self,
+        model: nn.Module,
+        optimizer: Averaging,
+        batches: Batches,
+        check: Callable[[Mapping[str, Any]], object] = lambda _: None,
     ) -> Mapping[str, Any] | None:
         """Set newly made parts to the newest checkpoint's state. Returns its `about`, or None.
 
-        Raises Damaged before anything is changed.
+        Raises Damaged before anything is changed, also if `check` raises UserError for the `about`.
         """
         if not self.path.exists():
             return None
         state = read(self.path, self.fingerprint)
         if misfit := _misfit(state.tensors, model, optimizer, batches):
             raise Damaged(f"{self.path}: damaged (its {misfit} is not that of this training)")
+        try:
+            check(state.about)
+        except UserError as error:
+            raise Damaged(f"{self.path}: damaged ({str(error).partition(';')[0]})") from None
         restore(state.tensors, model, optimizer, batches)
         return state.about
 

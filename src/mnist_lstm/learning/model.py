@@ -124,6 +124,16 @@ BEYOND = {
     "cell": "lstm",
 }
 
+# the settings that are names
+CHOICES = {
+    "implementation": tuple(IMPLEMENTATIONS),
+    "reads": ("rows", "columns", "both"),
+    "directions": ("forward", "both"),
+    "pooling": ("last", "mean"),
+    "recurrent_init": ("uniform", "orthogonal"),
+    "cell": tuple(CELLS),
+}
+
 
 class RowLSTM(nn.Module):
     """LSTM layers with dropout after each, and a linear layer on the last time step's output.
@@ -324,6 +334,9 @@ class RowLSTM(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 config, weights = json.loads(file.metadata()["model"]), file.get_tensors()
+            for key, names in CHOICES.items():
+                if config.get(key, names[0]) not in names:
+                    raise ValueError(f"its {key} is {json.dumps(config[key])[:60]}")
             if config["num_layers"] > len(weights):  # a huge number would take long to build
                 raise ValueError(f"{len(weights)} weights are not those of its configuration")
             with torch.device("meta"):  # takes no memory, whatever sizes the file claims

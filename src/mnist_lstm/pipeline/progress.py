@@ -17,10 +17,16 @@ REMEMBERED = 10  # evaluations, and the stretches of steps between them, that th
 Part = TypeVar("Part")
 
 
+class Bar(tqdm):  # type: ignore[type-arg]
+    """A bar whose clock is never set back; tqdm's own would stand still then."""
+
+    _time = property(lambda _: time.perf_counter, lambda _, __: None)
+
+
 def of(parts: Sequence[Part], what: str, file: TextIO | None = None) -> Iterator[Part]:
     """The parts, one after the other, with a bar that counts those that are done."""
     form = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
-    yield from tqdm(parts, what, leave=False, disable=None, bar_format=form, file=file)
+    yield from Bar(parts, what, leave=False, disable=None, bar_format=form, file=file)
 
 
 @contextmanager
@@ -35,7 +41,7 @@ def of_downloads(file: TextIO | None = None) -> Iterator[Callable[[str, int, int
         nonlocal bar
         if bar is None:
             look: dict[str, Any] = {"unit": "B", "unit_scale": True, "leave": False}
-            bar = tqdm(desc=name, total=expected, disable=None, file=file, **look)
+            bar = Bar(desc=name, total=expected, disable=None, file=file, **look)
         if bar.disable:  # it has no other attributes then
             return
         if arrived < bar.n or name != bar.desc:
@@ -100,7 +106,7 @@ class Pace:
         return steps * self.step + evaluations * each
 
 
-class StepBar(tqdm):  # type: ignore[type-arg]
+class StepBar(Bar):
     """A bar of a training's steps on a terminal, with the pace of the steps and the time left.
 
     `fit` calls `evaluates` before each evaluation.

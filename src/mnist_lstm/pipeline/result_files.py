@@ -158,6 +158,41 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a training has come: what its checkpoint has beside the tensors.
+
+    `seconds` is the time spent on it, and `diverged` says why it cannot continue.
+    """
+
+    step: int
+    seconds: float
+    record: Training
+    diverged: str | None = None
+
+    def as_state(self) -> dict[str, Any]:
+        """The progress in JSON's types, for a checkpoint."""
+        state = {"step": self.step, "seconds": self.seconds, "record": self.record.as_state()}
+        return state | ({} if self.diverged is None else {"diverged": self.diverged})
+
+    @staticmethod
+    def from_state(state: object, name: str) -> "Progress":
+        """Read what `as_state` returned. Raises UserError with `name` for anything else."""
+        if not isinstance(state, dict):
+            raise UserError(f"{name}: must be an object, is {_described(state)}; {DAMAGED}")
+        found = Progress(
+            _record(int, state.get("step"), name, "step"),
+            _record(float, state.get("seconds"), name, "seconds"),
+            Training.from_state(state.get("record"), name),
+            _record(str | None, state.get("diverged"), name, "diverged"),
+        )
+        rows, timings = found.record.rows, found.record.timings
+        are_alike = [row["step"] for row in rows] == [row["step"] for row in timings]
+        if not are_alike or not 0 <= found.record.step <= found.step:
+            raise UserError(f"{name}: its rows are not those of step {found.step}; {DAMAGED}")
+        return found
+
+
+@dataclass(frozen=True)
 class FinishedTraining(Training):
     """A training that has finished."""
 

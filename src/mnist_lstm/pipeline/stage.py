@@ -107,7 +107,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
             raise
         if isinstance(error, OSError) and error.filename == process.OUTPUT:
             process.discard_output()
-        sys.exit(f"{name}: {_one_line(error)}{lost}")
+        sys.exit(f"{name}: {in_one_line(error)}{lost}")
 
 
 def inputs(name: str) -> dict[str, object]:
@@ -233,7 +233,8 @@ def _refuse_changed_inputs(name: str, before: dict[str, object]) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
+    """What is wrong and what to do, of a UserError or an OSError."""
     if not (isinstance(error, OSError) and error.strerror):
         return " ".join(str(error).split())
     # a failed write names no file; the files that a stage writes are all in the project's folder

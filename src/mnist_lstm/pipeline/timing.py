@@ -13,10 +13,10 @@ import torch
 class Timing:
     """A row of timing.csv.
 
-    `time` is UTC in ISO 8601. `seconds` is the time spent on the training so far, including the
-    time before a kill. `memory_megabytes` is the process's peak. `processor_percent` is the load
-    since the previous row; one full core is 100. The GPU's values are None on a CPU; its load is
-    also None if no driver reports it.
+    `time` is UTC in ISO 8601, and never before that of an earlier row. `seconds` is the time spent
+    on the training so far, including the time before a kill. `memory_megabytes` is the process's
+    peak. `processor_percent` is the load since the previous row; one full core is 100. The GPU's
+    values are None on a CPU; its load is also None if no driver reports it.
     """
 
     step: int
@@ -28,17 +28,23 @@ class Timing:
     gpu_percent: float | None
 
 
-def now() -> str:
-    """The time in UTC, ISO 8601, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def now(after: str | None = None) -> str:
+    """The time in UTC, ISO 8601, to the millisecond; `after` if that is later."""
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return time if after is None else max(after, time, key=datetime.fromisoformat)
 
 
 class Clock:
-    """Measures from its creation on. `seconds` is the time spent on the training before that."""
+    """Measures from its creation on. `seconds` is the time spent on the training before that.
 
-    def __init__(self, device: torch.device, seconds: float) -> None:
+    `time_before` is the time of the last row before that, or of the training's start. No row gets
+    an earlier one, even if the machine's clock is set back.
+    """
+
+    def __init__(self, device: torch.device, seconds: float, time_before: str) -> None:
         self.device = device
         self.before = seconds
+        self._time = time_before
         self.start = self.last_wall = time.perf_counter()
         self.last_processor = time.process_time()
 
@@ -46,6 +52,12 @@ class Clock:
     def seconds(self) -> float:
         """Seconds spent on the training so far."""
         return self.before + time.perf_counter() - self.start
+
+    @property
+    def time(self) -> str:
+        """The time, which is never before that of the last row."""
+        self._time = now(self._time)
+        return self._time
 
     def read(self, step: int) -> Timing:
         """The row of a step, measured now."""
@@ -55,7 +67,7 @@ class Clock:
         on_gpu = self.device.type == "cuda"
         return Timing(
             step=step,
-            time=now(),
+            time=self.time,
             seconds=round(self.seconds, 3),
             memory_megabytes=round(_peak_memory_bytes() / 1e6, 1),
             processor_percent=round(100 * load, 1),

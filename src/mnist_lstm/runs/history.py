@@ -25,9 +25,9 @@ from mnist_lstm.pipeline.result_files import (
     TABLES,
     EvaluationRecord,
     FinishedRecord,
+    Progress,
     Row,
     RunRecord,
-    Training,
     parse_evaluation,
     parse_metrics,
     parse_rows,
@@ -43,6 +43,7 @@ NEEDED = {
 # DVC's reference of an experiment: refs/exps/<its baseline's hash, cut in two>/<name>
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38,}/(.+)")
 FILE_NAME = re.compile(r"[\w-][\w.-]*")  # as the stages name what they write
+IN_COMMIT = re.compile(r"[0-9a-f]{7}:")  # how a message names a file of a commit
 LISTED = 3  # files in a message
 # what a file that is no checkpoint raises, RecursionError included
 _NO_STATE = UserError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError
@@ -166,6 +167,11 @@ class History:
         by_key = self._join([*runs, here, *locks.values()])
         self._assign(by_key, locks)
         self._find_workspace(by_key, [here, *runs, *locks.values()])
+
+    @property
+    def damaged(self) -> list[str]:
+        """The lines of `unreadable` about files that can be mended: those not in a commit."""
+        return [line for line in self.unreadable if not IN_COMMIT.match(line)]
 
     @contextmanager
     def laid_out(self, *every: Files) -> Iterator[list[Path]]:
@@ -479,12 +485,14 @@ def unfinished(checkpoints: Path) -> list[Unfinished]:
     for path in checkpoints.glob("*/checkpoint.safetensors"):
         try:
             state = json.loads(_header(path)["__metadata__"]["checkpoint"])
-            training = Training.from_state(state["record"], str(path))
-            step, seconds = int(state["step"]), float(state["seconds"])
+            progress = Progress.from_state(state, str(path))
         except _NO_STATE:
             continue
         at_work = is_held(path.with_name("lock"))
-        found.append(Unfinished(training.about, training.rows, step, seconds, at_work))
+        record = progress.record
+        found.append(
+            Unfinished(record.about, record.rows, progress.step, progress.seconds, at_work)
+        )
     return sorted(found, key=lambda training: training.record.started)
 
 

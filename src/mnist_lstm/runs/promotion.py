@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mnist_lstm import UserError
+from mnist_lstm.pipeline.result_files import DAMAGED
 from mnist_lstm.runs.history import History, Result
 from mnist_lstm.tracking.entrant import Entrant
 
@@ -11,7 +12,7 @@ from mnist_lstm.tracking.entrant import Entrant
 def entrant_of(history: History, result: Result) -> Entrant:
     """A result's model, with the accuracy of its latest evaluation.
 
-    Raises UserError if the result was not evaluated.
+    Raises UserError if the result was not evaluated, or its record is damaged.
     """
     record, metrics = result.record, history.metrics(result)
     if "validation" not in metrics:
@@ -19,6 +20,8 @@ def entrant_of(history: History, result: Result) -> Entrant:
             f"{record.name} has not been evaluated; run `dvc repro` in the workspace that has it; "
             "`mnist-lstm runs` shows the state of each run"
         )
+    if "validation" not in record.data:
+        raise UserError(f"{record.name}: data.validation is missing in its run.json; {DAMAGED}")
     return Entrant(
         name=record.name,
         training_id=record.training_id,

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -76,12 +76,14 @@ def seed_record(
     folder: Path | None,
     *,
     fresh: bool = False,
+    note: Callable[[str], object] = lambda _: None,
 ) -> Mapping[str, Any]:
     """The record of a seed: from `folder`, from an experiment, or from a new training.
 
     `settings` has the parameters by dotted key, including the seed; `here` has those of
     params.yaml. The experiment's name begins with `name`. With `fresh`, the training is new
-    whatever there is. Raises UserError if the training fails.
+    whatever there is. `note` is called with a line for each file that is damaged. Raises UserError
+    if the training fails.
     """
     seed = settings["seed"]
     record = folder / f"seed-{seed}.json" if folder else None
@@ -108,7 +110,7 @@ def seed_record(
                 f"seed {seed}: `dvc exp run` ended with exit code {failed}; fix what it reports "
                 "above, then repeat the command: it continues with this seed"
             )
-    found = history.History(root)
+    found = history.History(root, note)
     # an experiment that --fresh made again leaves a run of its name in DVC's cache
     named = [each for each in found.results if experiment in each.experiments]
     result = named[0] if named else resolve.find(found, experiment)

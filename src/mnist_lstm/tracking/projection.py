@@ -5,6 +5,8 @@ again. So logging the same files twice changes nothing, and an incomplete run is
 """
 
 import json
+import math
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -196,14 +198,7 @@ def differences(store: Store, run: StoredRun, view: View) -> Differences:
     with store.errors():
         there, ended = metrics(store, run), milliseconds(view.about.ended)
         points = {_point(metric) for metric in there}
-        strangers = {
-            metric.key
-            for metric in there
-            if metric.key in CURVE
-            and view.points.get(_point(metric)) != metric.value
-            # of an evaluation whose files may be on another machine
-            and not (metric.step == view.step and metric.timestamp > ended)
-        }
+        strangers = {metric.key for metric in there if _is_stranger(metric, view)}
         logged = logged_model(store, run.info.run_id, view.about.model_sha256)
         params = run.data.params
         # keep an evaluation later than those of the view: its files may be on another machine
@@ -249,6 +244,24 @@ def differences(store: Store, run: StoredRun, view: View) -> Differences:
         )
 
 
+def _is_stranger(metric: Metric, view: View) -> bool:
+    """Whether a point of a run contradicts the files: its value differs, or they have no such row.
+
+    A later point at the last step is of an evaluation whose files may be on another machine.
+    """
+    if (value := view.points.get(_point(metric))) is not None:
+        return not _is_stored_as(value, metric.value)
+    is_evaluation = metric.step == view.step and metric.timestamp > milliseconds(view.about.ended)
+    return metric.key in CURVE and not is_evaluation
+
+
+def _is_stored_as(value: float, stored: float) -> bool:
+    """Whether MLflow stores a value so: for infinity it has the largest float."""
+    if math.isnan(value):
+        return math.isnan(stored)
+    return stored in (value, max(-sys.float_info.max, min(value, sys.float_info.max)))
+
+
 def runs(store: Store, condition: str = "") -> list[StoredRun]:
     """The runs of the experiment that meet an MLflow filter, the earliest first."""
     found: list[StoredRun] = []
@@ -277,8 +290,8 @@ def close(store: Store, run: StoredRun, status: str, ended: int) -> None:
 def mark_killed(store: Store, run: StoredRun) -> None:
     """Mark a run as killed, at the time of its last metric. Raises TrackingError."""
     with store.errors():
-        times = [metric.timestamp for metric in metrics(store, run)]
-        close(store, run, "KILLED", max(times, default=run.info.start_time))
+        times = [run.info.start_time, *(metric.timestamp for metric in metrics(store, run))]
+        close(store, run, "KILLED", max(times))
 
 
 def delete(store: Store, run: StoredRun) -> None:
@@ -315,8 +328,7 @@ def artifact(store: Store, run: StoredRun, path: str) -> bytes | None:
     """The content of an artifact of a run; None if the run has no artifact at this path."""
     if path not in _sizes(store, run, {str(Path(path).parent)}):
         return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return _downloaded(store, run, path, scratch)
+    return _downloaded(store, run, path)
 
 
 def _point(metric: Metric) -> Point:
@@ -332,12 +344,11 @@ def metrics(store: Store, run: StoredRun) -> list[Metric]:
 def _other_files(store: Store, run: StoredRun, expected: Mapping[str, bytes]) -> dict[str, bytes]:
     """The expected artifacts that a run lacks, or has with other bytes."""
     sizes = _sizes(store, run, {str(Path(path).parent) for path in expected})
-    with tempfile.TemporaryDirectory() as scratch:
-        return {
-            path: content
-            for path, content in expected.items()
-            if sizes.get(path) != len(content) or _downloaded(store, run, path, scratch) != content
-        }
+    return {
+        path: content
+        for path, content in expected.items()
+        if sizes.get(path) != len(content) or _downloaded(store, run, path) != content
+    }
 
 
 # by the address of the artifacts: the client would look up the run and its models for each file
@@ -350,11 +361,13 @@ def _sizes(store: Store, run: StoredRun, folders: set[str]) -> dict[str, int | N
     }
 
 
-def _downloaded(store: Store, run: StoredRun, path: str, folder: str) -> bytes:
-    """The content of an artifact of a run, downloaded into a folder."""
+def _downloaded(store: Store, run: StoredRun, path: str) -> bytes:
+    """The content of an artifact of a run."""
     address = f"{run.info.artifact_uri}/{path}"
-    file = download_artifacts(address, dst_path=folder, tracking_uri=store.uri)
-    return Path(file).read_bytes()
+    # each in a folder of its own: MLflow cannot write one file over another that is read-only
+    with tempfile.TemporaryDirectory() as scratch:
+        file = download_artifacts(address, dst_path=scratch, tracking_uri=store.uri)
+        return Path(file).read_bytes()
 
 
 def _inputs(about: RunRecord) -> list[DatasetInput]:

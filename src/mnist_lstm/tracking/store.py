@@ -41,9 +41,10 @@ ADDRESSES = (
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
-# SQLite's codes for a problem of the place, not of the database: SQLITE_PERM, _READONLY, _IOERR,
-# _FULL and _CANTOPEN
-NO_PLACE = (3, 8, 10, 13, 14)
+# SQLite's codes for a problem of the place, not of the database: SQLITE_PERM, _READONLY, _IOERR and
+# _CANTOPEN
+NO_PLACE = (3, 8, 10, 14)
+FULL = 13  # SQLITE_FULL
 IN_USE = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 
 
@@ -122,9 +123,13 @@ def one_process(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    with path.open("w") as lock:
+    # opened to read: in a project that is read-only, the store can still be read
+    lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experiment:
@@ -179,8 +184,12 @@ def _open_or_make(database: Path) -> None:
     draft = database.with_name(f".{database.name}.draft")
     for end in ("", "-journal", "-wal", "-shm"):  # left by a process that was killed
         draft.with_name(f"{draft.name}{end}").unlink(missing_ok=True)
-    mlflow.MlflowClient(_uri_of_file(draft)).search_experiments(max_results=1)
-    draft.replace(database)
+    try:
+        mlflow.MlflowClient(_uri_of_file(draft)).search_experiments(max_results=1)
+        draft.replace(database)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _readdress(database: Path, before: str, now: str) -> None:
@@ -227,6 +236,8 @@ def _why(error: BaseException, uri: str) -> str:
         return f"{where}{inner.strerror or inner}{hint}"
     if isinstance(inner, sqlite3.Error):
         code = (getattr(inner, "sqlite_errorcode", None) or 0) & 0xFF
+        if code == FULL:
+            return f"{inner}; free some space there"
         if code in NO_PLACE:
             return f"{inner}; check that the disk has free space and that you may write there"
         if code in IN_USE:

@@ -78,11 +78,13 @@ class View:
         if about.patch:
             files["code.patch"] = about.patch_bytes
         records = [read_evaluation(evaluation / "run.json") for evaluation in evaluations]
+        at = max(milliseconds(row["time"]) for row in record.timings)
+        at = max(at, milliseconds(about.ended))
         for folder, evaluated in sorted(
             zip(evaluations, records, strict=True), key=lambda pair: pair[1].ended
         ):
-            # later than all of the training, even if this machine's clock is behind
-            at = max(milliseconds(evaluated.ended), milliseconds(about.ended) + 1)
+            # later than all before it, even if this machine's clock is behind
+            at = max(milliseconds(evaluated.ended), at + 1)
             figures = flatten(read_metrics(folder / "metrics.json"), "_")
             for key, value in figures.items():
                 # the training has measured the accuracies at its last step: mostly the same ones
@@ -172,7 +174,7 @@ def _measured(about: FinishedRecord, points: Mapping[Point, float]) -> dict[Poin
     They were measured on the finished weights; the earlier points of a curve were not.
     """
     last: dict[str, Point] = {}
-    for point in sorted(points, key=lambda each: each[2]):
+    for point in sorted(points, key=lambda each: each[1:]):  # a clock may have been set back
         last[point[0]] = point
     splits = {key: key.partition("_")[0] for key in last}
     return {

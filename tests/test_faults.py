@@ -1,0 +1,213 @@
+"""What machines do to a project: the clock is set back, the disk is full, a folder is read-only."""
+
+import importlib
+import shlex
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from samples import BEGUN, write_lock
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from test_errors import (
+    GLYPH,
+    PROJECT,
+    STAGES,
+    Project,
+    evaluated,
+    followed,
+    grey,
+    ordinary_user,
+    project,
+)
+from tracked import about, leave_results
+
+from mnist_lstm import cli
+from mnist_lstm.pipeline import stage, timing
+from mnist_lstm.pipeline.result_files import FinishedTraining, read_evaluation, write_json
+from mnist_lstm.tracking.store import open_store
+
+__all__ = ["project"]  # the fixture
+FULL = "database or disk is full; free some space there"
+
+
+def run(project: Project, name: str) -> str:
+    """Run a stage, which must succeed; returns what it prints."""
+    _, script, *paths = shlex.split(STAGES[name]["cmd"])
+    project.monkeypatch.setattr(sys, "argv", [script, *paths])
+    stage.run(getattr(importlib.import_module(name), name))
+    return project.capsys.readouterr().out
+
+
+def test_a_clock_that_is_set_back_while_a_training_runs(project: Project) -> None:
+    """Each time that is asked for is an hour before the last one."""
+
+    class SetBack(datetime):
+        asked = 0
+
+        @classmethod
+        def now(cls, tz: object = None) -> "SetBack":
+            cls.asked += 1
+            return cls(2026, 1, 2, 3, tzinfo=UTC) - timedelta(hours=cls.asked)
+
+    project.monkeypatch.setattr(timing, "datetime", SetBack)
+    project.monkeypatch.setattr(stage, "code", lambda _: [])  # the project here has no src/
+    shutil.copy(project.fresh_store, project.folder)
+    project.raw()
+    project.sequences()
+    (project.folder / "data" / "published_curve.csv").write_bytes(
+        (PROJECT / "data" / "published_curve.csv").read_bytes()
+    )
+    project.edit("steps: 1500", "steps: 40")
+    project.edit("eval_every: 100", "eval_every: 10")
+    assert "continues" not in run(project, "train")
+    first = FinishedTraining.read(project.folder / "results" / "train")
+    assert "continues from step 40 of 40, its last checkpoint" in run(project, "train")
+    assert "see the run in MLflow" in run(project, "evaluate")
+    assert SetBack.asked >= 7
+
+    training = FinishedTraining.read(project.folder / "results" / "train")
+    assert (training.rows, training.timings) == (first.rows, first.timings)
+    times = [training.about.started, *(row["time"] for row in training.timings)]
+    assert times == sorted(times)
+    assert training.about.ended == times[-1]
+    evaluation = read_evaluation(project.folder / "results" / "evaluate" / "run.json")
+    assert evaluation.started <= evaluation.ended
+    project.with_history(results=False)
+    write_lock(project.folder)
+    assert cli.main(["verify"]) == 0
+    assert cli.main(["sync"]) == 0
+    assert "runs updated: 0, up to date before: 1" in project.capsys.readouterr().out
+
+
+@contextmanager
+def full() -> Iterator[None]:
+    """No SQLite database of MLflow's can take anything."""
+
+    def refuse(_: object, __: object, statement: str, *more: object) -> None:
+        if statement.split()[0] in ("CREATE", "INSERT", "UPDATE"):
+            with closing(sqlite3.connect(":memory:")) as tiny:
+                tiny.execute("PRAGMA max_page_count = 1")
+                tiny.execute("CREATE TABLE full (x)")
+
+    event.listen(Engine, "before_cursor_execute", refuse)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", refuse)
+
+
+def with_results(folder: Path) -> None:
+    """The results of a run that can be promoted."""
+    validation = {"validation": BEGUN.data["test"]}
+    results = leave_results(folder / "results", about(data=BEGUN.data | validation))
+    metrics = {split: {"accuracy": 0.9, "loss": 0.1} for split in ("validation", "test")}
+    write_json(results / "evaluate" / "metrics.json", metrics)
+    write_lock(folder)
+
+
+def test_the_stages_go_on_where_the_store_is_full(project: Project) -> None:
+    uri = f"sqlite:///{project.folder}/mlflow.db"
+    with full():
+        line = followed(project, uri)
+    assert line == (
+        f"MLflow store {uri}: {FULL}; the training continues, and evaluate will try again"
+    )
+    assert not list(project.folder.glob(".mlflow.db*"))  # of a draft
+    shutil.copy(project.fresh_store, project.folder)
+    with full():
+        line = evaluated(project, uri)
+    assert line == (
+        f"MLflow store {uri}: {FULL}; all results are on disk, and `mnist-lstm sync` adds them "
+        "there later"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "is_there"),
+    [
+        ("sync", True),
+        ("sync", False),
+        ("promote drawn", True),
+        ("verify --fix", True),
+    ],
+)
+def test_commands_say_in_one_line_that_the_store_is_full(
+    project: Project, command: str, is_there: bool
+) -> None:
+    with_results(project.folder)
+    project.with_history(results=False)
+    if is_there:
+        shutil.copy(project.fresh_store, project.folder)
+        open_store(project.folder)
+    with full():
+        assert cli.main(command.split()) == 2
+    assert project.capsys.readouterr().err == (
+        f"mnist-lstm {command.split()[0]}: MLflow store sqlite:///{project.folder}/mlflow.db: "
+        f"{FULL}\n"
+    )
+
+
+@pytest.fixture
+def readable(project: Project) -> Iterator[Project]:
+    """A project in a folder that other users can read, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(project.folder, folder, dirs_exist_ok=True)
+        project.monkeypatch.chdir(folder)
+        yield Project(folder, project.monkeypatch, project.capsys, project.fresh_store)
+        project.monkeypatch.chdir(project.folder)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+
+
+@pytest.fixture
+def writable() -> Iterator[Path]:
+    """A folder in which all users may write."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+def test_a_project_that_is_read_only_answers_or_says_why_in_one_line(
+    readable: Project, writable: Path
+) -> None:
+    readable.monkeypatch.setenv("HOME", str(readable.folder))
+    shutil.copy(readable.fresh_store, readable.folder)
+    with_results(readable.folder)
+    readable.with_history(results=False)
+    grey(GLYPH)(readable.folder / "picture.png")
+    assert cli.main(["promote", "drawn"]) == 0
+    commands = {
+        "runs": 0,
+        "predict picture.png": 0,
+        "predict picture.png --explain": 2,
+        "predict picture.png --run drawn": 0,
+        "compare drawn drawn": 2,
+        "verify": 0,
+        "sync": 0,
+        "promote drawn": 0,
+        "report": 2,
+        "draw": 2,
+        "seeds 1 --record records": 2,
+    }
+    for command in commands:  # imports what it needs, which another user may not read
+        if not command.startswith("seeds"):
+            cli.main(command.split())
+    (readable.folder / "draw.html").unlink(missing_ok=True)
+    readable.capsys.readouterr()
+    readable.monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(writable))
+    for path in (readable.folder, *readable.folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for command, code in commands.items():
+        with ordinary_user():
+            assert cli.main(command.split()) == code, command
+        *_, line = readable.capsys.readouterr().err.splitlines() or [""]
+        assert code == 0 or line.startswith("mnist-lstm "), command
