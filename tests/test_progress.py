@@ -123,7 +123,7 @@ def test_the_bar_goes_on_if_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatc
     for step in range(3):
         clock.now += 65
         bar.update()
-        assert f"{step + 1}/100 steps [0{step + 1}:{5 * step + 5:02}, " in terminal.getvalue()
+        assert f"{step + 1}/100 [0{step + 1}:{5 * step + 5:02}, " in terminal.getvalue()
     bar.close()
 
 
