@@ -1,4 +1,4 @@
-"""Open pages in headless Chromium, with the network off."""
+"""Open pages in headless Chromium, with the network off but for this machine."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on thi
 ALONE = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 OUTSIDE = "https://outside.example/picture.png"
 # lists the page's requests, with one request of its own, so that we see that the list works,
@@ -124,8 +124,8 @@ class Tab:
                 self.loaded = True
         return message
 
-    def open(self, page: Path, width: int = 1280, height: int = 900) -> None:
-        """Open a file in a window of this size, and wait until it is there."""
+    def open(self, page: Path | str, width: int = 1280, height: int = 900) -> None:
+        """Open a file or an address in a window of this size, and wait until it is there."""
         self.session = ""  # until then, commands are to the browser
         self.complaints, self.requests, self.loaded = [], [], False
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -135,7 +135,7 @@ class Tab:
         for name in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{name}.enable")
         self.resize(width, height)
-        self.send("Page.navigate", url=page.as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not self.loaded:
             self._next()
 
@@ -150,16 +150,25 @@ class Tab:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def drag(self, places: Sequence[tuple[float, float]]) -> None:
-        """Press the mouse, move it from place to place (pixels of the window), and let it go."""
-        for number, (x, y) in enumerate(places):
-            kind = "mouseMoved" if number else "mousePressed"
-            self._mouse(kind, x, y)
-        self._mouse("mouseReleased", *places[-1])
+    def drag(self, places: Sequence[tuple[float, float]], kind: str = "mouse") -> None:
+        """Press a pointer, move it from place to place (pixels of the window), and let it go.
 
-    def _mouse(self, kind: str, x: float, y: float) -> None:
-        event = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
-        self.send("Input.dispatchMouseEvent", **event)
+        `kind` is mouse, pen or touch.
+        """
+        for number, place in enumerate(places):
+            self._point(kind, 1 if number else 0, *place)
+        self._point(kind, 2, *places[-1])
+
+    def _point(self, kind: str, step: int, x: float, y: float) -> None:
+        """Press (0), move (1) or let go (2)."""
+        if kind == "touch":
+            name = ("touchStart", "touchMove", "touchEnd")[step]
+            points = [] if step == 2 else [{"x": x, "y": y}]
+            self.send("Input.dispatchTouchEvent", type=name, touchPoints=points)
+            return
+        name = ("mousePressed", "mouseMoved", "mouseReleased")[step]
+        event = {"type": name, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
+        self.send("Input.dispatchMouseEvent", **event, pointerType=kind)
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """A PNG of the window, or of the whole page."""

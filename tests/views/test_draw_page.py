@@ -31,6 +31,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "columns": {"reads": "columns"},
     "both": {"reads": "both"},
     "two directions": {"directions": "both"},
+    "gru": {"cell": "gru"},
+    "rnn": {"cell": "rnn"},
+    "gru, two directions": {"cell": "gru", "directions": "both", "hidden_size": 11},
     "all of it": {"reads": "both", "directions": "both", "pooling": "mean", "num_layers": 3},
 }
 DIGITS = tuple("0123456789")
@@ -158,11 +161,11 @@ STROKES = {
 SPECK = [[(0.9, 0.9), (0.905, 0.9)]]  # a touch beside the digit
 
 
-def draw(opened: Tab, strokes: list[list[tuple[float, float]]]) -> None:
+def draw(opened: Tab, strokes: list[list[tuple[float, float]]], kind: str = "mouse") -> None:
     opened.evaluate("at('clear').click(); scrollTo(0, 0)")
     box = opened.evaluate("(({x, y, width}) => [x, y, width])(canvas.getBoundingClientRect())")
     for stroke in strokes:
-        opened.drag([(box[0] + x * box[2], box[1] + y * box[2]) for x, y in stroke])
+        opened.drag([(box[0] + x * box[2], box[1] + y * box[2]) for x, y in stroke], kind)
 
 
 def exported(opened: Tab, folder: Path) -> Path:
@@ -192,6 +195,23 @@ def test_drawings_are_read_as_predict_reads_their_pngs(opened: Tab, tmp_path: Pa
         assert np.argmax(last) == np.argmax(expected)
         opened.evaluate("stop(); goTo(28)")
         assert opened.evaluate("at('class').textContent") == str(np.argmax(expected))
+    assert opened.complaints == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["touch", "pen"])
+def test_a_finger_and_a_pen_draw_what_a_mouse_draws(kind: str, opened: Tab, tmp_path: Path) -> None:
+    opened.open(written(tmp_path, decided(input_size=28, rows=28), "mnist", (28, 28)), 390)
+    drawn = []
+    for pointer in ("mouse", kind):
+        opened.evaluate(
+            "var kinds = new Set(); canvas.onpointermove = (e) => kinds.add(e.pointerType)"
+        )
+        draw(opened, STROKES[4], pointer)
+        assert opened.evaluate("[...kinds]") == [pointer]
+        drawn.append(opened.evaluate("[strokes.length, scrollY, shown.pixels]"))
+    assert drawn[0][:2] == [2, 0]
+    assert drawn[1] == drawn[0]
     assert opened.complaints == []
 
 
@@ -290,9 +310,10 @@ def test_hostile_names_are_text_and_the_policy_refuses_other_scripts(
 
 
 def test_what_the_page_cannot_compute_is_refused() -> None:
-    for cell, kind in (("gru", "GRU"), ("rnn", "RNN")):
-        with pytest.raises(UserError, match=f"layers of the kind {kind},"):
-            demonstration.data(chosen(decided(cell=cell)), 32, None)
+    other = decided()
+    other.layers = torch.nn.ModuleList([torch.nn.Identity()])
+    with pytest.raises(UserError, match="layers of the kind Identity,"):
+        demonstration.data(chosen(other), 32, None)
     other = decided()
     other.pooling = "attention"
     with pytest.raises(UserError, match="pooling: attention"):
@@ -302,6 +323,33 @@ def test_what_the_page_cannot_compute_is_refused() -> None:
         other.head.bias[0] = 1e6
     with pytest.raises(UserError, match="do not fit 16 bits"):
         demonstration.data(chosen(other), 16, None)
+
+
+@needs_chromium
+def test_a_gru_is_called_so_and_its_gates_are_drawn(opened: Tab, tmp_path: Path) -> None:
+    opened.open(written(tmp_path, decided(cell="gru"), test=digits(60)))
+    assert opened.evaluate("document.title") == "Draw: a GRU reads it row by row"
+    assert (
+        opened.evaluate("document.querySelector('header p').innerText").count("a GRU, reads") == 1
+    )
+    assert opened.evaluate("Object.keys(maps)") == ["z", "r", "n", "h"]
+    assert opened.complaints == []
+
+
+def test_the_examples_are_the_same_with_the_answers_of_evaluate() -> None:
+    """What predictions.csv says spares the model reading all test images."""
+    model, test = decided(), digits(120)
+    probabilities, answers = infer(model, test.pixels, 120).double().softmax(dim=1).max(dim=1)
+    rows = [
+        {"predicted": answer, "probability": f"{probability:.4f}"}
+        for answer, probability in zip(answers.tolist(), probabilities.tolist(), strict=True)
+    ]
+    without, known = (demonstration.data(chosen(model), 32, test, had) for had in ([], rows))
+    assert len(known["examples"]) > 10
+    for one, other in zip(without["examples"], known["examples"], strict=True):
+        assert one.pop("probability") == pytest.approx(other.pop("probability"), abs=1e-6)
+        assert one == other
+    assert known["test"] == without["test"]
 
 
 def test_the_examples_are_the_first_of_each_class_and_the_surest_mistakes() -> None:

@@ -5,14 +5,9 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import RUN, add_model, chosen_model, read_history
-
-if TYPE_CHECKING:
-    from mnist_lstm.data.sequences import Sequences
-    from mnist_lstm.runs.predictor import Predictor
 
 HELP = f"""\
 Write an HTML page in which you draw with mouse, finger or pen. The model runs in the page, with its
@@ -28,8 +23,6 @@ model. --run or --model names another model. A line on stderr says which model i
 
 Exit code: 0 when the page is written, 2 when there is no such model, the page cannot show it,
 or the page cannot be written."""
-
-TEST = Path("data", "sequences", "test.safetensors")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -58,12 +51,17 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.views.draw_page import page
 
     root = stage.root()
-    chosen = chosen_model(read_history(root, "draw", mixture=False), arguments, "draw")
+    history = read_history(root, "draw", mixture=False)
+    chosen = chosen_model(history, arguments, "draw")
+    found = demonstration.test_images(root, chosen)
+    test = None if isinstance(found, str) else found
+    if isinstance(found, str):
+        print(f"mnist-lstm draw: no examples: the test images {found}", file=sys.stderr)
+    known = demonstration.predictions(history, chosen, test) if test else ()
     bits = 16 if arguments.float16 else 32
-    data = demonstration.data(chosen, bits, _test_images(root / TEST, chosen))
+    data = demonstration.data(chosen, bits, test, known)
     path = Path(os.path.relpath(arguments.out or root / "draw.html"))
-    digits = chosen.dataset in ("mnist", "digits")
-    text = page("Draw a digit" if digits else "Draw an image", data)
+    text = page(demonstration.title(chosen), data)
     try:
         write_atomically(path, text.encode())
     except OSError as error:
@@ -72,18 +70,3 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.open and not webbrowser.open(path.resolve().as_uri()):
         print("mnist-lstm draw: there is no browser to open it here", file=sys.stderr)
     return 0
-
-
-def _test_images(path: Path, chosen: "Predictor") -> "Sequences | None":
-    """The test images of the workspace, if they are of the data set that the model was made for."""
-    from mnist_lstm.data.sequences import Sequences
-
-    reason = "are not here; `dvc repro preprocess` makes them"
-    if path.is_file():
-        test = Sequences.load(path)
-        known = test.dataset, tuple(test.pixels.shape[1:]), test.num_classes
-        if known == (chosen.dataset, chosen.image, len(chosen.classes)):
-            return test
-        reason = "here are not of the model's data set and size"
-    print(f"mnist-lstm draw: no examples: the test images {reason}", file=sys.stderr)
-    return None

@@ -180,7 +180,7 @@ function drawBeliefs() {
   })
 }
 
-const GATES = {
+const OF_LSTM = {
   f: ["forget gate", "keeps the memory"],
   i: ["input gate", "lets in what is new"],
   g: ["candidate", "what is new"],
@@ -188,6 +188,18 @@ const GATES = {
   o: ["output gate", "shows the memory"],
   h: ["output", "what is said"],
 }
+const OF_GRU = {
+  z: ["update gate", "keeps the memory"],
+  r: ["reset gate", "lets the memory into what is new"],
+  n: ["candidate", "what is new"],
+  h: ["output", "the memory, which is said"],
+}
+const GATES = { lstm: OF_LSTM, gru: OF_GRU, rnn: { h: ["output", "the memory, which is said"] } }[model.cell]
+const KIND = {
+  lstm: ["an", "LSTM", "long short-term memory"],
+  gru: ["a", "GRU", "gated recurrent unit"],
+  rnn: ["an", "RNN", "recurrent neural network"],
+}[model.cell]
 
 function drawMaps() {
   const [stack, height, direction] = at("layer").value.split(" ").map(Number)
@@ -195,7 +207,7 @@ function drawMaps() {
   const units = model.stacks[stack].layers[height][direction].units
   const lines = model.stacks[stack].reads === "rows" ? model.rows : model.columns
   for (const [name, map] of Object.entries(maps)) {
-    const signed = "gch".includes(name)
+    const signed = "gchn".includes(name)
     const scale = name === "c" ? 2 : 1 // a cell can hold more than 1
     paint(map.canvas, lines, units, (line, unit) => {
       const value = states ? states[line][name][unit] / scale : 0
@@ -359,6 +371,11 @@ if (Math.max(...classes.map((name) => name.length)) < 3 && classes.length < 20) 
 } else at("labels").textContent = "the classes, in the order of the bars"
 at("size").textContent = `${model.columns} × ${model.rows} pixels`
 at("code").textContent = at("lstm").textContent.trim()
+const [article, kind, long] = KIND
+document.title = document.title.replace("an LSTM", `${article} ${kind}`)
+at("article").textContent = article
+at("kind").textContent = kind
+at("kind").title = long
 at("source").textContent = `The model: ${about.source}.`
 if (!model.inOrder) {
   at("note").append(" This model does not read from the top alone: after each row you see what it",
@@ -409,7 +426,7 @@ function press(button) {
 function read(example, button) {
   clear()
   press(button)
-  show(Array.from(example.pixels), { label: example.label })
+  show(Array.from(example.pixels), example)
   const image = element("canvas", "") // on the paper, too
   paint(image, model.rows, model.columns, (line, column) =>
     [example.pixels[line * model.columns + column] / 255, colours.ink])

@@ -23,44 +23,83 @@
 
 const sigmoid = (sum) => 1 / (1 + Math.exp(-sum))
 
-// Read one row `x` with one layer. `before` has c and h of each unit after the row above.
-function step(layer, x, before) {
-  const { h, c } = before, units = h.length
-  const now = {}
-  for (const name of ["i", "f", "g", "o", "c", "h"]) now[name] = new Float32Array(units)
+// Read one row `x` with one layer. `before` has c and h of each unit after the row above. The sums of
+// all units are in one list: first those for i, then those for f, g and o.
+function lstm(layer, x, { c, h }) {
+  const units = layer.units, now = empty("ifgoch", units)
+  const ofRow = sums(layer.ofRow, x, layer.bias), ofOutputs = sums(layer.ofOutputs, h)
   for (let unit = 0; unit < units; unit++) {
-    const sum = (gate) =>
-      layer.bias[gate][unit] + dot(layer.ofRow[gate], unit, x) + dot(layer.ofOutputs[gate], unit, h)
-    now.i[unit] = sigmoid(sum("i"))
-    now.f[unit] = sigmoid(sum("f"))
-    now.g[unit] = Math.tanh(sum("g"))
-    now.o[unit] = sigmoid(sum("o"))
+    const sum = (gate) => ofRow[gate * units + unit] + ofOutputs[gate * units + unit]
+    now.i[unit] = sigmoid(sum(0))
+    now.f[unit] = sigmoid(sum(1))
+    now.g[unit] = Math.tanh(sum(2))
+    now.o[unit] = sigmoid(sum(3))
     now.c[unit] = now.f[unit] * c[unit] + now.i[unit] * now.g[unit]
     now.h[unit] = now.o[unit] * Math.tanh(now.c[unit])
   }
   return now
 }
 
-// Multiply each value by its weight for this unit, and add up. Four sums at once are faster than
-// one: an addition need not wait for the one before.
-function dot(weights, unit, values) {
-  const first = unit * values.length, fours = values.length & ~3
-  let a = 0, b = 0, c = 0, d = 0, at = 0
-  for (; at < fours; at += 4) {
-    a += weights[first + at] * values[at]
-    b += weights[first + at + 1] * values[at + 1]
-    c += weights[first + at + 2] * values[at + 2]
-    d += weights[first + at + 3] * values[at + 3]
+// Two relatives. A GRU has no cell: h is its memory, too. z says how much of it stays, and r how much
+// of it the candidate n is told. (Cho et al. 2014.)
+function gru(layer, x, { h }) {
+  const units = layer.units, now = empty("rznh", units)
+  const ofRow = sums(layer.ofRow, x, layer.bias)
+  const ofOutputs = sums(layer.ofOutputs, h, layer.biasOfOutputs)
+  for (let unit = 0; unit < units; unit++) {
+    now.r[unit] = sigmoid(ofRow[unit] + ofOutputs[unit])
+    now.z[unit] = sigmoid(ofRow[units + unit] + ofOutputs[units + unit])
+    now.n[unit] = Math.tanh(ofRow[2 * units + unit] + now.r[unit] * ofOutputs[2 * units + unit])
+    now.h[unit] = (1 - now.z[unit]) * now.n[unit] + now.z[unit] * h[unit]
   }
-  for (; at < values.length; at++) a += weights[first + at] * values[at]
-  return a + b + c + d
+  return now
+}
+
+// And what both grew from: it has no gates. (Elman 1990.)
+function rnn(layer, x, { h }) {
+  const now = empty("h", layer.units)
+  const ofRow = sums(layer.ofRow, x, layer.bias), ofOutputs = sums(layer.ofOutputs, h)
+  now.h.forEach((_, unit) => { now.h[unit] = Math.tanh(ofRow[unit] + ofOutputs[unit]) })
+  return now
+}
+
+const CELLS = { lstm, gru, rnn }
+const empty = (names, units) =>
+  Object.fromEntries(Array.from(names, (name) => [name, new Float32Array(units)]))
+
+// Weighted sums of values: one for each line of `weights`, added to its bias. Four lines at once are
+// faster than one: each value is fetched once for all of them, and no addition waits for another.
+function sums(weights, values, bias) {
+  const wide = values.length, found = bias ? bias.slice() : new Float32Array(weights.length / wide)
+  const fours = found.length & ~3
+  for (let line = 0; line < fours; line += 4) {
+    const one = line * wide, two = one + wide, three = two + wide, four = three + wide
+    let a = 0, b = 0, c = 0, d = 0
+    for (let at = 0; at < wide; at++) {
+      const value = values[at]
+      a += weights[one + at] * value
+      b += weights[two + at] * value
+      c += weights[three + at] * value
+      d += weights[four + at] * value
+    }
+    found[line] += a
+    found[line + 1] += b
+    found[line + 2] += c
+    found[line + 3] += d
+  }
+  for (let line = fours; line < found.length; line++) {
+    let sum = 0
+    for (let at = 0; at < wide; at++) sum += weights[line * wide + at] * values[at]
+    found[line] += sum
+  }
+  return found
 }
 
 // Read all rows with one layer, from the first to the last, or the other way round. Returns what
 // happened in its units at each row, in the order of the rows.
 function readWith(layer, rows, backward) {
-  const states = new Array(rows.length)
-  let state = { c: new Float32Array(layer.units), h: new Float32Array(layer.units) } // it knows nothing
+  const states = new Array(rows.length), step = CELLS[layer.cell]
+  let state = empty("ch", layer.units) // it knows nothing
   for (let at = 0; at < rows.length; at++) {
     const row = backward ? rows.length - 1 - at : at
     state = states[row] = step(layer, rows[row], state)
@@ -85,7 +124,7 @@ function readStack(stack, rows) {
 // From what the top layers say to a belief: one score a class, and softmax, which makes the scores
 // positive and their sum 1.
 function belief(head, said) {
-  const scores = Array.from(head.bias, (bias, label) => bias + dot(head.weight, label, said))
+  const scores = Array.from(sums(head.weight, said, head.bias))
   const highest = Math.max(...scores)
   const parts = scores.map((score) => Math.exp(score - highest))
   const whole = parts.reduce((sum, part) => sum + part)
@@ -142,34 +181,38 @@ function joined(parts) {
   return whole
 }
 
-// The weights come as one long list of numbers, in base64: of each layer those of the row, of h and
-// the bias, each for the gates i, f, g, o; at the end those of the last layer.
+// The weights come as one long list of numbers, in base64: of each layer those of the row, those of h
+// and the bias, each for all gates; at the end those of the last layer.
 function unpack(about) {
   const numbers = (about.bits === 16 ? fromHalves : fromFloats)(bytesOf(about.weights))
   let at = 0
   const take = (count) => numbers.subarray(at, (at += count))
-  const gates = (count) => ({ i: take(count), f: take(count), g: take(count), o: take(count) })
+  const gates = { lstm: 4, gru: 3, rnn: 1 }[about.cell]
   const stacks = about.stacks.map(({ reads, layers }) => ({
     reads,
     layers: layers.map((directions) => directions.map(({ inputs, units }) => ({
+      cell: about.cell,
       units,
-      ofRow: gates(units * inputs),
-      ofOutputs: gates(units * units),
-      bias: gates(units),
+      ofRow: take(gates * units * inputs),
+      ofOutputs: take(gates * units * units),
+      bias: take(gates * units),
+      biasOfOutputs: about.cell === "gru" ? take(gates * units) : null,
     }))),
   }))
   const head = { weight: take(about.head.classes * about.head.inputs), bias: take(about.head.classes) }
   const inOrder = about.directions === 1 && stacks.length === 1 && stacks[0].reads === "rows"
-  return { rows: about.rows, columns: about.columns, pooling: about.pooling, stacks, head, inOrder }
+  return { cell: about.cell, rows: about.rows, columns: about.columns, pooling: about.pooling, stacks, head, inOrder }
 }
 
 function bytesOf(base64) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64) // in newer browsers, in less time
   const letters = atob(base64), bytes = new Uint8Array(letters.length)
   for (let at = 0; at < bytes.length; at++) bytes[at] = letters.charCodeAt(at)
   return bytes
 }
 
 function fromFloats(bytes) { // little-endian, whatever the machine
+  if (new Uint8Array(Float32Array.of(1).buffer)[3] === 63) return new Float32Array(bytes.buffer)
   const view = new DataView(bytes.buffer), numbers = new Float32Array(bytes.length / 4)
   for (let at = 0; at < numbers.length; at++) numbers[at] = view.getFloat32(4 * at, true)
   return numbers

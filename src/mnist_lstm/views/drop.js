@@ -1,0 +1,42 @@
+// On a page that a server sent: a picture file goes to the server, which prepares it as
+// `mnist-lstm predict` does. The page then reads the image that comes back.
+
+const zone = element("label", "drop", "or drop a PNG or JPEG picture here, or choose one")
+const chooser = element("input", "unseen"), problem = element("p", "problem")
+chooser.id = "picture"
+chooser.type = "file"
+chooser.accept = "image/png,image/jpeg"
+problem.setAttribute("role", "alert")
+zone.append(chooser)
+at("drawing").append(zone, problem)
+at("alone").textContent = "What you draw stays in this page. A picture that you drop goes to the" +
+  " server that sent the page, and nowhere else."
+
+async function send(picture) {
+  stop()
+  problem.textContent = "Reading it …"
+  try {
+    const answer = await fetch("predict?image=pixels", {
+      method: "POST",
+      headers: { "Content-Type": picture.type || "application/octet-stream" },
+      body: picture,
+    })
+    const said = await answer.json()
+    problem.textContent = answer.ok ? "" : `Refused: ${said.message}.`
+    if (answer.ok) read({ pixels: said.pixels.flat(), label: null, doubt: said.doubts.join("; ") }, null)
+  } catch {
+    problem.textContent = "The server does not answer."
+  }
+}
+
+chooser.addEventListener("change", () => {
+  if (chooser.files.length) send(chooser.files[0])
+  chooser.value = "" // so that the same file can be chosen again
+})
+for (const kind of ["dragover", "dragleave", "drop"]) { // anywhere on the page
+  addEventListener(kind, (event) => {
+    event.preventDefault()
+    zone.classList.toggle("over", kind === "dragover")
+    if (kind === "drop" && event.dataTransfer.files.length) send(event.dataTransfer.files[0])
+  })
+}
