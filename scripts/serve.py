@@ -21,33 +21,36 @@ def main(port: str) -> None:
     except (OSError, OverflowError, ValueError):
         sys.exit(f"make serve: cannot use port {port}; take another: make serve PORT=5002")
 
+    from mnist_lstm import UserError
+    from mnist_lstm.runs import servable
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.runs.predictor import of_version
+    from mnist_lstm.serving.app import serve
     from mnist_lstm.tracking.registry import champion
-    from mnist_lstm.tracking.store import TrackingError, open_store
+    from mnist_lstm.tracking.store import open_store
+
+    def note(line: str) -> None:
+        print(f"make serve: {line}", file=sys.stderr)
 
     try:
-        store = open_store(Path.cwd())
+        root = Path.cwd()
+        store = open_store(root)
         found = champion(store)
-    except TrackingError as error:
+        if found is None:
+            sys.exit(
+                "make serve: there is no champion yet; "
+                "`mnist-lstm promote RUN` makes a run the champion"
+            )
+        history = History(root)
+        served = servable.of(history, of_version(history, store, found), note)
+    except UserError as error:
         sys.exit(f"make serve: {error}")
-    if found is None:
-        sys.exit(
-            "make serve: there is no champion yet; "
-            "`mnist-lstm promote RUN` makes a run the champion"
-        )
     print(
         f"make serve: {found.entrant.name}, version {found.number} of row-lstm, validation "
-        f"accuracy {found.entrant.summary}: http://{HOST}:{port}/invocations; "
-        "Ctrl-C ends it",
+        f"accuracy {found.entrant.summary}: http://{HOST}:{port}/; Ctrl-C ends it",
         flush=True,
     )
-    os.environ |= {
-        "MLFLOW_TRACKING_URI": store.uri,
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        # `mlflow models serve --env-manager local` names the model to its server in the same way
-        "__pyfunc_model_path__": found.uri,
-    }
-    server = [sys.executable, "-m", "mnist_lstm.serving.app", HOST, port, *hosts]
-    os.execv(sys.executable, server)
+    serve(served, HOST, int(port), hosts)
 
 
 if __name__ == "__main__":

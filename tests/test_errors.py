@@ -54,6 +54,7 @@ from mnist_lstm.pipeline.timing import now
 from mnist_lstm.runs import resolve
 from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.resolve import find
+from mnist_lstm.serving import app as serving
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.follower import Follower
@@ -618,8 +619,33 @@ def page_beside_other_images(project: Project) -> str:
     return page_of()(project)
 
 
-def with_gated_units(model: RowLSTM) -> None:
-    model.layers = torch.nn.ModuleList([torch.nn.GRU(8, 16)])
+def exported(out: str, code: int) -> Callable[[Project], str]:
+    """The last line of `export` for a model in a file."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=False)
+        small_model().save(project.folder / "model.safetensors")
+        assert cli.main(["export", "--model", "model.safetensors", "--out", out]) == code
+        return project.capsys.readouterr().err.splitlines()[-1]
+
+    return provoke
+
+
+def served_from(change: Callable[[Path], object]) -> Callable[[Project], str]:
+    """The message of the server for a folder that was exported and then changed."""
+
+    def provoke(project: Project) -> str:
+        exported("served", code=0)(project)
+        change(project.folder / "served")
+        with pytest.raises(SystemExit) as stopped:
+            serving.main("served", "127.0.0.1", "0")
+        return str(stopped.value)
+
+    return provoke
+
+
+def with_other_pooling(model: RowLSTM) -> None:
+    model.pooling = "attention"
 
 
 def with_huge_weights(model: RowLSTM) -> None:
@@ -1276,7 +1302,7 @@ MET = {
         page_beside_other_images
     ),
     "mnist-lstm draw: the page has no <part>, which the model has; name another model with --run "
-    "or --model": page_of(change=with_gated_units, code=2),
+    "or --model": page_of(change=with_other_pooling, code=2),
     "mnist-lstm draw: the model's weights do not fit 16 bits; leave --float16 out": page_of(
         "--float16", change=with_huge_weights, code=2
     ),
@@ -1284,6 +1310,18 @@ MET = {
         "--out", "model.safetensors/draw.html", code=2
     ),
     "mnist-lstm draw: there is no browser to open it here": page_of("--open"),
+    "mnist-lstm export: no examples, and no means to compare with: the test images are not here; "
+    "`dvc repro preprocess` makes them": exported("served", code=0),
+    "mnist-lstm export: <folder>: <reason>; name another folder with --out": exported(
+        "model.safetensors/served", code=2
+    ),
+    "serve: <file>: <reason>; `mnist-lstm export` makes such a folder": served_from(shutil.rmtree),
+    "serve: <file>: not the model that about.json names; `mnist-lstm export` makes such a folder": (
+        served_from(lambda folder: small_model(hidden_size=4).save(folder / "model.safetensors"))
+    ),
+    "serve: <file>: damaged (<reason>); `mnist-lstm export` makes such a folder": served_from(
+        lambda folder: (folder / "about.json").write_text("{}")
+    ),
     f"{PICTURE}no such file or folder": predicted(lambda path: None),
     f"{PREDICT}<folder>: no PNG or JPEG files in this folder (its subfolders aside)": predicted(
         Path.mkdir

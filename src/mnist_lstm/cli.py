@@ -11,6 +11,7 @@ from mnist_lstm.commands import (
     HelpFormatter,
     compare,
     draw,
+    export,
     predict,
     promote,
     report,
@@ -27,6 +28,7 @@ from mnist_lstm.views.text_table import escaped
 COMMANDS = {
     "compare": compare,
     "draw": draw,
+    "export": export,
     "predict": predict,
     "promote": promote,
     "report": report,

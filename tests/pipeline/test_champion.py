@@ -177,6 +177,21 @@ def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
             (line,) = re.findall(r"(?m)^    (python .* curl .*)$", text)
             said = pasted(line.replace(":5001/", f":{port}/"))
             assert_same(json.loads(said)["predictions"], ours, pixels[:1])
+            Image.fromarray(pixels[0].numpy()).save(folder / "seven.jpg", quality=100)
+            (line,) = re.findall(r"(?m)^    (curl --data-binary .*)$", text)
+            said = pasted(line.replace(":5001/", f":{port}/").replace("@", f"@{folder}/"))
+            seen = read(folder / "seven.jpg", form_of("digits", 8, 8)).pixels
+            answer = list(json.loads(said)["probabilities"].values())
+            assert_same([answer], ours, torch.from_numpy(seen)[None])
+            (line,) = re.findall(r"(?m)^    (curl -s .*)$", text)
+            shown = pasted(line.replace(":5001/", f":{port}/"))
+            assert f'expected{{of="ink"}} {float(images(tour).double().mean()) / 255}' in shown
+            (share,) = re.findall(r'expected\{of="unsure"\} (\S+)', shown)
+            said = tour.command("export", "--out", str(folder / "served"))
+            assert "model: the champion, version 1, of " in said
+            about = json.loads((folder / "served" / "about.json").read_text())
+            assert about["usual"]["unsure"] == float(share)
+            assert about["model_sha256"] == tour.champion.model_sha256
     assert not unpickled.exists(), unpickled.read_text()
 
 

@@ -13,9 +13,12 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from samples import PROJECT, drawn, write_lock
 from tracked import about, evaluated, leave_results
 
+from mnist_lstm import UserError
 from mnist_lstm.cli import main
 from mnist_lstm.learning.model import Classifier, RowLSTM
 from mnist_lstm.pipeline.result_files import SplitRecord, read_run, write_json
+from mnist_lstm.runs import predictor
+from mnist_lstm.runs.history import History
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.projection import project
@@ -194,3 +197,34 @@ def test_a_champion_without_results_is_compared_by_its_tags(
     printed = capsys.readouterr()
     assert "20.00% (2 of 10)" in printed.out + printed.err
     assert champion(store) == "c"
+
+
+def test_a_version_is_read_from_mlflow_if_its_results_are_gone(
+    root: Path, store: Store, entrants: list[Entrant]
+) -> None:
+    torch.manual_seed(5)
+    settings = {**about().params["model"], "forget_bias": 1.0, "implementation": "fused"}
+    params = {**about().params, "model": settings}
+    results = leave_results(root / "d", about("d" * 32, params=params))
+    project(store, View.read(results / "train"))
+    weights = results / "train" / "model.safetensors"
+    entrant = replace(
+        entrants[1],
+        training_id="d" * 32,
+        model_sha256=read_run(weights.with_name("run.json")).model_sha256,
+    )
+    version = promote(store, entrant)
+    expected = RowLSTM.load(weights)
+    for letter in "abcd":
+        shutil.rmtree(root / letter)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(PROJECT / name, root)
+    Repo.init(str(root), no_scm=True).close()
+    chosen = predictor.of_version(History(root), store, version)
+    assert (chosen.dataset, chosen.image) == (about().dataset, about().image)
+    assert chosen.source == "version 1 of row-lstm, of b"
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(chosen.model.state_dict()[name], weight)
+    other = replace(version, entrant=replace(version.entrant, model_sha256="0" * 64))
+    with pytest.raises(UserError, match="its model in MLflow is not the one that was registered"):
+        predictor.of_version(History(root), store, other)

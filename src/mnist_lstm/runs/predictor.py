@@ -4,15 +4,23 @@ T rows of D pixels, C classes
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from mnist_lstm import UserError
 from mnist_lstm.data.datasets import CLASSES, DATASETS
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.pipeline.result_files import parse_run
 from mnist_lstm.runs.history import TRAIN, History, Partial, Result
 from mnist_lstm.runs.resolve import NO_RUN_YET, find, has_store, label
+
+if TYPE_CHECKING:  # takes seconds: it imports MLflow
+    from mnist_lstm.tracking.registry import Version
+    from mnist_lstm.tracking.store import Store
 
 WEIGHTS = f"{TRAIN}/model.safetensors"
 LARGEST = 2**20  # pixels of an image
@@ -22,7 +30,7 @@ LARGEST = 2**20  # pixels of an image
 class Predictor:
     """A model with its data set, the size of its images (T, D) and the names of its C classes.
 
-    `source` describes in words which model it is.
+    `source` describes in words which model it is. `result` is the recorded result that has it.
     """
 
     model: RowLSTM
@@ -30,6 +38,7 @@ class Predictor:
     dataset: str
     image: tuple[int, int]
     classes: tuple[str, ...]
+    result: Result | Partial | None = None
 
 
 def of_run(history: History, text: str) -> Predictor:
@@ -92,6 +101,37 @@ def of_project(history: History) -> Predictor:
     return _of_result(history, here, f"the workspace's, of {here.name}; there is no champion")
 
 
+def of_version(history: History, store: "Store", version: "Version") -> Predictor:
+    """The model of a registered version. If its results are not here, MLflow's copy is taken.
+
+    Raises UserError, TrackingError.
+    """
+    source = f"version {version.number} of row-lstm, of {version.entrant.name}"
+    if result := _with_weights(history, version.model_sha256):
+        return _of_result(history, result, source)
+    from mnist_lstm.tracking.projection import artifact, runs
+    from mnist_lstm.tracking.registry import weights
+
+    with store.errors():
+        (run, *_) = runs(store, f"tags.training_id = '{version.training_id}'")
+        described = artifact(store, run, f"{Path(TRAIN).name}/run.json")
+    if described is None:
+        raise UserError(f"{source} has no run.json in MLflow, and its results are not here")
+    named = weights(store, version)
+    record = parse_run(described, f"run.json of {source}")
+    rows, pixels = record.image
+    count = len(named["head.bias"])
+    model = RowLSTM(input_size=pixels, num_classes=count, num_rows=rows, **record.params["model"])
+    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    model.load_state_dict({name: named[name].reshape(shape) for name, shape in shapes.items()})
+    with TemporaryDirectory() as scratch:
+        model.save(file := Path(scratch) / "model.safetensors")
+        if sha256(file) != version.model_sha256:
+            raise UserError(f"{source}: its model in MLflow is not the one that was registered")
+    classes = _names(history.root, record.dataset, count)
+    return Predictor(model, source, record.dataset, record.image, classes)
+
+
 def _of_result(history: History, result: Result | Partial, source: str) -> Predictor:
     record = result.record
     assert record
@@ -104,9 +144,8 @@ def _of_result(history: History, result: Result | Partial, source: str) -> Predi
     fits = pixels == config["input_size"] and rows == config.get("num_rows", rows)
     if not fits or not 0 < rows * pixels <= LARGEST:
         raise UserError(f"{record.name}: images of {rows}×{pixels} pixels are not for its model")
-    return Predictor(
-        model, source, record.dataset, (rows, pixels), _classes(history, result, model)
-    )
+    classes = _classes(history, result, model)
+    return Predictor(model, source, record.dataset, (rows, pixels), classes, result)
 
 
 def _with_weights(history: History, digest: str) -> Result | None:
@@ -115,13 +154,20 @@ def _with_weights(history: History, digest: str) -> Result | None:
 
 
 def _classes(history: History, result: Result | Partial, model: RowLSTM) -> tuple[str, ...]:
-    """The names of the classes; numbers if the names are not known."""
-    count, listed = model.head.out_features, history.root / "data" / "raw" / CLASSES
     # the user's own data set: take the class names of the evaluation, otherwise the present ones
     evaluation = result.evaluations[-1] if result.evaluations else {}
+    evaluated = [str(row["class"]) for row in history.rows(evaluation, "classes.csv")]
+    return _names(history.root, result.dataset, model.head.out_features, evaluated)
+
+
+def _names(
+    root: Path, dataset: str | None, count: int, evaluated: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The names of the classes; numbers if the names are not known."""
+    listed = root / "data" / "raw" / CLASSES
     found = [
-        DATASETS[result.dataset].classes if result.dataset in DATASETS else (),
-        [str(row["class"]) for row in history.rows(evaluation, "classes.csv")],
+        DATASETS[dataset].classes if dataset in DATASETS else (),
+        evaluated,
         listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else (),
         [str(number) for number in range(count)],
     ]

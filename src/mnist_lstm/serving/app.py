@@ -1,73 +1,237 @@
-"""MLflow's scoring server, with a check of each request before it. Run: make serve
+"""Serve a model over HTTP: batches of pixels, pictures, a page, metrics. Run: make serve
 
-MLflow alone casts pixels to bytes: it treats 256 and 0.5 as 0. The environment names the model, in
-the same way as MLflow's own `models serve` names it to its server.
+Or, from a folder that `mnist-lstm export` wrote, with no need of MLflow and DVC:
+python -m mnist_lstm.serving.app FOLDER HOST PORT [NAME OF HOST ...]
 """
 
 import asyncio
 import json
 import logging
+import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from torch import Tensor
 
+from mnist_lstm import UserError, __version__
+from mnist_lstm.runs.servable import Servable, read
+from mnist_lstm.serving.classifier import BusyClassifier
+from mnist_lstm.serving.metrics import FORMAT, Metrics
 from mnist_lstm.serving.patience import PatientProtocol
-from mnist_lstm.serving.request import Unacceptable, check, most_bytes
-from mnist_lstm.tracking.scoring_server import image_size, scoring_app
+from mnist_lstm.serving.request import PICTURE, Unacceptable, check, most_bytes, wishes
 
 OWN_HOSTS = ("127.0.0.1", "localhost")
-OPTIONS: dict[str, Any] = {"http": PatientProtocol, "ws": "none", "access_log": False}  # uvicorn's
+OPTIONS: dict[str, Any] = {  # uvicorn's
+    "http": PatientProtocol,
+    "ws": "none",
+    "access_log": False,
+    "lifespan": "off",
+}
+JSON = "application/json"
+PICTURES = ("image/png", "image/jpeg", "image/jpg", "application/octet-stream")
+KIND = "mnist_lstm.kind"  # of a refusal, in the scope of its request
+KINDS = {400: "host", 404: "path", 405: "method", 413: "too large", 500: "error"}  # else, by status
+SMALL = 2**16  # bytes of a request that is checked at once, not in a thread
+PATHS = ("/", "/invocations", "/predict", "/metrics", "/ping", "/health", "/version")
 
 
-def guarded(server: FastAPI, rows: int, pixels: int, hosts: Sequence[str]) -> FastAPI:
-    """Let MLflow's server accept only images of `rows` rows of `pixels` pixels.
-
-    Requests may name one of `hosts` or this machine as their Host. The server's page /docs is
-    removed, because it loads scripts from another server.
-    """
-    server.router.routes[:] = [route for route in server.routes if isinstance(route, APIRoute)]
-    server.max_body_size = most_bytes(rows, pixels)
-
-    @server.middleware("http")
-    async def refuse_what_is_no_image(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        """Refuse with 415 or 400 and a reason, in the form of MLflow's errors, or pass it on."""
-        if request.method != "POST":  # whatever its path: /invocations%0A is /invocations too
-            return await call_next(request)
-        given = request.headers.get("content-type", "")
-        if given.partition(";")[0].strip().lower() != "application/json":
-            return _refusal(415, f"the Content-Type must be application/json, is {given or 'none'}")
-        try:
-            await asyncio.to_thread(check, await request.body(), rows, pixels)
-        except Unacceptable as error:
-            return _refusal(400, str(error))
-        except ClientDisconnect:
-            logging.getLogger("uvicorn.error").warning("A request broke off before its end.")
-            return Response()  # nobody receives it
-        return await call_next(request)
-
-    server.add_middleware(
-        TrustedHostMiddleware, allowed_hosts=[*OWN_HOSTS, *hosts], www_redirect=False
+def application(served: Servable, hosts: Sequence[str] = ()) -> Starlette:
+    """The server of a model. Requests may name one of `hosts` or this machine as their Host."""
+    server = _Server(served)
+    batches = most_bytes(*served.image)
+    app = Starlette(
+        routes=[
+            Route("/", server.page),
+            Route("/invocations", server.invocations, methods=["POST"], max_body_size=batches),
+            Route("/predict", server.predict, methods=["POST"], max_body_size=PICTURE),
+            Route("/metrics", server.report),
+            Route("/ping", _alive),
+            Route("/health", _alive),
+            Route("/version", _version),
+        ],
+        middleware=[
+            Middleware(_Counted, metrics=server.metrics),
+            Middleware(
+                TrustedHostMiddleware, allowed_hosts=[*OWN_HOSTS, *hosts], www_redirect=False
+            ),
+        ],
+        exception_handlers={
+            HTTPException: _not_answered,
+            Unacceptable: _refused,
+            ClientDisconnect: _broken_off,
+        },
     )
-    return server
+    app.router.redirect_slashes = False
+    return app
 
 
-def _refusal(status: int, message: str) -> Response:
-    content = {"error_code": "BAD_REQUEST", "message": message}
-    # in ASCII: the message may quote half a surrogate pair, which UTF-8 cannot encode
-    return Response(json.dumps(content), status, media_type="application/json")
+class _Server:
+    """The answers to requests."""
+
+    def __init__(self, served: Servable) -> None:
+        self.served = served
+        self.classifier = BusyClassifier(served)
+        self.metrics = Metrics(served.classes, served.usual)
+        policy = re.findall(r'http-equiv="Content-Security-Policy" content="(.*?)"', served.page)
+        self._headers = {  # the page has its policy in a tag, where it cannot forbid frames
+            "Content-Security-Policy": "; ".join([*policy, "frame-ancestors 'none'"]),
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-cache",
+        }
+
+    async def page(self, _: Request) -> Response:
+        """The page in which one drops or draws a picture."""
+        return HTMLResponse(self.served.page, headers=self._headers)
+
+    async def report(self, _: Request) -> Response:
+        """The metrics."""
+        return Response(self.metrics.text(), media_type=FORMAT)
+
+    async def invocations(self, request: Request) -> Response:
+        """Probabilities of a batch of images, in the format of MLflow's scoring server."""
+        body = await _body(request, (JSON,), JSON)
+        if len(body) < SMALL:
+            images = self._images(body)  # (N, T, D)
+        else:
+            images = await asyncio.to_thread(self._images, body)
+        probabilities = (await self.classifier.logits(images)).softmax(dim=1).numpy()
+        self.metrics.saw(images.numpy(), probabilities)
+        return _json({"predictions": probabilities.tolist()})
+
+    def _images(self, body: bytes) -> Tensor:
+        images = np.array(check(body, *self.served.image), dtype=np.uint8)
+        return torch.from_numpy(images)
+
+    async def predict(self, request: Request) -> Response:
+        """The class of a picture, with what `mnist-lstm predict --json` says of it."""
+        rows, pixels = wishes(request.query_params.multi_items())
+        body = await _body(request, PICTURES, "image/png or image/jpeg")
+        try:
+            reading = await self.classifier.prepared(body)
+        except UserError as error:
+            what = f"the picture: {error}" if body else "the body is empty; send a picture"
+            raise Unacceptable(what, "picture") from None
+        image = reading.pixels  # (T, D)
+        if rows:
+            logits = await self.classifier.after_each_row(image)  # (T, C)
+        else:
+            logits = await self.classifier.logits(torch.from_numpy(image)[None])  # (1, C)
+        beliefs = logits.double().softmax(dim=1).numpy()
+        last, classes = beliefs[-1], self.served.classes
+        self.metrics.saw(image[None], last[None])
+        answer = {
+            "class": classes[last.argmax()],
+            "probability": float(last.max()),
+            "probabilities": dict(zip(classes, last.tolist(), strict=True)),
+            "doubts": list(reading.doubts),
+        }
+        if rows:
+            answer["rows"] = [dict(zip(classes, row.tolist(), strict=True)) for row in beliefs]
+        if pixels:
+            answer["pixels"] = image.tolist()
+        return _json(answer)
 
 
-def main(host: str, port: str, *hosts: str) -> None:
-    server = guarded(scoring_app(), *image_size(), hosts)
-    uvicorn.run(server, host=host, port=int(port), **OPTIONS)
+class _Counted:
+    """Count each request, with its seconds, by the status of its answer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.perf_counter(), 500
+
+        async def answering(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answering)
+        finally:
+            path = scope.get("path", "")
+            path = path if path in PATHS else "other"  # a client must not make up labels
+            self.metrics.requests.labels(path, status).inc()
+            self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+            if status >= 400:
+                kind = scope.get(KIND) or KINDS.get(status, "request")
+                self.metrics.refusals.labels(path, kind).inc()
+
+
+async def _body(request: Request, accepted: Sequence[str], words: str) -> bytes:
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() not in accepted:
+        what = f"the Content-Type must be {words}, is {given[:100] or 'none'}"
+        raise Unacceptable(what, "content type", 415)
+    return await request.body()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unacceptable)
+    request.scope[KIND] = error.kind
+    return _error(error.status, str(error))
+
+
+async def _not_answered(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, error.detail, error.headers)
+
+
+async def _broken_off(request: Request, _: Exception) -> Response:
+    logging.getLogger("uvicorn.error").warning("A request broke off before its end.")
+    request.scope[KIND] = "broken off"
+    return Response(status_code=400)  # nobody receives it
+
+
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    content = {"error_code": "BAD_REQUEST", "message": message}  # as MLflow's errors
+    return _json(content, status, headers)
+
+
+def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    # in ASCII: a message may quote half a surrogate pair, which UTF-8 cannot encode
+    return Response(json.dumps(content), status, headers, media_type=JSON)
+
+
+async def _alive(_: Request) -> Response:
+    return Response("\n")
+
+
+async def _version(_: Request) -> Response:
+    return PlainTextResponse(__version__)
+
+
+def serve(served: Servable, host: str, port: int, hosts: Sequence[str] = ()) -> None:
+    """Answer requests until Ctrl-C."""
+    # the thread of the event loop and those that compute take turns: 5 ms a turn are too long
+    sys.setswitchinterval(0.001)
+    uvicorn.run(application(served, hosts), host=host, port=port, **OPTIONS)
+
+
+def main(folder: str, host: str, port: str, *hosts: str) -> None:
+    """Serve the model in a folder that `mnist-lstm export` wrote."""
+    try:
+        served = read(Path(folder))
+    except UserError as error:
+        sys.exit(f"serve: {error}")
+    print(f"serve: {served.source}: http://{host}:{port}/; Ctrl-C ends it", flush=True)
+    serve(served, host, int(port), hosts)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Check requests to the served model. MLflow alone would cast pixels: 256 and 0.5 become 0.
+"""Check requests to the served model. A cast alone would make 0 of pixels such as 256 and 0.5.
 
 N images, T rows of D pixels
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 TAKES = "whole numbers from 0 to 255"
+PICTURE = 40_000_000  # bytes of a picture file
 LARGEST = 10_000  # images at once: 10,000 of MNIST's take some seconds
 
 
@@ -17,11 +19,35 @@ def most_bytes(rows: int, pixels: int) -> int:
 
 
 class Unacceptable(Exception):
-    """The body is not a batch of images. The message says why, and what the body must be."""
+    """The request cannot be answered. The message says why, and what the request must be.
+
+    `kind` is what is wrong in a few words, `status` that of the answer.
+    """
+
+    def __init__(self, message: str, kind: str = "images", status: int = 400) -> None:
+        super().__init__(message)
+        self.kind, self.status = kind, status
 
 
-def check(body: bytes, rows: int, pixels: int) -> None:
-    """Check that the body of a request is a batch of images of `rows` rows of `pixels` pixels.
+def wishes(query: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
+    """Whether the query of /predict asks for the belief after each row, and for the pixels.
+
+    Raises Unacceptable.
+    """
+    known = {("belief", "rows"): False, ("image", "pixels"): False}
+    for name, value in query:
+        if (name, value) not in known:
+            what = json.dumps(f"{name}={value}"[:60])
+            raise Unacceptable(
+                f"the query may have belief=rows and image=pixels, has {what}", "query"
+            )
+        known[name, value] = True
+    rows, pixels = known.values()
+    return rows, pixels
+
+
+def check(body: bytes, rows: int, pixels: int) -> list[list[list[int]]]:
+    """Parse the body of a request: a batch of images of `rows` rows of `pixels` pixels.
 
     Raises Unacceptable.
     """
@@ -41,7 +67,9 @@ def check(body: bytes, rows: int, pixels: int) -> None:
     if not isinstance(request, dict) or list(request) != ["inputs"]:
         is_what = f"the keys {list(request)}" if isinstance(request, dict) else _kind(request)
         raise Unacceptable(f"the JSON must be {form}; it is {is_what[:200]}")
-    _check_images(request["inputs"], rows, pixels)
+    images: list[list[list[int]]] = request["inputs"]
+    _check_images(images, rows, pixels)
+    return images
 
 
 def _check_images(images: Any, rows: int, pixels: int) -> None:

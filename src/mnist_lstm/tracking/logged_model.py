@@ -1,11 +1,14 @@
 """Log the model of a run to MLflow: a torch.export program (pt2), without pickle."""
 
+import json
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import mlflow.artifacts
 import mlflow.pytorch
 import numpy as np
 import torch
@@ -78,6 +81,24 @@ def models_of(store: Store, run_id: str, condition: str = "") -> list[LoggedMode
     """The logged models of a run; there is more than one only if the run was damaged."""
     condition = f"source_run_id = '{run_id}'{condition}"
     return list(store.client.search_logged_models([store.experiment_id], condition))
+
+
+def weights(uri: str) -> dict[str, Tensor]:
+    """The weights in a logged model, each as a list of numbers, by their names in RowLSTM.
+
+    They are read from the archive as plain numbers: nothing is unpickled.
+    """
+    place = "model/data/weights/"
+    with tempfile.TemporaryDirectory() as folder:
+        file = mlflow.artifacts.download_artifacts(f"{uri}/data/model.pt2", dst_path=folder)
+        with zipfile.ZipFile(file) as archive:
+            listed = json.loads(archive.read(f"{place}model_weights_config.json"))["config"]
+            return {
+                name.removeprefix("model."): torch.from_numpy(
+                    np.frombuffer(archive.read(place + entry["path_name"]), "<f4").copy()
+                )
+                for name, entry in listed.items()
+            }
 
 
 def links(logged: LoggedModel | None, view: View) -> dict[Point, MeasuredOn]:

@@ -14,9 +14,10 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from torch import Tensor
 
+from mnist_lstm.tracking import logged_model
 from mnist_lstm.tracking.entrant import Entrant
-from mnist_lstm.tracking.logged_model import logged_model
 from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import Store, TrackingError, one_process
 
@@ -73,6 +74,12 @@ def registered(store: Store, model_sha256: str) -> Version | None:
     return _version(found[0]) if found else None
 
 
+def weights(store: Store, version: Version) -> dict[str, Tensor]:
+    """The weights in MLflow's copy of a version, named as in RowLSTM. Raises TrackingError."""
+    with store.errors(), _store_of_all(store):
+        return logged_model.weights(version.uri)
+
+
 def register(store: Store, entrant: Entrant) -> Version:
     """The version of a model. It is created if there is none yet; the run must be in the store.
 
@@ -82,7 +89,7 @@ def register(store: Store, entrant: Entrant) -> Version:
         if version := registered(store, entrant.model_sha256):
             return version
         (run, *_) = runs(store, f"tags.training_id = '{entrant.training_id}'")
-        model = logged_model(store, run.info.run_id, entrant.model_sha256)
+        model = logged_model.logged_model(store, run.info.run_id, entrant.model_sha256)
         if model is None:
             raise TrackingError(
                 f"{entrant.name} has no model in the MLflow store; `mnist-lstm sync` adds it"
