@@ -1,9 +1,11 @@
 """What machines do to a project: the clock is set back, the disk is full, a folder is read-only."""
 
 import importlib
+import json
 import shlex
 import shutil
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from samples import BEGUN, write_lock
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from test_errors import (
+    AUTHOR,
     GLYPH,
     PROJECT,
     STAGES,
@@ -31,7 +34,7 @@ from tracked import about, leave_results
 from mnist_lstm import cli
 from mnist_lstm.pipeline import stage, timing
 from mnist_lstm.pipeline.result_files import FinishedTraining, read_evaluation, write_json
-from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.store import Store, open_store
 
 __all__ = ["project"]  # the fixture
 FULL = "database or disk is full; free some space there"
@@ -152,6 +155,58 @@ def test_commands_say_in_one_line_that_the_store_is_full(
         f"mnist-lstm {command.split()[0]}: MLflow store sqlite:///{project.folder}/mlflow.db: "
         f"{FULL}\n"
     )
+
+
+def test_a_command_that_waits_for_the_store_says_so(project: Project) -> None:
+    shutil.copy(project.fresh_store, project.folder)
+    store = open_store(project.folder)
+    project.monkeypatch.setattr("mnist_lstm.commands.PATIENCE", 0.01)
+    said: list[str] = []
+
+    def opened(_: Path) -> Store:
+        while not said:
+            said.append(project.capsys.readouterr().err)
+            if not said[0]:
+                said.clear()
+        return store
+
+    project.monkeypatch.setattr("mnist_lstm.tracking.store.open_store", opened)
+    project.with_history(results=False)
+    assert cli.main(["verify"]) == 0
+    assert said == [
+        "mnist-lstm verify: waiting for the MLflow store: another process may be using it\n"
+    ]
+
+
+def test_a_damaged_file_of_no_result_counts_for_verify_unless_it_is_in_a_commit(
+    project: Project,
+) -> None:
+    shutil.copy(project.fresh_store, project.folder)
+    with_results(project.folder)
+    project.with_history(results=False)
+    assert cli.main(["sync"]) == 0
+    assert cli.main(["verify"]) == 0
+    run_cache = project.folder / ".dvc" / "cache" / "runs" / "ab" / "abc" / "train"
+    run_cache.parent.mkdir(parents=True)
+    run_cache.write_text("outs: [")
+    project.capsys.readouterr()
+    assert cli.main(["verify", "--fix"]) == 1
+    line = ".dvc/cache/runs/ab/abc/train: damaged: not readable as YAML; delete it"
+    out, err = project.capsys.readouterr()
+    assert err == f"mnist-lstm verify: left out: {line}\n"
+    assert out.endswith("agrees with all 1 results\ndamaged files, named above: 1\n")
+    assert cli.main(["verify", "--json"]) == 1
+    (found,) = json.loads(project.capsys.readouterr().out)
+    assert (found["name"], found["what"], found["mended"]) == (None, line, False)
+
+    run_cache.unlink()
+    lock = (project.folder / "dvc.lock").read_bytes()
+    (project.folder / "dvc.lock").write_bytes(b"<<<<<<< a\n1\n=======\n2\n>>>>>>> b\n")
+    for command in (["init", "--quiet"], ["add", "dvc.lock"], [*AUTHOR, "commit", "-qm", "one"]):
+        subprocess.run(["git", *command], check=True)
+    (project.folder / "dvc.lock").write_bytes(lock)
+    assert cli.main(["verify"]) == 0
+    assert ":dvc.lock: has the marks of an unresolved merge" in project.capsys.readouterr().err
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ from workspace import Workspace
 
 from mnist_lstm.pipeline import signals
 from mnist_lstm.pipeline.result_files import read_rows
+from mnist_lstm.tracking.projection import project, runs
 from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.view import View
 
 LINES = [line for line in catalogue()["Stopping and continuing"] if "mnist-lstm" not in line]
 STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED, BEFORE = LINES
@@ -349,3 +351,13 @@ def test_a_damaged_checkpoint_is_set_aside(
     for name in ("results/train/model.safetensors", "results/train/curve.csv"):
         assert results[name] == expected[name], name
     assert workspace.runs()[-1].info.status == "FINISHED"
+    # rows that were measured again have other times: MLflow has them once, as the files do
+    store, seen = open_store(workspace.folder), View.read(workspace.folder / "results" / "train")
+    project(store, seen)
+    assert project(store, seen) == []
+    (run,) = runs(store, f"tags.training_id = '{seen.about.training_id}'")
+    history = store.client.get_metric_history(run.info.run_id, "train_loss")
+    assert sorted((m.step, m.value) for m in history) == [
+        (row["step"], row["train_loss"])
+        for row in read_rows(workspace.folder / "results" / "train" / "curve.csv")
+    ]

@@ -153,3 +153,13 @@ def test_a_run_that_failed_needs_no_result(store: Store, tmp_path: Path, root: P
         record = about(letter * 32)
         TrackedRun(store, record).finish(status, record, TIMINGS[0]["time"])
     assert found(store, history, root) == []
+
+
+def test_runs_without_results_are_listed_by_their_start(store: Store, root: Path) -> None:
+    history = OneResult(leave_results(root / "results"))
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    for letter, minute in (("c", 7), ("b", 9), ("d", 8)):
+        record = about(letter * 32, started=f"2026-01-02T03:{minute:02}:00+00:00")
+        TrackedRun(store, record).finish("FINISHED", record, "2026-01-02T04:00:00+00:00")
+    for _ in range(2):
+        assert [one.training_id[0] for one in found(store, history, root)] == ["c", "d", "b"]

@@ -97,3 +97,11 @@ def test_the_accuracy_on_test_images_is_not_used() -> None:
 def test_a_run_that_was_not_evaluated_is_refused() -> None:
     with pytest.raises(UserError, match="new has not been evaluated; run `dvc repro`"):
         entrant_of(Measured({}), RESULT)
+
+
+def test_a_record_without_validation_images_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(History, "__init__", lambda _: None)
+    monkeypatch.setattr(History, "metrics", lambda *_: {"validation": {"accuracy": 0.9}})
+    record = replace(FINISHED, data={})
+    with pytest.raises(UserError, match=r"^drawn: data\.validation is missing in its run\.json; "):
+        entrant_of(History(), Result(record, {}))  # type: ignore[call-arg]

@@ -1,9 +1,13 @@
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from samples import PROJECT
 
 from mnist_lstm import UserError
+from mnist_lstm.cli import main
 from mnist_lstm.commands.seeds import _code_of, changes, format_summary
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import seeds
@@ -90,3 +94,44 @@ def test_changes_are_yaml_as_in_a_recipe() -> None:
     for text, said in (("steps", "-S must be KEY=VALUE"), ("a=[1", "-S a: line 1, column 3: ")):
         with pytest.raises(UserError, match=said):
             changes([text])
+
+
+def test_damaged_files_are_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each seed reads all results again."""
+
+    def read(root: Path, *_: object, note: Callable[[str], object], **__: object) -> object:
+        note("left out: results/train/run.json: damaged")
+        figures = {"accuracy": 0.5, "loss": 0.1}
+        return {
+            "params": {"seed": 0, "train.steps": 10},
+            "metrics": {"validation": figures, "test": figures},
+            **{"seconds": 1, "device": "cpu", "code": "code", "name": "drawn"},
+        }
+
+    (tmp_path / "dvc.yaml").touch()
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(seeds, "seed_record", read)
+    monkeypatch.setattr(seeds, "code_digest", lambda _: "code")
+    assert main(["seeds", "2"]) == 0
+    line = "mnist-lstm seeds: left out: results/train/run.json: damaged\n"
+    assert capsys.readouterr().err == line
+
+
+def test_the_record_of_a_seed_is_read_with_damaged_files_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def history(_: Path, note: Callable[[str], object]) -> None:
+        note("left out: one")
+        raise UserError("that is enough")
+
+    monkeypatch.setattr(seeds.history, "History", history)
+    monkeypatch.setattr(seeds, "code_digest", lambda _: "code")
+    monkeypatch.setattr(seeds, "_is_there", lambda *_: True)
+    with pytest.raises(UserError, match="that is enough"):
+        seed_record(tmp_path, {"seed": 0}, {}, "params", None, note=said.append)
+    assert said == ["left out: one"]
