@@ -22,9 +22,11 @@ from PIL import Image
 PROJECT = Path(__file__).resolve().parent.parent
 RATES = ("0.005", "0.01", "0.001")  # the first is the recipe's own
 LINES = 6  # of the training's lines
-SIZE = (1440, 900)  # of the page, in pixels
+SIZE = (1814, 880)  # of the page, in pixels
 ASSISTANT = 374  # pixels at the right, which MLflow's assistant takes
 CHARACTER, LINE = 7.83, 18  # of the terminal, in pixels; 13 px monospace
+# a browser without a screen has no mouse, and MLflow's charts then show their tools
+MOUSE = "primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -119,6 +121,7 @@ def photograph_mlflow(folder: Path, picture: Path) -> None:
                     browser,
                     *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
                     f"--user-data-dir={folder / 'profile'}",
+                    f"--blink-settings={MOUSE}",
                     f"--window-size={SIZE[0]},{SIZE[1]}",
                     "--virtual-time-budget=60000",  # milliseconds, which pass when nothing is due
                     f"--screenshot={picture}",

@@ -13,6 +13,7 @@ from workspace import Workspace
 
 from mnist_lstm.cli import COMMANDS, main
 from mnist_lstm.commands import say
+from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import open_store
 
@@ -62,6 +63,24 @@ def test_sync_takes_results_of_other_commits_from_cache_and_git(
     assert main(["sync"]) == 0
     assert "runs updated: 1, up to date before: 0\n" in capsys.readouterr().out
     assert [run.info.status for run in here.runs()] == ["FINISHED"]
+
+
+def test_a_champion_whose_run_is_deleted_becomes_a_new_version(
+    here: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["promote", here.json("results/train/run.json")["name"]]) == 0
+    store = open_store(here.folder)
+    for number, command in enumerate((["sync"], ["verify", "--fix"]), start=1):
+        (run,) = runs(store)
+        store.client.delete_run(run.info.run_id)
+        capsys.readouterr()
+        assert main(command) == 0
+        line = f"version {number} of row-lstm is of a run that was made again"
+        assert line in capsys.readouterr().out
+        (run,) = runs(store)
+        found = store.client.get_model_version_by_alias(registry.MODEL, registry.ALIAS)
+        assert (found.run_id, str(found.version)) == (run.info.run_id, str(number + 1))
+    assert main(["verify"]) == 0
 
 
 def test_results_that_are_not_in_the_cache_are_counted(

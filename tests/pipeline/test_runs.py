@@ -1,6 +1,7 @@
 """List and compare runs after a sweep through DVC's queue."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def test_runs_are_compared_by_their_answers(
         f"only this run classifies {only_second} correctly, and only the first {only_first}; p = "
     )
     assert f"{second}: of 360 images, {alone}" in said
-    assert said.endswith(f"{out.name}\n")
+    assert f"curves: {os.path.relpath(out)}\nNext: `mnist-lstm promote RUN`" in said
 
 
 def test_an_experiment_that_shares_its_result_is_the_same_run(

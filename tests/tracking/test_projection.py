@@ -55,7 +55,7 @@ def test_a_training_is_one_run_however_often_it_is_shown(
         (100, 1767326400000, 0.1),  # by the stage evaluate, on the same weights
     ]
     # a metric without a curve has step 0: MLflow draws a bar then, and otherwise a line of one dot
-    assert histories["test_loss"] == [(0, 1767326400000, 0.2)]
+    assert histories["when_trained_test_loss"] == [(0, 1767326400000, 0.2)]
     assert histories["system/process_cpu_utilization_percentage"][0][2] == 150
     tags = run.data.tags
     assert tags["training_id"] == "a" * 32
@@ -183,7 +183,7 @@ def test_a_training_without_an_evaluation_is_shown(store: Store, results: Path) 
     (run,) = runs(store)
     assert run.info.status == "FINISHED"
     assert len(run.outputs.model_outputs) == 1
-    assert "test_loss" not in run.data.metrics
+    assert "when_trained_test_loss" not in run.data.metrics
     (model,) = models(store, "metrics.test_accuracy > 0.1", "drawn test")
     assert [each.step for each in model.metrics or [] if each.key == "test_accuracy"] == [100]
 
@@ -248,24 +248,23 @@ def test_a_model_is_found_by_a_metric_and_the_data_set_it_was_measured_on(
         ("train_accuracy", *last, 0.5, "drawn train"),
         ("train_loss", *last, 0.01, "drawn train"),
         ("test_accuracy", 100, 1767326400000, 0.1, "drawn test"),
-        ("test_loss", 0, 1767326400000, 0.2, "drawn test"),
+        ("when_trained_test_loss", 0, 1767326400000, 0.2, "drawn test"),
     }
     shutil.copy(fresh_store, root)  # the store is lost
     shutil.rmtree(root / "mlruns")
     assert found() == first
 
 
+@pytest.mark.parametrize("key", ["trained/test/accuracy", "test_loss"])
 def test_a_run_of_an_earlier_version_is_made_again(
-    store: Store, results: Path, tmp_path: Path
+    store: Store, results: Path, tmp_path: Path, key: str
 ) -> None:
     run = show(store, results)
     whole = contents(store, run, tmp_path / "whole")
     (model,) = store.client.search_logged_models([store.experiment_id])
-    store.client.log_batch(
-        run.info.run_id, [Metric("trained/test/accuracy", 0.1, 1767326400000, 100)]
-    )
+    store.client.log_batch(run.info.run_id, [Metric(key, 0.1, 1767326400000, 100)])
     store.client.set_tag(run.info.run_id, NOTE, "the good one")
-    line = "its trained/test/accuracy is from an earlier version of this project"
+    line = f"its {key} is from an earlier version of this project"
     assert project(store, read(results)) == [line]
     (again,) = runs(store)
     assert again.data.tags[NOTE] == "the good one"
@@ -282,10 +281,10 @@ def test_a_model_that_lacks_its_metrics_gets_them(
     project(store, View.read(results / "train"))
     (run,) = runs(store)
     assert differences(store, run, read(results)).lines()[-1] == (
-        "its model lacks test_accuracy, test_loss"
+        "its model lacks test_accuracy, when_trained_test_loss"
     )
     project(store, read(results))
-    assert len(models(store, "metrics.test_loss = 0.2", "drawn test")) == 1
+    assert len(models(store, "metrics.when_trained_test_loss = 0.2", "drawn test")) == 1
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])

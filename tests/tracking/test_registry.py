@@ -21,7 +21,7 @@ from mnist_lstm.runs import predictor
 from mnist_lstm.runs.history import History
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.entrant import Entrant
-from mnist_lstm.tracking.projection import project
+from mnist_lstm.tracking.projection import project, runs
 from mnist_lstm.tracking.store import Store, TrackingError, open_store
 from mnist_lstm.tracking.view import View
 
@@ -158,6 +158,42 @@ def test_the_champion_is_what_mlflow_loads_also_where_the_project_was_moved(
     promote(moved, entrants[2])
     registry.roll_back(moved, {})
     assert champion(moved) == "b"
+
+
+def test_the_versions_of_a_run_that_was_made_again_follow_it(
+    store: Store, root: Path, entrants: list[Entrant]
+) -> None:
+    for entrant in entrants[:2]:
+        promote(store, entrant)
+    store.client.update_model_version(registry.MODEL, "1", "the first one")
+    assert registry.outdated(store) == []
+    for letter in "ab":
+        (run,) = runs(store, f"tags.training_id = '{letter * 32}'")
+        store.client.delete_run(run.info.run_id)
+        assert project(store, View.read(root / letter / "train")) == ["it has no run"]
+
+    one, two = registry.outdated(store)
+    made = registry.renew(store, two)
+    assert (two.number, made.number) == ("2", "3")
+    assert champion(store) == "b"
+    found = store.client.get_model_version_by_alias(registry.MODEL, registry.ALIAS)
+    (run,) = runs(store, f"tags.training_id = '{'b' * 32}'")
+    assert (found.version, found.run_id) == (3, run.info.run_id)
+    assert found.source == f"models:/{run.outputs.model_outputs[0].model_id}"
+    assert json.loads(made.tags["promotion.1"]) == {"why": "b is good"}
+    assert_loads(store, RowLSTM.load(root / "b" / "train" / "model.safetensors"))
+    assert registry.registered(store, two.model_sha256) == made
+
+    assert registry.outdated(store) == [one]
+    made = registry.renew(store, one)
+    assert registry.outdated(store) == []
+    assert registry.renew(store, made) == made  # there is nothing to do
+    former = registry.roll_back(store, {})
+    assert former
+    assert (former.number, former.entrant.name) == (made.number, "a")
+    assert store.client.get_model_version(registry.MODEL, made.number).description == (
+        "the first one"
+    )
 
 
 def assert_loads(store: Store, model: RowLSTM) -> None:

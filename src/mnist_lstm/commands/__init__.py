@@ -119,7 +119,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def chosen_model(history: "History", arguments: argparse.Namespace, command: str) -> "Predictor":
     """The model that --run or --model names, else the project's; a line on stderr says which."""
-    from mnist_lstm.runs import predictor
+    say(command, "looking for the model")
+    from mnist_lstm.runs import predictor  # seconds, with PyTorch
 
     if arguments.named is not None:
         chosen = predictor.of_run(history, arguments.named)

@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print(names, runs, keys, pairs)
         if picture:
             print(f"\ncurves: {picture}")
+        print("Next: `mnist-lstm promote RUN`, or change params.yaml and run `dvc repro`.")
     return 1 if any(isinstance(found, str) for found in pairs.values()) else 0
 
 
@@ -126,7 +127,7 @@ def _print(
     keys: Sequence[str],
     pairs: dict[str, "Paired | str"],
 ) -> None:
-    from mnist_lstm.views.text_table import table, width
+    from mnist_lstm.views.text_table import folded, table, width
 
     rows = [["", *names], *([key, *_values(runs, key)] for key in keys)]
     for split in ("validation", "test"):
@@ -142,7 +143,7 @@ def _print(
     print(*table(rows, width()), sep="\n")
     print(f"\nAnswers to the test images, compared with {names[0]}:")
     for name, pair in pairs.items():
-        print(f"{name}: {_sentence(names[0], name, pair)}")
+        print(folded(f"{name}: {_sentence(names[0], name, pair)}", width()))
 
 
 def _values(runs: Sequence["Run"], key: str) -> list[str]:

@@ -108,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([*answers, *errors], indent=2))
     else:
         _print(files, seen, beliefs, chosen.classes, explain=arguments.explain)
+        if files and not arguments.explain:
+            print("mnist-lstm predict: next: --explain shows the rows one by one", file=sys.stderr)
     if arguments.explain:
         folder = arguments.show or FOLDER
         for name, file, image, belief in zip(names, files, seen, beliefs, strict=True):

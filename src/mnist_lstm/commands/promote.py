@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import RUN, open_store, read_history, say
-from mnist_lstm.views.text_table import escaped
+from mnist_lstm.views.text_table import escaped, folded, width
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
@@ -31,6 +31,8 @@ cannot be compared with it. To promote such a model, or a worse one, give a reas
 Exit code: 0 when the model is the champion now (with --dry-run: when it would be), 1 when the
 promotion is refused or there is no previous champion, 2 when the command is wrong, a RUN fits no
 run or several, or the MLflow store cannot be reached."""
+
+NEXT = "Next: `mnist-lstm predict PICTURE`, or `make serve`; --rollback goes back."
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +131,9 @@ def _report(
     if promotes:
         what = f"is the champion now, {_name_of(version)}" if version else "would be the champion"
         forced = f"; with --force, because: {arguments.because.strip()}" if arguments.force else ""
-        print(escaped(f"{entrant.name} {what}: {why}{forced}"))
+        for line in (f"{entrant.name} {what}", f"{why}{forced}"):
+            print(folded(escaped(line), width()))
+        print(NEXT if version else "Next: the same command without --dry-run.")
         return
     what = f"is {_name_of(version)}, but not the champion" if version else "would not be promoted"
     hint = 'to promote it anyway: --force --because "…"'

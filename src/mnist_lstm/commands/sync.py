@@ -11,7 +11,8 @@ HELP = """\
 Compare every result of this project with its run in MLflow, and add what the run lacks, with the
 original times. The results are those in the workspace, in commits, of DVC experiments and in DVC's
 cache. A run that contradicts its result is deleted and made again. A run that agrees with its
-result stays as it is. The MLflow store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
+result stays as it is. A registered model whose run was made again becomes a new version, with all
+tags and aliases. The MLflow store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
 
 Exit code: 0 when MLflow agrees with all results, 1 when files of a result are damaged, 2 when the
 MLflow store cannot be reached."""
@@ -25,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Add what MLflow lacks of each result, and print what changed."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import view
+    from mnist_lstm.tracking import registry
     from mnist_lstm.tracking.projection import project
     from mnist_lstm.tracking.store import printable
 
@@ -44,6 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         changed += bool(lines)
         for line in lines:
             print(f"{escaped(f'{result.name}: {line}')}: fixed", flush=True)
+    for version in registry.outdated(store):
+        line = f"version {version.number} of {registry.MODEL} is of a run that was made again"
+        made = registry.renew(store, version)
+        print(f"{escaped(f'{version.entrant.name}: {line}')}: it is version {made.number} now")
     same = len(history.results) - changed - unread
     print(f"{printable(store.uri)}: runs updated: {changed}, up to date before: {same}")
     if history.elsewhere:

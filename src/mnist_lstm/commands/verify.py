@@ -9,9 +9,10 @@ from mnist_lstm.views.text_table import escaped
 HELP = """\
 Compare every result of this project with its run in MLflow, and every run with the results. List
 results without a run; curves, parameters and tags that differ; artifacts and models that are
-missing; runs whose model belongs to no result; and runs that are marked as running although no
-process trains them. The results are those in the workspace, in commits, of DVC experiments and in
-DVC's cache. Damaged files are named on stderr; --fix leaves them as they are.
+missing; runs whose model belongs to no result; runs that are marked as running although no process
+trains them; and registered models whose run was made again. The results are those in the workspace,
+in commits, of DVC experiments and in DVC's cache. Damaged files are named on stderr; --fix leaves
+them as they are.
 
 Exit code: 0 when all agree (with --fix: when all agree afterwards), 1 when something disagrees or a
 file is damaged (one in a commit aside, which nobody can mend), 2 when the MLflow store cannot be

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mnist_lstm import UserError, dvc_cache
 from mnist_lstm.runs.history import History, Result, is_held, unfinished
+from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.projection import (
     TRAINER,
@@ -63,6 +64,13 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
                     yield Disagreement(
                         run.data.tags.get("name", run.info.run_name), training_id, [line], None
                     )
+    for version in registry.outdated(store):
+        yield Disagreement(
+            version.entrant.name,
+            version.training_id,
+            [f"version {version.number} of {registry.MODEL} is of a run that was made again"],
+            partial(registry.renew, store, version),
+        )
 
 
 def view(history: History, result: Result) -> View:

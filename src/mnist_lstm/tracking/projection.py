@@ -57,8 +57,9 @@ StoredRun = mlflow.entities.Run  # a run as MLflow returns it
 EDITABLE = (NOTE,)  # a tag that people may edit in MLflow
 TRAINER = "trainer"  # a tag that a run has while it trains
 BATCH = 1000  # metrics in one call: the server's limit
-# metrics that earlier versions logged for what is now test_accuracy, test_loss and others
-EARLIER_METRICS = ("trained/", "evaluation/")
+# metrics that earlier versions logged for what is now test_accuracy, when_trained_test_loss and
+# others
+EARLIER_METRICS = ("trained/", "evaluation/", "test_loss", "validation_loss")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the registered model lists the former champions, so that one can go back to them
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mnist_lstm.tracking import logged_model
 from mnist_lstm.tracking.entrant import Entrant
-from mnist_lstm.tracking.projection import runs
+from mnist_lstm.tracking.projection import StoredRun, runs
 from mnist_lstm.tracking.store import Store, TrackingError, one_process
 
 MODEL = "row-lstm"
@@ -89,21 +89,75 @@ def register(store: Store, entrant: Entrant) -> Version:
         if version := registered(store, entrant.model_sha256):
             return version
         (run, *_) = runs(store, f"tags.training_id = '{entrant.training_id}'")
-        model = logged_model.logged_model(store, run.info.run_id, entrant.model_sha256)
-        if model is None:
-            raise TrackingError(
-                f"{entrant.name} has no model in the MLflow store; `mnist-lstm sync` adds it"
-            )
-        _make_model(store)
-        with _store_of_all(store):
-            made = store.client.create_model_version(
-                MODEL,
-                source=f"models:/{model.model_id}",
-                run_id=run.info.run_id,
-                tags={key: str(value) for key, value in asdict(entrant).items()},
-                model_id=model.model_id,
-            )
+        return _version(_register(store, run, entrant))
+
+
+def _register(
+    store: Store,
+    run: StoredRun,
+    entrant: Entrant,
+    tags: Mapping[str, str] | None = None,
+    description: str | None = None,
+) -> ModelVersion:
+    """Create a version of the model of a run; `tags` are those beside the entrant's."""
+    model = logged_model.logged_model(store, run.info.run_id, entrant.model_sha256)
+    if model is None:
+        raise TrackingError(
+            f"{entrant.name} has no model in the MLflow store; `mnist-lstm sync` adds it"
+        )
+    _make_model(store)
+    with _store_of_all(store):
+        return store.client.create_model_version(
+            MODEL,
+            source=f"models:/{model.model_id}",
+            run_id=run.info.run_id,
+            tags={key: str(value) for key, value in asdict(entrant).items()} | dict(tags or {}),
+            model_id=model.model_id,
+            description=description,
+        )
+
+
+def outdated(store: Store) -> list[Version]:
+    """The versions of runs that were made again since. Raises TrackingError.
+
+    Such a version still loads its model, but it shows a deleted run.
+    """
+    with store.errors():
+        return [_version(one) for one in _all(store) if _made_again(store, one)]
+
+
+def renew(store: Store, version: Version) -> Version:
+    """Put a version of the present run in the place of an outdated one, which is deleted.
+
+    MLflow cannot change the run of a version, so the new one has another number. It has the tags,
+    the description and the aliases of the old one, and its place among the former champions. Raises
+    TrackingError.
+    """
+    with store.errors(), one_process(store.lock):
+        old = store.client.get_model_version(MODEL, version.number)
+        run = _made_again(store, old)
+        if run is None:
+            return version
+        # a kill may have left it without the rest
+        made = next((one for one in _all(store) if one.run_id == run.info.run_id), None)
+        if made is None:
+            made = _register(store, run, version.entrant, old.tags, old.description)
+        number = str(made.version)
+        for alias in old.aliases:
+            store.client.set_registered_model_alias(MODEL, alias, number)
+        _write_before(store, [number if n == version.number else n for n in _before(store)])
+        store.client.delete_model_version(MODEL, version.number)
+        with suppress(MlflowException):  # somebody has deleted it
+            store.client.delete_logged_model(str(old.source).removeprefix("models:/"))
         return _version(made)
+
+
+def _made_again(store: Store, version: ModelVersion) -> StoredRun | None:
+    """The run that shows a version's training now; None if it is the version's, or not there."""
+    training_id = version.tags.get("training_id")
+    found = runs(store, f"tags.training_id = '{training_id}'") if training_id else []
+    is_there = any(run.info.run_id == version.run_id for run in found)
+    return None if is_there or not found else found[0]
 
 
 def promote(

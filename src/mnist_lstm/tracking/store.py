@@ -29,7 +29,7 @@ A dropout LSTM that reads handwritten digits, a pixel row at a time. Each run is
 
 - **A run's name** says which parameters differ from `params.yaml` in its commit. The tag \
 `dvc_experiment` has DVC's name of it.
-- **Curves** are measured during the training; a bar is measured once, after it, on all images.
+- **Curves** are measured during the training. A bar, `when_trained_…`, is measured once, after it.
 - **Choose by `validation_accuracy`.** `test_accuracy` only says how good the chosen run is.
 - All of this comes from the result files. `mnist-lstm verify` lists what is missing here or \
 contradicts them, `mnist-lstm sync` adds it.

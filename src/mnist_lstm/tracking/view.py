@@ -23,6 +23,8 @@ from mnist_lstm.pipeline.result_files import (
 )
 
 CURVE = ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss")
+# MLflow sorts charts by name: with this before its name, a metric without a curve is after those
+ONCE = "when_trained_"
 SYSTEM = {
     "memory_megabytes": "system/peak_memory_usage_megabytes",
     "processor_percent": "system/process_cpu_utilization_percentage",
@@ -85,7 +87,10 @@ class View:
         ):
             # later than all before it, even if this machine's clock is behind
             at = max(milliseconds(evaluated.ended), at + 1)
-            figures = flatten(read_metrics(folder / "metrics.json"), "_")
+            figures = {
+                key if key in CURVE else f"{ONCE}{key}": value
+                for key, value in flatten(read_metrics(folder / "metrics.json"), "_").items()
+            }
             for key, value in figures.items():
                 # the training has measured the accuracies at its last step: mostly the same ones
                 if value != latest.get(key) or key not in CURVE:
@@ -176,7 +181,7 @@ def _measured(about: FinishedRecord, points: Mapping[Point, float]) -> dict[Poin
     last: dict[str, Point] = {}
     for point in sorted(points, key=lambda each: each[1:]):  # a clock may have been set back
         last[point[0]] = point
-    splits = {key: key.partition("_")[0] for key in last}
+    splits = {key: key.removeprefix(ONCE).partition("_")[0] for key in last}
     return {
         last[key]: dataset_of(about, split) for key, split in splits.items() if split in about.data
     }
