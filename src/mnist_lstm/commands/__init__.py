@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_lstm.views.text_table import escaped
+from mnist_lstm.views.text_table import escaped, folded, width
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
@@ -128,7 +128,7 @@ def chosen_model(history: "History", arguments: argparse.Namespace, command: str
         chosen = predictor.of_file(history, arguments.model)
     else:
         chosen = predictor.of_project(history)
-    print(f"mnist-lstm {command}: model: {chosen.source}", file=sys.stderr)
+    print(folded(f"mnist-lstm {command}: model: {chosen.source}", width()), file=sys.stderr)
     return chosen
 
 
