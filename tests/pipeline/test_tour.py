@@ -1,4 +1,4 @@
-"""A new user's hour: the README's tour, a sweep, and the commands that choose and use a run."""
+"""Run the commands of the README's tour; what they print is short, and names the next command."""
 
 import json
 import re
