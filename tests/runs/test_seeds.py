@@ -10,7 +10,7 @@ from mnist_lstm import UserError
 from mnist_lstm.cli import main
 from mnist_lstm.commands.seeds import _code_of, changes, format_summary
 from mnist_lstm.pipeline.result_files import write_json
-from mnist_lstm.runs import seeds
+from mnist_lstm.runs import experiment
 from mnist_lstm.runs.seeds import seed_record, summary
 
 
@@ -57,12 +57,12 @@ def test_fresh_trains_whatever_is_recorded(tmp_path: Path, monkeypatch: pytest.M
     recorded(tmp_path)
     asked: list[tuple[str, ...]] = []
 
-    def dvc(_: Path, *arguments: str, **__: str) -> int:
+    def dvc(*arguments: str, **_: object) -> tuple[int, list[str]]:
         asked.append(arguments)
-        return 1
+        return 1, []
 
-    monkeypatch.setattr(seeds, "code_digest", lambda _: "code")
-    monkeypatch.setattr(seeds, "_dvc", dvc)
+    monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
+    monkeypatch.setattr(experiment, "run_dvc", dvc)
     params = {"seed": 0, "train.steps": 10}
     with pytest.raises(UserError, match="seed 0: `dvc exp run` ended with exit code 1"):
         seed_record(tmp_path, params, params, "params", tmp_path, fresh=True)
@@ -77,9 +77,9 @@ def test_it_waits_for_another_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (255, ["ERROR: 'workspace' is busy, it is being blocked by:", "  (PID 1): dvc repro"]),
         (1, ["ERROR: failed to reproduce 'train'"]),
     ]
-    monkeypatch.setattr(seeds, "run_dvc", lambda *_, **__: answers.pop(0))
-    monkeypatch.setattr(seeds, "PAUSE", 0)
-    assert seeds._dvc(tmp_path, "exp", "run") == 1
+    monkeypatch.setattr(experiment, "run_dvc", lambda *_, **__: answers.pop(0))
+    monkeypatch.setattr(experiment, "PAUSE", 0)
+    assert experiment.train(tmp_path, "name", {}, {})[0] == 1
     assert answers == []
 
 

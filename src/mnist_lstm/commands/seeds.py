@@ -66,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train the seeds one after the other, and print their statistics."""
     from mnist_lstm.pipeline import params, stage
-    from mnist_lstm.runs import seeds
+    from mnist_lstm.runs import experiment, seeds
 
     root = stage.root()
     recipe, here = (
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=2))
     else:
         what = " -S ".join([str(arguments.recipe), *arguments.set_param])
-        _print(what, records, summaries, seeds.code_digest(root))
+        _print(what, records, summaries, experiment.code_digest(root))
     return 0
 
 

@@ -9,12 +9,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mnist_lstm.pipeline.signals import COMMAND
 
+WATCHED = 0.2  # seconds between two calls of `is_enough`
 PATIENCE = 60  # seconds for a child to save a checkpoint and clean up; then it is killed
 
 
@@ -24,10 +27,13 @@ def run_dvc(
     environment: Mapping[str, str],
     report: Callable[[str], object],
     open_files: Sequence[int] = (),
+    is_enough: Callable[[], bool] | None = None,
 ) -> tuple[int, list[str]]:
     """Run dvc in a folder; returns its exit code and the lines of its output.
 
-    `report` is called with each line of the output. The child inherits `open_files`.
+    `report` is called with each line of the output. The child inherits `open_files`. A thread calls
+    `is_enough` several times a second; when it returns True, dvc and its stage are ended as by
+    Ctrl-C.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     lines = []
@@ -43,6 +49,8 @@ def run_dvc(
         start_new_session=True,  # only this process gets Ctrl-C, and passes it on
         pass_fds=open_files,
     ) as process:
+        if is_enough:
+            threading.Thread(target=_watch, args=(process, is_enough), daemon=True).start()
         try:
             assert process.stdout
             for line in process.stdout:
@@ -94,6 +102,15 @@ def _stop(*_: object) -> None:
 def _restore(handlers: Mapping[signal.Signals, object]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _watch(process: "subprocess.Popen[str]", is_enough: Callable[[], bool]) -> None:
+    while process.poll() is None:
+        if is_enough():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            return
+        time.sleep(WATCHED)
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

@@ -4,41 +4,25 @@ The record of a seed is a small file for git: the parameters, metrics, versions 
 training. A seed that has a record is not trained again, on any machine.
 """
 
-import hashlib
-import json
 import math
-import os
-import re
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from mnist_lstm import UserError, git
-from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm import UserError
+from mnist_lstm.files import write_atomically
 from mnist_lstm.pipeline.params import ADDED
 from mnist_lstm.pipeline.result_files import read_json, write_json
-from mnist_lstm.runs import history, resolve
-from mnist_lstm.runs.child import run_dvc
+from mnist_lstm.runs import experiment
+from mnist_lstm.runs.history import History
 
 # fields of run.json that a record has too
 ABOUT = (
     *("name", "training_id", "started", "ended", "commit", "dirty"),
     *("device", "precision", "threads", "versions", "model_sha256"),
 )
-# what dvc says where another one is at work; for the first, it waits itself
-BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
-EXPERIMENT = ("exp", "run", "--temp", "--name")
-PAUSE = 5.0  # seconds until it is asked again
-CODE = (
-    "src",
-    "dvc.yaml",
-    "data/own",
-    "data/published_curve.csv",
-)  # the files that a stage depends on
 
 
 @dataclass(frozen=True)
@@ -91,32 +75,20 @@ def seed_record(
         about = read_json(record)
         if _is_of(about, settings):
             return about
-    code = code_digest(root)
-    digest = hashlib.sha256(json.dumps([settings, code], sort_keys=True).encode()).hexdigest()
-    experiment = f"{name}-seed-{seed}-{digest[:6]}"
-    if fresh or not _is_there(root, experiment):
-        overrides = [
-            part
-            for key, value in settings.items()
-            if here.get(key) != value
-            for part in ("--set-param", f"{key}={json.dumps(value)}")
-        ]
-        overrides += ["--force"] * fresh
-        # files that are verified and need no network, where fetch has to run
-        same_data = here.get("fetch.dataset") == settings.get("fetch.dataset")
-        mirror = {"MNIST_MIRROR": str(root / "data" / "raw")} if same_data else {}
-        if failed := _dvc(root, *EXPERIMENT, experiment, *overrides, **mirror):
+    code = experiment.code_digest(root)
+    name = experiment.name_of(f"{name}-seed-{seed}", settings, code)
+    if fresh or not experiment.is_there(root, name):
+        failed, _ = experiment.train(root, name, settings, here, force=fresh)
+        if failed:
             raise UserError(
                 f"seed {seed}: `dvc exp run` ended with exit code {failed}; fix what it reports "
                 "above, then repeat the command: it continues with this seed"
             )
-    found = history.History(root, note)
-    # an experiment that --fresh made again leaves a run of its name in DVC's cache
-    named = [each for each in found.results if experiment in each.experiments]
-    result = named[0] if named else resolve.find(found, experiment)
+    found = History(root, note)
+    result = experiment.result_of(found, name)
     metrics, curve = found.metrics(result), found.content(result.training, "curve.csv")
     if not metrics or curve is None:
-        raise UserError(f"seed {seed}: experiment {experiment} has no evaluation here")
+        raise UserError(f"seed {seed}: experiment {name} has no evaluation here")
     timings = found.rows(result.training, "timing.csv")
     about = {
         "params": dict(settings),
@@ -147,40 +119,3 @@ def _is_of(record: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
 def _without_promote(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that stages read: all but the section promote."""
     return {key: value for key, value in settings.items() if not key.startswith("promote.")}
-
-
-def code_digest(root: Path) -> str:
-    """The hex digest of the files that stages depend on, committed or not."""
-    every = ("--cached", "--others", "--exclude-standard", "--deduplicate")
-    names = git.file_names(root, *every, paths=CODE)
-    sums = {name: sha256(root / name) for name in names if (root / name).is_file()}
-    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
-
-
-def _is_there(root: Path, experiment: str) -> bool:
-    """Whether the present commit has an experiment with this name."""
-    head = git.head(root) or ""
-    return bool(git.git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"))
-
-
-def _dvc(root: Path, *arguments: str, **environment: str) -> int:
-    """Run dvc with all its output on stderr, since stdout is for our own. Returns its exit code.
-
-    If another dvc is at work here, this waits for its end.
-    `environment` has variables that are set unless they are already.
-    """
-
-    def report(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    while True:
-        code, lines = run_dvc(
-            *("--wait-for-lock", *arguments),
-            folder=root,
-            environment=environment | os.environ,
-            report=report,
-        )
-        if not code or not any(map(BUSY.search, lines)):
-            return code
-        report("another dvc is at work here; waiting for its end")
-        time.sleep(PAUSE)

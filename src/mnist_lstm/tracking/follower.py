@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_lstm.pipeline import watched
 from mnist_lstm.pipeline.result_files import RunRecord
 
 PAUSES = (1.0, 30.0)  # seconds between two tries after a failure: the first, and the longest
@@ -42,6 +43,7 @@ class Follower:
         self, rows: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]
     ) -> None:
         """Log rows of curve.csv and of timing.csv, one pair for each step. Does not wait."""
+        watched.append(rows)
         self._rows += zip(rows, timings, strict=True)
         self._news.set()
 

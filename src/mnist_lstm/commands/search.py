@@ -1,0 +1,201 @@
+"""Search for better parameters with Optuna: many trials, each a DVC experiment."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_lstm import UserError
+from mnist_lstm.commands import count
+
+if TYPE_CHECKING:
+    from mnist_lstm.runs.search import Search, Trial
+
+HELP = """\
+Try N combinations of parameters, and print the best one. Optuna chooses each combination by what
+the trials before it reached on the validation images; the test images have no say. Each trial is a
+DVC experiment, so the workspace stays as it is.
+
+What is tried stands in a file, by default recipes/search.yaml: for each key a list of values, or a
+range with low and high. All other parameters are those of RECIPE. A trial that falls behind is
+pruned: its training ends early, and its curve stays. --pruner says which rule decides: median
+(worse than half of the earlier trials at the same step), hyperband, or none.
+
+Each trial that ends writes a small file into --record. If the command is stopped, or killed, the
+same command continues with the same trials. With a larger N, it adds trials. After a change of
+code or of the recipe, the search begins anew.
+
+Exit code: 0 when all trials have ended, 2 when one failed or the command is wrong, 130 when it was
+stopped."""
+
+NAME = "mnist-lstm search"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("trials", metavar="N", type=count, help="how many trials")
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        type=Path,
+        default=Path("params.yaml"),
+        help="a complete params.yaml, for what the space does not name (default: params.yaml)",
+    )
+    parser.add_argument(
+        "--space",
+        metavar="FILE",
+        type=Path,
+        default=Path("recipes/search.yaml"),
+        help="what is tried (default: recipes/search.yaml)",
+    )
+    parser.add_argument(
+        "-S",
+        "--set-param",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="replace a value of the recipe, for example train.steps=500; may be repeated",
+    )
+    parser.add_argument(
+        "--objective",
+        choices=("loss", "accuracy"),
+        default="loss",
+        help="what is to be best on the validation images (default: loss)",
+    )
+    parser.add_argument(
+        "--pruner",
+        choices=("median", "hyperband", "none"),
+        default="median",
+        help="which rule ends trials early (default: median)",
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="K",
+        type=int,
+        default=0,
+        help="seed of the choices; the seed of the trainings is the recipe's (default: 0)",
+    )
+    parser.add_argument(
+        "--record",
+        metavar="DIR",
+        type=Path,
+        help="folder of the records (default: searches/ and the name of the space)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object with the trials")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the trials that are missing, and print all of them."""
+    from mnist_lstm.commands.seeds import changes
+    from mnist_lstm.pipeline import params, stage
+
+    root, changed = stage.root(), changes(arguments.set_param)
+    recipe, here = (
+        params.flatten(found.model_dump())
+        for found in (
+            params.load(arguments.recipe, changed),
+            params.load(root / "params.yaml"),
+        )
+    )
+    from mnist_lstm.runs import search, space  # Optuna takes a second
+
+    name = arguments.space.stem
+    found = search.Search(
+        root,
+        here,
+        search.Plan(
+            name=name,
+            recipe=recipe,
+            space=space.read(arguments.space, arguments.recipe, changed),
+            objective=arguments.objective,
+            pruner=arguments.pruner,
+            seed=arguments.seed,
+        ),
+        arguments.record or root / "searches" / name,
+    )
+    try:
+        for trial in found.trials(arguments.trials):
+            print(f"{NAME}: {_line(trial, found.best)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"{NAME}: stopped; the same command continues from there", file=sys.stderr)
+        return 130
+    importance = search.importance(found)
+    if arguments.json:
+        best = asdict(found.best) if found.best else None
+        trials = [asdict(each) for each in found.ended]
+        print(json.dumps({"best": best, "importance": importance, "trials": trials}, indent=2))
+        return 0
+    _print(found, importance)
+    _draw(found)
+    return 0
+
+
+def _line(trial: "Trial", best: "Trial | None") -> str:
+    """What a trial that has just ended was, and the best one so far."""
+    what = trial.why or f"{trial.accuracy:.2%} of the validation images, loss {trial.loss:.4f}"
+    so_far = f"; the best so far: trial {best.number}" if best else ""
+    return f"trial {trial.number}: {', '.join(_values(trial))}: {what}{so_far}"
+
+
+def _values(trial: "Trial") -> list[str]:
+    from mnist_lstm.pipeline.params import assignments
+
+    return assignments(trial.values)
+
+
+def _print(found: "Search", importance: Mapping[str, float]) -> None:
+    from mnist_lstm.pipeline.params import format_value, short_name
+    from mnist_lstm.views.text_table import table, width
+
+    keys = list(found.plan.space)
+    titles = ["trial", "validation", "loss", "steps", *map(short_name, keys)]
+    rows = [
+        [
+            str(each.number),
+            f"{each.curve[-1][1]:.2%}" if each.curve else "",
+            f"{each.loss:.4f}" if each.loss is not None else "pruned",
+            f"{each.curve[-1][0]:,}" if each.curve else "0",
+            *(format_value(each.values[key]) for key in keys),
+        ]
+        for each in ranked(found.ended)
+    ]
+    print(*table([titles, *rows], width(), right="rrrr" + "r" * len(keys)), sep="\n")
+    if importance:
+        shares = ", ".join(f"{short_name(key)} {share:.0%}" for key, share in importance.items())
+        print(f"\nwhat decided (share of the differences): {shares}")
+    if best := found.best:
+        print(f"\nthe best: trial {best.number}, {', '.join(_values(best))}")
+        print(f"`dvc exp apply {best.experiment}` brings its parameters and its results here")
+    else:
+        print("\nno trial was trained to its end", file=sys.stderr)
+
+
+def ranked(trials: "Sequence[Trial]") -> "list[Trial]":
+    """Complete trials before pruned ones; of each kind, the best first."""
+
+    def order(trial: "Trial") -> tuple[bool, float, int]:
+        last = trial.curve[-1][1] if trial.curve else 0.0
+        return trial.value is None, -last if trial.value is None else trial.value, trial.number
+
+    return sorted(trials, key=order)
+
+
+def _draw(found: "Search") -> None:
+    from mnist_lstm.views import figures, search_figure
+
+    objective = {"loss": "validation loss", "accuracy": "validation images read wrong"}
+    path = found.folder / "search.png"
+    trials: list[tuple[int, Mapping[str, Any], float]] = [
+        (each.number, each.values, each.value) for each in found.ended if each.value is not None
+    ]
+    if not trials:
+        return
+    try:
+        figures.save(search_figure.search(trials, objective[found.plan.objective]), path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    print(f"picture: {path}")

@@ -1,0 +1,107 @@
+"""Train one recipe as a DVC experiment, which the present commit then has under a name."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mnist_lstm import git
+from mnist_lstm.files import sha256
+from mnist_lstm.runs import resolve
+from mnist_lstm.runs.child import run_dvc
+from mnist_lstm.runs.history import History, Result
+
+# what dvc says where another one is at work; for the first, it waits itself
+BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+EXPERIMENT = ("exp", "run", "--temp", "--name")
+PAUSE = 5.0  # seconds until it is asked again
+CODE = (
+    "src",
+    "dvc.yaml",
+    "data/own",
+    "data/published_curve.csv",
+)  # the files that a stage depends on
+
+
+def name_of(prefix: str, settings: Mapping[str, Any], code: str) -> str:
+    """The name of the experiment with these parameters and this code: a prefix and a digest."""
+    text = json.dumps([settings, code], sort_keys=True)
+    return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def code_digest(root: Path) -> str:
+    """The hex digest of the files that stages depend on, committed or not."""
+    every = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+    names = git.file_names(root, *every, paths=CODE)
+    sums = {name: sha256(root / name) for name in names if (root / name).is_file()}
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+
+
+def is_there(root: Path, name: str) -> bool:
+    """Whether the present commit has an experiment with this name."""
+    return name in names(root, name)
+
+
+def names(root: Path, prefix: str) -> list[str]:
+    """The names of the present commit's experiments that begin with a prefix."""
+    head = git.head(root) or ""
+    folder = f"refs/exps/{head[:2]}/{head[2:]}/"
+    listed = git.git(root, "for-each-ref", "--format=%(refname)", f"{folder}{prefix}*")
+    return [name.removeprefix(folder) for name in listed.decode().split()]
+
+
+def train(
+    root: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    here: Mapping[str, Any],
+    *,
+    force: bool = False,
+    is_enough: Callable[[], bool] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> tuple[int, list[str]]:
+    """Run the pipeline as an experiment. Returns dvc's exit code and the lines of its output.
+
+    `settings` has the parameters by dotted key; `here` has those of params.yaml. With `force`, the
+    stages run whatever DVC's cache has. The training is ended as by Ctrl-C when `is_enough` returns
+    True. `variables` are set in its environment. dvc's output goes to stderr, since stdout is for our
+    own.
+    """
+    overrides = [
+        part
+        for key, value in settings.items()
+        if here.get(key) != value
+        for part in ("--set-param", f"{key}={json.dumps(value)}")
+    ]
+    overrides += ["--force"] * force
+    # files that are verified and need no network, where fetch has to run
+    same_data = here.get("fetch.dataset") == settings.get("fetch.dataset")
+    mirror = {"MNIST_MIRROR": str(root / "data" / "raw")} if same_data else {}
+    while True:
+        code, lines = run_dvc(
+            *("--wait-for-lock", *EXPERIMENT, name, *overrides),
+            folder=root,
+            environment={**mirror, **os.environ, **(variables or {})},
+            report=_report,
+            is_enough=is_enough,
+        )
+        if not code or not any(map(BUSY.search, lines)):
+            return code, lines
+        _report("another dvc is at work here; waiting for its end")
+        time.sleep(PAUSE)
+
+
+def result_of(history: History, name: str) -> Result:
+    """The result of an experiment. Raises UserError if its files are not here."""
+    # an experiment that was forced anew leaves a run of its name in DVC's cache
+    named = [each for each in history.results if name in each.experiments]
+    return named[0] if named else resolve.find(history, name)
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,259 @@
+"""Search for a better recipe: trials, each a DVC experiment, chosen by Optuna.
+
+A search sees the validation images only. Its study is in memory: each start makes it again from the
+trials that are there. A trial that has ended has a record, a small file. A trial that is complete
+has an experiment too, from which a lost record comes back. A pruned trial whose record is lost is
+trained again, from its checkpoint, and pruned at the same step: whether a trial is pruned depends
+on the curves of the trials before it alone.
+
+Each trial has a sampler with a seed of its own. So the values of a trial depend on the trials
+before it alone, too, and a search that is killed and started again tries the same values.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState
+
+from mnist_lstm import UserError
+from mnist_lstm.pipeline import watched
+from mnist_lstm.pipeline.params import flatten
+from mnist_lstm.pipeline.result_files import read_json, write_json
+from mnist_lstm.runs import experiment
+from mnist_lstm.runs.history import History
+from mnist_lstm.runs.space import Space, suggest
+
+# a training that fails so is a bad trial, and no reason to stop the search
+DIVERGED = re.compile(r"^train: (the loss is \S+ at step [\d,]+), so the training stops")
+PRUNERS = ("median", "hyperband", "none")
+OBJECTIVES = ("loss", "accuracy")
+Curve = Sequence[tuple[int, float]]  # step, accuracy on the validation images
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is searched. `recipe` has the parameters by dotted key; `seed` is the sampler's."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    space: Space
+    objective: str
+    pruner: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that has ended.
+
+    `value` is the objective, of which less is better: the validation loss, or the fraction of the
+    validation images that are read wrong. It is None if the trial was pruned; `why` says so then.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    experiment: str
+    state: Literal["complete", "pruned"]
+    why: str | None
+    curve: Curve
+    accuracy: float | None = None
+    loss: float | None = None
+    value: float | None = None
+
+
+class Search:
+    """The trials of a plan in the project in `root`; their records are in `folder`."""
+
+    def __init__(self, root: Path, here: Mapping[str, Any], plan: Plan, folder: Path) -> None:
+        """`here` has the parameters of params.yaml by dotted key."""
+        self.root, self.here, self.plan, self.folder = root, here, plan, folder
+        self.code = experiment.code_digest(root)
+        self.ended: list[Trial] = []
+
+    def trials(self, number: int) -> Iterator[Trial]:
+        """So many trials, the first ones from what is there. Raises UserError if one fails."""
+        while len(self.ended) < number:
+            trial = self._recorded() or self._run(self._made() or self._suggested())
+            self.ended.append(trial)
+            yield trial
+
+    def study(self) -> optuna.Study:
+        """Optuna's view of the trials that have ended. The seed is that of the next trial."""
+        study = optuna.create_study(
+            study_name=self.plan.name,
+            direction="minimize",
+            sampler=TPESampler(seed=self.plan.seed * 1_000_003 + len(self.ended)),
+            pruner=_pruner(self.plan),
+        )
+        for each in self.ended:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.COMPLETE if each.state == "complete" else TrialState.PRUNED,
+                    value=each.value,
+                    params=dict(each.values),
+                    distributions=dict(self.plan.space),
+                    intermediate_values={step: 1 - accuracy for step, accuracy in each.curve},
+                )
+            )
+        return study
+
+    @property
+    def best(self) -> Trial | None:
+        """The best of the trials that have ended; None if none is complete."""
+        complete = [each for each in self.ended if each.value is not None]
+        return min(complete, key=lambda each: each.value or 0.0, default=None)
+
+    def _suggested(self) -> dict[str, Any]:
+        """The values of the next trial."""
+        return suggest(self.plan.space, self.study().ask())
+
+    def _run(self, values: Mapping[str, Any]) -> Trial:
+        number, settings = len(self.ended), {**self.plan.recipe, **values}
+        name = self._name(settings)
+        study = self.study()
+        study.enqueue_trial(dict(values))
+        judge = _Judge(study.ask(dict(self.plan.space)), settings["train.steps"])
+        if not experiment.is_there(self.root, name):
+            with tempfile.TemporaryDirectory() as scratch:
+                file = Path(scratch) / "curve"
+                failed, lines = experiment.train(
+                    *(self.root, name, settings, self.here),
+                    is_enough=lambda: judge.hears(watched.read(file)) is not None,
+                    variables={watched.FILE: str(file)},
+                )
+                curve = watched.read(file)
+            diverged = [found[1] for line in lines if (found := DIVERGED.match(line))]
+            if failed and diverged:
+                return self._record(Trial(number, values, name, "pruned", diverged[0], curve))
+            if failed and judge.hears(curve) is None:
+                raise UserError(
+                    f"trial {number}: `dvc exp run` ended with exit code {failed}; fix what it "
+                    "reports above, then repeat the command: it continues with this trial"
+                )
+            if failed:
+                return self._record(self._pruned(values, name, curve, judge.pruned_at or 0))
+        return self._record(self._of_experiment(values, name, judge))
+
+    def _of_experiment(self, values: Mapping[str, Any], name: str, judge: "_Judge") -> Trial:
+        """The trial of an experiment. It counts as pruned if its curve says so."""
+        number, history = len(self.ended), History(self.root)
+        result = experiment.result_of(history, name)
+        rows = history.rows(result.training, "curve.csv")
+        curve = [(row["step"], row["validation_accuracy"]) for row in rows]
+        measured = history.metrics(result).get("validation")
+        if not curve or not measured:
+            raise UserError(f"trial {number}: experiment {name} has no evaluation here")
+        if (step := judge.hears(curve)) is not None:
+            return self._pruned(values, name, curve, step)
+        accuracy, loss = measured["accuracy"], measured["loss"]
+        value = loss if self.plan.objective == "loss" else 1 - accuracy
+        return Trial(number, values, name, "complete", None, curve, accuracy, loss, value)
+
+    def _pruned(self, values: Mapping[str, Any], name: str, curve: Curve, step: int) -> Trial:
+        until = [row for row in curve if row[0] <= step]
+        why = f"pruned at step {step:,}, at {until[-1][1]:.2%} of the validation images"
+        return Trial(len(self.ended), values, name, "pruned", why, until)
+
+    def _name(self, settings: Mapping[str, Any]) -> str:
+        return experiment.name_of(self._prefix, settings, self.code)
+
+    @property
+    def _prefix(self) -> str:
+        """What the name of the next trial's experiment begins with."""
+        return f"{self.plan.name}-trial-{len(self.ended)}"
+
+    @property
+    def _file(self) -> Path:
+        """The record of the next trial."""
+        return self.folder / f"trial-{len(self.ended)}.json"
+
+    def _record(self, trial: Trial) -> Trial:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._file, self._common() | asdict(trial))
+        return trial
+
+    def _common(self) -> dict[str, Any]:
+        """What all records of this search have in common."""
+        plan = self.plan
+        recipe = {key: value for key, value in plan.recipe.items() if key not in plan.space}
+        judged = {"objective": plan.objective, "pruner": plan.pruner}
+        return {**judged, "code": self.code, "recipe": recipe}
+
+    def _recorded(self) -> Trial | None:
+        """The next trial, from its record; None if there is none of this plan and this code."""
+        if not self._file.is_file():
+            return None
+        found, common = read_json(self._file), self._common()
+        if not isinstance(found, dict) or any(found.get(key) != common[key] for key in common):
+            return None
+        try:
+            trial = Trial(**{key: value for key, value in found.items() if key not in common})
+        except TypeError:
+            return None
+        fits = trial.values.keys() == self.plan.space.keys()
+        return trial if fits and trial.number == len(self.ended) else None
+
+    def _made(self) -> dict[str, Any] | None:
+        """The values of the next trial, from its experiment, if that is there without a record."""
+        names = experiment.names(self.root, f"{self._prefix}-")
+        history = History(self.root) if names else None
+        for name in names:
+            assert history
+            ran = flatten(experiment.result_of(history, name).params)
+            values = {key: ran.get(key) for key in self.plan.space}
+            if self._name({**self.plan.recipe, **values}) == name:
+                return values
+        return None
+
+
+class _Judge:
+    """Reports the curve of a trial to Optuna, and says at which step Optuna prunes it."""
+
+    def __init__(self, trial: optuna.Trial, steps: int) -> None:
+        self.trial, self.steps = trial, steps
+        self.heard = 0
+        self.pruned_at: int | None = None
+
+    def hears(self, curve: Curve) -> int | None:
+        """The step at which the trial is pruned; None if it is not. The last step never is."""
+        for step, accuracy in curve[self.heard :]:
+            if self.pruned_at is not None:
+                break
+            self.heard += 1
+            self.trial.report(1 - accuracy, step)
+            if step < self.steps and self.trial.should_prune():
+                self.pruned_at = step
+        return self.pruned_at
+
+
+def _pruner(plan: Plan) -> BasePruner:
+    steps, every = plan.recipe["train.steps"], plan.recipe["train.eval_every"]
+    if plan.pruner == "median":
+        return MedianPruner(n_startup_trials=4, n_warmup_steps=steps // 5)
+    if plan.pruner == "hyperband":
+        return HyperbandPruner(min_resource=every, max_resource=steps)
+    return NopPruner()
+
+
+def importance(search: Search) -> dict[str, float]:
+    """The share of each key in the differences of the objective, the largest first.
+
+    By Optuna's fANOVA (Hutter et al., 2014). Empty for fewer than two complete trials, and where
+    all of them reached the same.
+    """
+    values = {each.value for each in search.ended if each.value is not None}
+    if len(values) < 2:
+        return {}
+    found = optuna.importance.get_param_importances(
+        search.study(), evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+    )
+    return {key: share for key, share in found.items() if share > 0}

@@ -1,0 +1,99 @@
+"""The space of a search: what is tried for each key of params.yaml. A file that people write."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from mnist_lstm import UserError
+from mnist_lstm.pipeline import params, strict_yaml
+
+RANGE = {"low", "high", "log", "step"}
+DIGITS = 3  # a learning rate of 0.00213 is read by people; more digits decide nothing
+
+
+Space = Mapping[str, BaseDistribution]  # by dotted key
+
+
+def suggest(space: Space, trial: optuna.Trial) -> dict[str, Any]:
+    """The values of a trial, by dotted key; numbers have DIGITS significant digits."""
+    values = {}
+    for key, each in space.items():
+        match each:
+            case CategoricalDistribution():
+                values[key] = trial.suggest_categorical(key, each.choices)
+            case IntDistribution():
+                values[key] = trial.suggest_int(
+                    key, each.low, each.high, step=each.step, log=each.log
+                )
+            case FloatDistribution():
+                exact = trial.suggest_float(key, each.low, each.high, step=each.step, log=each.log)
+                short = float(f"{exact:.{DIGITS}g}")
+                values[key] = min(max(short, each.low), each.high)
+    return values
+
+
+def read(path: Path, recipe: Path, changes: Mapping[str, object]) -> Space:
+    """Read a space and check it against the types and ranges of a recipe's parameters.
+
+    `changes` replaces values of the recipe. A key has either a list of values or a range: `low` and
+    `high`, both included, and `log: true` or a `step`. Raises UserError with the file and the key.
+    """
+    tree = strict_yaml.read(path)
+    if not isinstance(tree, dict) or not tree:
+        raise UserError(f"{path}: must have keys of params.yaml, such as train.learning_rate")
+    whole = params.flatten(params.load(recipe, changes).model_dump())
+    distributions: dict[str, BaseDistribution] = {}
+    for key, given in tree.items():
+        if key not in whole:
+            params.load(recipe, {str(key): given})  # which says what is wrong with the key
+            raise UserError(f"{path}: {key} is a section; name a key in it")
+        where = f"{path}: {key}"
+        if isinstance(given, list):
+            distributions[key] = _choices(given, where)
+            tried = given
+        else:
+            distributions[key] = _range(given, whole[key], where)
+            tried = [given["low"], given["high"]]
+        for value in tried:
+            try:
+                params.load(recipe, {**changes, key: value})
+            except UserError as error:
+                raise UserError(f"{where}: {str(error).partition(': ')[2]}") from None
+    return distributions
+
+
+def _choices(given: list[Any], where: str) -> CategoricalDistribution:
+    if not given or any(isinstance(value, list | dict) for value in given):
+        raise UserError(f"{where}: a list must have values to choose from")
+    if len({repr(value) for value in given}) < len(given):
+        raise UserError(f"{where}: a value is there twice")
+    return CategoricalDistribution(given)
+
+
+def _range(given: object, value: object, where: str) -> BaseDistribution:
+    if not isinstance(given, dict) or not {"low", "high"} <= given.keys() <= RANGE:
+        raise UserError(
+            f"{where} must be a list of values, or have low and high, and log: true or a step"
+        )
+    low, high, step = given["low"], given["high"], given.get("step")
+    numbers = [low, high] if step is None else [low, high, step]
+    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in numbers):
+        raise UserError(f"{where}: low, high and step must be numbers")
+    is_log = given.get("log", False)
+    if not isinstance(is_log, bool):
+        raise UserError(f"{where}: log must be true or false")
+    is_whole = all(isinstance(each, int) for each in numbers) and not isinstance(value, float)
+    try:
+        if is_whole:
+            return IntDistribution(low, high, is_log, step or 1)
+        return FloatDistribution(low, high, is_log, step)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None

@@ -1,0 +1,67 @@
+"""The picture of a search: how it got better, and what each parameter did to the objective."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mnist_lstm.views.figures import BLUE, ORANGE, WIDTH, styled
+
+BESIDE = 3  # plots of parameters in a row
+SPREAD = 20.0  # from this ratio of largest and smallest value on, an axis is logarithmic
+
+
+@styled
+def search(trials: Sequence[tuple[int, Mapping[str, Any], float]], objective: str) -> Figure:
+    """Draw the complete trials of a search: number, values by key, objective (less is better).
+
+    The upper plot has the objective of each trial and the best one so far. Below, a plot for each
+    key has the objective over the key's values; later trials are darker.
+    """
+    keys = list(trials[0][1])
+    below = -(-len(keys) // BESIDE)
+    figure = Figure(figsize=(WIDTH, 3.2 + 2.4 * below))
+    grid = figure.add_gridspec(1 + below, BESIDE, height_ratios=[3.2, *[2.4] * below])
+    axes = figure.add_subplot(grid[0, :])
+    numbers = [number for number, _, _ in trials]
+    reached = np.array([value for _, _, value in trials])
+    axes.scatter(numbers, reached, color=BLUE, s=18, label="a trial", zorder=3)
+    best = np.minimum.accumulate(reached)
+    axes.step(numbers, best, where="post", color=ORANGE, label="the best so far")
+    axes.set_title(f"{best[-1]:.4g} {objective} after {len(trials)} complete trials")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(objective)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _spread(axes, reached)
+    axes.legend(loc="upper right")
+    shared: Axes = axes
+    for place, key in enumerate(keys):
+        row, column = divmod(place, BESIDE)
+        axes = figure.add_subplot(grid[1 + row, column], sharey=shared)
+        _slice(axes, key, [values[key] for _, values, _ in trials], reached)
+        axes.tick_params(labelleft=column == 0)
+    return figure
+
+
+def _slice(axes: Axes, key: str, values: Sequence[Any], reached: np.ndarray) -> None:
+    """The objective over one key. Values that are no numbers stand side by side, in their order."""
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    places = np.array(values, dtype=float) if numeric else np.zeros(len(values))
+    if not numeric:
+        names = sorted({str(value) for value in values})
+        places = np.array([names.index(str(value)) for value in values], dtype=float)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    elif places.min() > 0 and places.max() / places.min() >= SPREAD:
+        axes.set_xscale("log")
+    ages = np.linspace(0.35, 1, len(reached))
+    axes.scatter(places, reached, c=ages, cmap="Blues", vmin=0, vmax=1, s=18, zorder=3)
+    axes.set_xlabel(key)
+
+
+def _spread(axes: Axes, reached: np.ndarray) -> None:
+    if reached.min() > 0 and reached.max() / reached.min() >= SPREAD:
+        axes.set_yscale("log")
