@@ -118,8 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.record or root / "searches" / name,
     )
     try:
-        for trial in found.trials(arguments.trials):
-            print(f"{NAME}: {_line(trial, found.best)}", file=sys.stderr)
+        _run(found, arguments.trials)
     except KeyboardInterrupt:
         print(f"{NAME}: stopped; the same command continues from there", file=sys.stderr)
         return 130
@@ -134,11 +133,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _line(trial: "Trial", best: "Trial | None") -> str:
-    """What a trial that has just ended was, and the best one so far."""
+def _run(found: "Search", number: int) -> None:
+    """Run the trials; a line for each one that ends and, on a terminal, a bar."""
+    from tqdm import tqdm
+
+    with tqdm(total=number, unit=" trials", disable=None) as bar:
+        for trial in found.trials(number):
+            tqdm.write(f"{NAME}: {_line(trial)}", file=sys.stderr)
+            if best := found.best:
+                bar.set_postfix_str(
+                    f"best: trial {best.number}, {best.accuracy:.2%}", refresh=False
+                )
+            bar.update()
+
+
+def _line(trial: "Trial") -> str:
+    """What a trial that has just ended tried and reached."""
     what = trial.why or f"{trial.accuracy:.2%} of the validation images, loss {trial.loss:.4f}"
-    so_far = f"; the best so far: trial {best.number}" if best else ""
-    return f"trial {trial.number}: {', '.join(_values(trial))}: {what}{so_far}"
+    return f"trial {trial.number}: {', '.join(_values(trial))}: {what}"
 
 
 def _values(trial: "Trial") -> list[str]:

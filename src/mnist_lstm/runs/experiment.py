@@ -55,6 +55,11 @@ def names(root: Path, prefix: str) -> list[str]:
     return [name.removeprefix(folder) for name in listed.decode().split()]
 
 
+def to_stderr(line: str) -> None:
+    """Print a line of dvc's output on stderr, since stdout is for our own."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def train(
     root: Path,
     name: str,
@@ -62,15 +67,16 @@ def train(
     here: Mapping[str, Any],
     *,
     force: bool = False,
+    report: Callable[[str], object] = to_stderr,
     is_enough: Callable[[], bool] | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> tuple[int, list[str]]:
     """Run the pipeline as an experiment. Returns dvc's exit code and the lines of its output.
 
     `settings` has the parameters by dotted key; `here` has those of params.yaml. With `force`, the
-    stages run whatever DVC's cache has. The training is ended as by Ctrl-C when `is_enough` returns
-    True. `variables` are set in its environment. dvc's output goes to stderr, since stdout is for our
-    own.
+    stages run whatever DVC's cache has. `report` is called with each line of dvc's output. The
+    training is ended as by Ctrl-C when `is_enough` returns True. `variables` are set in its
+    environment.
     """
     overrides = [
         part
@@ -87,12 +93,12 @@ def train(
             *("--wait-for-lock", *EXPERIMENT, name, *overrides),
             folder=root,
             environment={**mirror, **os.environ, **(variables or {})},
-            report=_report,
+            report=report,
             is_enough=is_enough,
         )
         if not code or not any(map(BUSY.search, lines)):
             return code, lines
-        _report("another dvc is at work here; waiting for its end")
+        to_stderr("another dvc is at work here; waiting for its end")
         time.sleep(PAUSE)
 
 
@@ -101,7 +107,3 @@ def result_of(history: History, name: str) -> Result:
     # an experiment that was forced anew leaves a run of its name in DVC's cache
     named = [each for each in history.results if name in each.experiments]
     return named[0] if named else resolve.find(history, name)
-
-
-def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

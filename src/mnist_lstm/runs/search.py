@@ -127,6 +127,7 @@ class Search:
                 file = Path(scratch) / "curve"
                 failed, lines = experiment.train(
                     *(self.root, name, settings, self.here),
+                    report=lambda _: None,
                     is_enough=lambda: judge.hears(watched.read(file)) is not None,
                     variables={watched.FILE: str(file)},
                 )
@@ -135,6 +136,8 @@ class Search:
             if failed and diverged:
                 return self._record(Trial(number, values, name, "pruned", diverged[0], curve))
             if failed and judge.hears(curve) is None:
+                for line in lines:
+                    experiment.to_stderr(line)
                 raise UserError(
                     f"trial {number}: `dvc exp run` ended with exit code {failed}; fix what it "
                     "reports above, then repeat the command: it continues with this trial"
