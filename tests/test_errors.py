@@ -474,19 +474,34 @@ def folder_that_is_read_only(project: Project) -> str:
     return project.capsys.readouterr().err.rstrip("\n")
 
 
-def a_seed_without_stages(project: Project) -> str:
-    """The message for a seed whose stages cannot run, because their code is missing."""
-    for command in (
+def without_stages(project: Project, *command: str) -> str:
+    """The message of a command whose stages cannot run, because their code is missing."""
+    for git in (
         ["git", "init", "--quiet"],
         ["git", "config", "user.name", "A. Tester"],
         ["git", "config", "user.email", "tester@example.org"],
     ):
-        subprocess.run(command, check=True)
+        subprocess.run(git, check=True)
     Repo.init().close()
     subprocess.run(["git", "add", "--all"], check=True)
     subprocess.run(["git", "commit", "--quiet", "--message", "the project"], check=True)
-    assert cli.main(["seeds", "1"]) == 2
+    assert cli.main(command) == 2
     return project.capsys.readouterr().err.splitlines()[-1]
+
+
+def a_seed_without_stages(project: Project) -> str:
+    return without_stages(project, "seeds", "1")
+
+
+def a_trial_without_stages(project: Project) -> str:
+    Path("space.yaml").write_text("model.hidden_size: [16, 32]\n")
+    return without_stages(project, "search", "1", "--space", "space.yaml")
+
+
+def a_space_without_values(project: Project) -> str:
+    Path("space.yaml").write_text("model.hidden_size: 16\n")
+    assert cli.main(["search", "1", "--space", "space.yaml"]) == 2
+    return project.capsys.readouterr().err
 
 
 def no_run_is_meant(
@@ -1269,6 +1284,10 @@ MET = {
     ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this seed": a_seed_without_stages,
+    "mnist-lstm search: <file>: <key> must be a list of values, or have low and high, and "
+    "log: true or a step": a_space_without_values,
+    "mnist-lstm search: trial <number>: `dvc exp run` ended with exit code <code>; fix what it "
+    "reports above, then repeat the command: it continues with this trial": a_trial_without_stages,
     "mnist-lstm promote: name a RUN or write --rollback; `mnist-lstm runs` lists the runs": (
         commanded_to("promote")
     ),

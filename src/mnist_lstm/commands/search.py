@@ -140,11 +140,23 @@ def _run(found: "Search", number: int) -> None:
     with tqdm(total=number, unit=" trials", disable=None) as bar:
         for trial in found.trials(number):
             tqdm.write(f"{NAME}: {_line(trial)}", file=sys.stderr)
+            if trial.why:
+                _tell_mlflow(found.root, trial)
             if best := found.best:
                 bar.set_postfix_str(
                     f"best: trial {best.number}, {best.accuracy:.2%}", refresh=False
                 )
             bar.update()
+
+
+def _tell_mlflow(root: Path, trial: "Trial") -> None:
+    """Say in MLflow why a run ended early. The search goes on if the store is away."""
+    from mnist_lstm.tracking import projection, store  # seconds, with MLflow
+
+    try:
+        projection.mark_pruned(store.open_store(root), trial.experiment, trial.why or "")
+    except store.TrackingError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
 
 
 def _line(trial: "Trial") -> str:

@@ -44,15 +44,8 @@ def code_digest(root: Path) -> str:
 
 def is_there(root: Path, name: str) -> bool:
     """Whether the present commit has an experiment with this name."""
-    return name in names(root, name)
-
-
-def names(root: Path, prefix: str) -> list[str]:
-    """The names of the present commit's experiments that begin with a prefix."""
     head = git.head(root) or ""
-    folder = f"refs/exps/{head[:2]}/{head[2:]}/"
-    listed = git.git(root, "for-each-ref", "--format=%(refname)", f"{folder}{prefix}*")
-    return [name.removeprefix(folder) for name in listed.decode().split()]
+    return bool(git.git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}"))
 
 
 def to_stderr(line: str) -> None:

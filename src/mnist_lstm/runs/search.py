@@ -13,9 +13,9 @@ before it alone, too, and a search that is killed and started again tries the sa
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
@@ -24,11 +24,10 @@ from optuna.trial import TrialState
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline import watched
-from mnist_lstm.pipeline.params import flatten
 from mnist_lstm.pipeline.result_files import read_json, write_json
 from mnist_lstm.runs import experiment
 from mnist_lstm.runs.history import History
-from mnist_lstm.runs.space import Space, suggest
+from mnist_lstm.runs.space import Space, rounded, suggest
 
 # a training that fails so is a bad trial, and no reason to stop the search
 DIVERGED = re.compile(r"^train: (the loss is \S+ at step [\d,]+), so the training stops")
@@ -53,18 +52,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that has ended.
+    """A trial. Once it has ended, it has either a `value` or a reason `why` it has none.
 
-    `value` is the objective, of which less is better: the validation loss, or the fraction of the
-    validation images that are read wrong. It is None if the trial was pruned; `why` says so then.
+    `asked` are Optuna's values by dotted key; the training's `values` are these, rounded. `value`
+    is the objective, of which less is better: the validation loss, or the fraction of the
+    validation images that are read wrong.
     """
 
     number: int
+    asked: Mapping[str, Any]
     values: Mapping[str, Any]
     experiment: str
-    state: Literal["complete", "pruned"]
-    why: str | None
-    curve: Curve
+    why: str | None = None
+    curve: Curve = ()
     accuracy: float | None = None
     loss: float | None = None
     value: float | None = None
@@ -78,33 +78,27 @@ class Search:
         self.root, self.here, self.plan, self.folder = root, here, plan, folder
         self.code = experiment.code_digest(root)
         self.ended: list[Trial] = []
+        self.study = optuna.create_study(
+            study_name=plan.name, direction="minimize", pruner=_pruner(plan)
+        )
 
     def trials(self, number: int) -> Iterator[Trial]:
         """So many trials, the first ones from what is there. Raises UserError if one fails."""
         while len(self.ended) < number:
-            trial = self._recorded() or self._run(self._made() or self._suggested())
+            recorded = self._recorded()
+            if recorded:
+                self.study.enqueue_trial(dict(recorded.asked))
+            seed = self.plan.seed * 1_000_003 + len(self.ended)
+            self.study.sampler = TPESampler(seed=seed)
+            asked = self.study.ask()
+            exact = suggest(self.plan.space, asked)
+            judge = _Judge(asked, self.plan.recipe["train.steps"])
+            trial = recorded or self._run(exact, judge)
+            judge.hears(trial.curve)  # for the trials to come, also if it has a record
+            state = TrialState.PRUNED if trial.value is None else TrialState.COMPLETE
+            self.study.tell(asked, trial.value, state)
             self.ended.append(trial)
             yield trial
-
-    def study(self) -> optuna.Study:
-        """Optuna's view of the trials that have ended. The seed is that of the next trial."""
-        study = optuna.create_study(
-            study_name=self.plan.name,
-            direction="minimize",
-            sampler=TPESampler(seed=self.plan.seed * 1_000_003 + len(self.ended)),
-            pruner=_pruner(self.plan),
-        )
-        for each in self.ended:
-            study.add_trial(
-                optuna.trial.create_trial(
-                    state=TrialState.COMPLETE if each.state == "complete" else TrialState.PRUNED,
-                    value=each.value,
-                    params=dict(each.values),
-                    distributions=dict(self.plan.space),
-                    intermediate_values={step: 1 - accuracy for step, accuracy in each.curve},
-                )
-            )
-        return study
 
     @property
     def best(self) -> Trial | None:
@@ -112,16 +106,12 @@ class Search:
         complete = [each for each in self.ended if each.value is not None]
         return min(complete, key=lambda each: each.value or 0.0, default=None)
 
-    def _suggested(self) -> dict[str, Any]:
-        """The values of the next trial."""
-        return suggest(self.plan.space, self.study().ask())
-
-    def _run(self, values: Mapping[str, Any]) -> Trial:
-        number, settings = len(self.ended), {**self.plan.recipe, **values}
-        name = self._name(settings)
-        study = self.study()
-        study.enqueue_trial(dict(values))
-        judge = _Judge(study.ask(dict(self.plan.space)), settings["train.steps"])
+    def _run(self, asked: Mapping[str, Any], judge: "_Judge") -> Trial:
+        """Train the next trial, unless it has an experiment."""
+        number, values = len(self.ended), rounded(self.plan.space, asked)
+        settings = {**self.plan.recipe, **values}
+        name = experiment.name_of(f"{self.plan.name}-trial-{number}", settings, self.code)
+        trial = Trial(number, dict(asked), values, name)
         if not experiment.is_there(self.root, name):
             with tempfile.TemporaryDirectory() as scratch:
                 file = Path(scratch) / "curve"
@@ -134,7 +124,7 @@ class Search:
                 curve = watched.read(file)
             diverged = [found[1] for line in lines if (found := DIVERGED.match(line))]
             if failed and diverged:
-                return self._record(Trial(number, values, name, "pruned", diverged[0], curve))
+                return self._record(replace(trial, why=diverged[0], curve=curve))
             if failed and judge.hears(curve) is None:
                 for line in lines:
                     experiment.to_stderr(line)
@@ -143,36 +133,25 @@ class Search:
                     "reports above, then repeat the command: it continues with this trial"
                 )
             if failed:
-                return self._record(self._pruned(values, name, curve, judge.pruned_at or 0))
-        return self._record(self._of_experiment(values, name, judge))
+                return self._record(_pruned(trial, curve, judge))
+        return self._record(self._of_experiment(trial, judge))
 
-    def _of_experiment(self, values: Mapping[str, Any], name: str, judge: "_Judge") -> Trial:
-        """The trial of an experiment. It counts as pruned if its curve says so."""
-        number, history = len(self.ended), History(self.root)
-        result = experiment.result_of(history, name)
+    def _of_experiment(self, trial: Trial, judge: "_Judge") -> Trial:
+        """The trial with what its experiment has. It counts as pruned if its curve says so."""
+        history = History(self.root)
+        result = experiment.result_of(history, trial.experiment)
         rows = history.rows(result.training, "curve.csv")
         curve = [(row["step"], row["validation_accuracy"]) for row in rows]
         measured = history.metrics(result).get("validation")
         if not curve or not measured:
-            raise UserError(f"trial {number}: experiment {name} has no evaluation here")
-        if (step := judge.hears(curve)) is not None:
-            return self._pruned(values, name, curve, step)
+            raise UserError(
+                f"trial {trial.number}: experiment {trial.experiment} has no evaluation here"
+            )
+        if judge.hears(curve) is not None:
+            return _pruned(trial, curve, judge)
         accuracy, loss = measured["accuracy"], measured["loss"]
         value = loss if self.plan.objective == "loss" else 1 - accuracy
-        return Trial(number, values, name, "complete", None, curve, accuracy, loss, value)
-
-    def _pruned(self, values: Mapping[str, Any], name: str, curve: Curve, step: int) -> Trial:
-        until = [row for row in curve if row[0] <= step]
-        why = f"pruned at step {step:,}, at {until[-1][1]:.2%} of the validation images"
-        return Trial(len(self.ended), values, name, "pruned", why, until)
-
-    def _name(self, settings: Mapping[str, Any]) -> str:
-        return experiment.name_of(self._prefix, settings, self.code)
-
-    @property
-    def _prefix(self) -> str:
-        """What the name of the next trial's experiment begins with."""
-        return f"{self.plan.name}-trial-{len(self.ended)}"
+        return replace(trial, curve=curve, accuracy=accuracy, loss=loss, value=value)
 
     @property
     def _file(self) -> Path:
@@ -200,22 +179,18 @@ class Search:
             return None
         try:
             trial = Trial(**{key: value for key, value in found.items() if key not in common})
-        except TypeError:
+            trial = replace(trial, curve=[(step, right) for step, right in trial.curve])
+            fits = trial.asked.keys() == self.plan.space.keys()
+        except (TypeError, ValueError, AttributeError):
             return None
-        fits = trial.values.keys() == self.plan.space.keys()
         return trial if fits and trial.number == len(self.ended) else None
 
-    def _made(self) -> dict[str, Any] | None:
-        """The values of the next trial, from its experiment, if that is there without a record."""
-        names = experiment.names(self.root, f"{self._prefix}-")
-        history = History(self.root) if names else None
-        for name in names:
-            assert history
-            ran = flatten(experiment.result_of(history, name).params)
-            values = {key: ran.get(key) for key in self.plan.space}
-            if self._name({**self.plan.recipe, **values}) == name:
-                return values
-        return None
+
+def _pruned(trial: Trial, curve: Curve, judge: "_Judge") -> Trial:
+    until = [row for row in curve if row[0] <= (judge.pruned_at or 0)]
+    step, accuracy = until[-1]
+    why = f"pruned at step {step:,}, at {accuracy:.2%} of the validation images"
+    return replace(trial, why=why, curve=until)
 
 
 class _Judge:
@@ -257,6 +232,6 @@ def importance(search: Search) -> dict[str, float]:
     if len(values) < 2:
         return {}
     found = optuna.importance.get_param_importances(
-        search.study(), evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+        search.study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
     )
     return {key: share for key, share in found.items() if share > 0}

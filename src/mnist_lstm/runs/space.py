@@ -23,21 +23,31 @@ Space = Mapping[str, BaseDistribution]  # by dotted key
 
 
 def suggest(space: Space, trial: optuna.Trial) -> dict[str, Any]:
-    """The values of a trial, by dotted key; numbers have DIGITS significant digits."""
-    values = {}
+    """Optuna's values for a trial, by dotted key."""
+    values: dict[str, Any] = {}
     for key, each in space.items():
         match each:
             case CategoricalDistribution():
                 values[key] = trial.suggest_categorical(key, each.choices)
             case IntDistribution():
                 values[key] = trial.suggest_int(
-                    key, each.low, each.high, step=each.step, log=each.log
+                    *(key, each.low, each.high), step=each.step, log=each.log
                 )
             case FloatDistribution():
-                exact = trial.suggest_float(key, each.low, each.high, step=each.step, log=each.log)
-                short = float(f"{exact:.{DIGITS}g}")
-                values[key] = min(max(short, each.low), each.high)
+                values[key] = trial.suggest_float(
+                    *(key, each.low, each.high), step=each.step, log=each.log
+                )
     return values
+
+
+def rounded(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with DIGITS significant digits at most, and in their ranges."""
+    found = dict(values)
+    for key, each in space.items():
+        if isinstance(each, FloatDistribution):
+            short = float(f"{values[key]:.{DIGITS}g}")
+            found[key] = min(max(short, each.low), each.high)
+    return found
 
 
 def read(path: Path, recipe: Path, changes: Mapping[str, object]) -> Space:

@@ -55,6 +55,7 @@ from mnist_lstm.tracking.view import (
 StoredRun = mlflow.entities.Run  # a run as MLflow returns it
 
 EDITABLE = (NOTE,)  # a tag that people may edit in MLflow
+PRUNED = "pruned"  # a tag of a run that a search ended early: why
 TRAINER = "trainer"  # a tag that a run has while it trains
 BATCH = 1000  # metrics in one call: the server's limit
 # metrics that earlier versions logged for what is now test_accuracy, when_trained_test_loss and
@@ -286,6 +287,13 @@ def close(store: Store, run: StoredRun, status: str, ended: int) -> None:
     if TRAINER in run.data.tags:
         store.client.delete_tag(run.info.run_id, TRAINER)
     store.client.set_terminated(run.info.run_id, status, ended)
+
+
+def mark_pruned(store: Store, experiment: str, why: str) -> None:
+    """Tag the run of a DVC experiment with why a search ended it. Raises TrackingError."""
+    with store.errors():
+        for run in runs(store, f"tags.dvc_experiment = '{experiment}'"):
+            store.client.set_tag(run.info.run_id, PRUNED, why)
 
 
 def mark_killed(store: Store, run: StoredRun) -> None:

@@ -1,0 +1,230 @@
+"""Searches whose trainings are formulas. tests/pipeline has a search with real ones."""
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import PROJECT
+
+from mnist_lstm import UserError
+from mnist_lstm.pipeline import params, watched
+from mnist_lstm.runs import experiment, search, space
+from mnist_lstm.runs.search import Plan, Search, Trial
+
+STEPS, EVERY = 200, 20
+SPACE = """\
+train.learning_rate: {low: 0.0001, high: 0.1, log: true}
+model.hidden_size: [16, 32, 64]
+"""
+
+
+class Untouchable:
+    """Figures of the test images, which a search must not read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError("a search reads the test images")
+
+
+class Machine:
+    """A project in which experiments are formulas. A trial's curve rises to its accuracy."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.experiments: dict[str, dict[str, Any]] = {}
+        self.trained: list[str] = []
+        self.interrupt: Callable[[int], bool] = lambda _: False
+        self.code = "code"
+        monkeypatch.setattr(experiment, "code_digest", lambda _: self.code)
+        monkeypatch.setattr(experiment, "train", self.train)
+        monkeypatch.setattr(experiment, "is_there", lambda _, name: name in self.experiments)
+        monkeypatch.setattr(experiment, "result_of", lambda history, name: Made(self, name))
+        monkeypatch.setattr(search, "History", lambda _: Files(self))
+        (root / "space.yaml").write_text(SPACE)
+        changes = {"train.steps": STEPS, "train.eval_every": EVERY}
+        recipe = PROJECT / "params.yaml"
+        self.recipe = params.flatten(params.load(recipe, changes).model_dump())
+        self.space = space.read(root / "space.yaml", recipe, changes)
+
+    def search(self, pruner: str = "median", objective: str = "loss") -> Search:
+        plan = Plan("space", self.recipe, self.space, objective, pruner, seed=0)
+        return Search(self.root, self.recipe, plan, self.root / "searches")
+
+    def train(
+        self,
+        root: Path,
+        name: str,
+        settings: Mapping[str, Any],
+        here: Mapping[str, Any],
+        *,
+        report: object,
+        is_enough: Callable[[], bool],
+        variables: Mapping[str, str],
+    ) -> tuple[int, list[str]]:
+        assert settings | {"seed": 0} == dict(settings)
+        self.trained.append(name)
+        file = Path(variables[watched.FILE])
+        if settings["train.learning_rate"] > 0.05:
+            return 255, ["train: the loss is nan at step 20, so the training stops; lower it"]
+        curve = [
+            (step, accuracy_of(settings) * step / STEPS) for step in range(EVERY, STEPS + 1, EVERY)
+        ]
+        for number, row in enumerate(curve):
+            if self.interrupt(number):
+                raise KeyboardInterrupt
+            with file.open("a") as lines:
+                lines.write(json.dumps(row) + "\n")
+            if is_enough():
+                return 130, ["train: stopped by Ctrl-C"]
+        self.experiments[name] = {"settings": dict(settings), "curve": curve}
+        return 0, []
+
+
+class Made:
+    """The result of an experiment."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self.made = machine.experiments[name]
+        self.training = name
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        return params.with_values({}, self.made["settings"])
+
+
+class Files:
+    """The files of the experiments, as History has them."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def rows(self, name: str, table: str) -> list[dict[str, Any]]:
+        assert table == "curve.csv"
+        return [
+            {"step": step, "validation_accuracy": accuracy, "test_accuracy": Untouchable()}
+            for step, accuracy in self.machine.experiments[name]["curve"]
+        ]
+
+    def metrics(self, result: Made) -> dict[str, Any]:
+        accuracy = result.made["curve"][-1][1]
+        return {
+            "validation": {"accuracy": accuracy, "loss": 2 * (1 - accuracy)},
+            "test": Untouchable(),
+        }
+
+
+def accuracy_of(settings: Mapping[str, Any]) -> float:
+    """The best learning rate is 0.01; more units are better."""
+    off = abs(math.log10(settings["train.learning_rate"]) + 2)
+    return 0.95 - 0.2 * off + settings["model.hidden_size"] / 2000
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    return Machine(tmp_path, monkeypatch)
+
+
+def test_it_finds_a_better_recipe_than_the_first_trials(machine: Machine) -> None:
+    found = machine.search()
+    trials = list(found.trials(24))
+    assert [trial.number for trial in trials] == list(range(24))
+    assert {trial.value is None for trial in trials} == {True, False}
+    best = found.best
+    assert best
+    assert best.value == min(trial.value for trial in trials if trial.value is not None)
+    assert best.number >= 4
+    assert 0.003 < best.values["train.learning_rate"] < 0.03
+    shares = search.importance(found)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares, key=lambda key: shares[key]) == "train.learning_rate"
+
+
+def test_a_pruned_trial_keeps_its_curve_and_is_told_why(machine: Machine) -> None:
+    trials = list(machine.search().trials(24))
+    pruned = [trial for trial in trials if trial.value is None and trial.curve]
+    assert pruned
+    for trial in pruned:
+        step, accuracy = trial.curve[-1]
+        assert step < STEPS
+        assert trial.why == f"pruned at step {step}, at {accuracy:.2%} of the validation images"
+        assert (trial.value, trial.loss, trial.accuracy) == (None, None, None)
+        assert trial.experiment not in machine.experiments
+
+
+def test_a_diverged_training_is_a_bad_trial_and_no_end(machine: Machine) -> None:
+    trials = list(machine.search().trials(24))
+    diverged = [trial for trial in trials if trial.values["train.learning_rate"] > 0.05]
+    assert diverged
+    assert {trial.why for trial in diverged} == {"the loss is nan at step 20"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_anywhere_it_ends_with_the_same_trials(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Also if records are lost: complete trials have experiments, pruned ones are trained again."""
+    (tmp_path / "other").mkdir()
+    other = Machine(tmp_path / "other", monkeypatch)
+    expected = list(other.search().trials(16))
+    again = Machine(tmp_path, monkeypatch)
+    draw = random.Random(seed)
+    again.interrupt = lambda _: draw.random() < 0.05
+    kills = 0
+    while True:
+        try:
+            trials = list(again.search().trials(16))
+            break
+        except KeyboardInterrupt:
+            kills += 1
+        records = sorted((tmp_path / "searches").glob("trial-*.json"))
+        if records and draw.random() < 0.3:
+            draw.choice(records).unlink()
+    assert kills
+    assert trials == expected
+    assert len(set(again.experiments)) == len([t for t in trials if t.value is not None])
+
+
+def test_what_has_ended_is_not_trained_again(machine: Machine) -> None:
+    first = list(machine.search().trials(8))
+    trained = len(machine.trained)
+    assert list(machine.search().trials(8)) == first
+    assert len(machine.trained) == trained
+    assert list(machine.search().trials(10))[:8] == first
+    assert len(machine.trained) == trained + 2
+
+
+def test_other_code_begins_anew(machine: Machine) -> None:
+    first = list(machine.search().trials(3))
+    machine.code = "changed"
+    assert not {t.experiment for t in first} & {t.experiment for t in machine.search().trials(3)}
+
+
+@pytest.mark.parametrize("objective", search.OBJECTIVES)
+def test_the_objective_is_of_the_validation_images(machine: Machine, objective: str) -> None:
+    for trial in machine.search("none", objective).trials(5):
+        if trial.accuracy is not None:
+            error = 1 - trial.accuracy
+            assert trial.value == pytest.approx(2 * error if objective == "loss" else error)
+    for record in (machine.root / "searches").iterdir():
+        assert "test" not in record.read_text()
+
+
+def test_a_failed_training_ends_the_search_and_shows_what_dvc_said(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: (1, ["train: disk full"]))
+    with pytest.raises(UserError, match="trial 0: `dvc exp run` ended with exit code 1; fix what"):
+        list(machine.search().trials(1))
+    assert "train: disk full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pruner", search.PRUNERS)
+def test_each_pruner_lets_the_last_step_be(machine: Machine, pruner: str) -> None:
+    found = machine.search(pruner)
+    trials: list[Trial] = list(found.trials(20))
+    pruned = [trial for trial in trials if trial.value is None and trial.curve]
+    assert bool(pruned) == (pruner != "none")
+    assert found.best
