@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,18 @@ def test_other_code_begins_anew(machine: Machine) -> None:
     first = list(machine.search().trials(3))
     machine.code = "changed"
     assert not {t.experiment for t in first} & {t.experiment for t in machine.search().trials(3)}
+
+
+def test_another_space_or_seed_begins_anew(machine: Machine) -> None:
+    first = [trial.asked for trial in machine.search().trials(3)]
+    found = machine.search()
+    found.plan = replace(found.plan, seed=1)
+    assert [trial.asked for trial in found.trials(3)] != first
+    narrow = SPACE.replace("high: 0.1", "high: 0.001")
+    (machine.root / "space.yaml").write_text(narrow)
+    machine.space = space.read(machine.root / "space.yaml", PROJECT / "params.yaml", {})
+    rates = [trial.values["train.learning_rate"] for trial in machine.search().trials(3)]
+    assert max(rates) <= 0.001
 
 
 @pytest.mark.parametrize("objective", search.OBJECTIVES)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import distribution_to_json
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
@@ -43,7 +44,7 @@ class Plan:
     """What is searched. `recipe` has the parameters by dotted key; `seed` is the sampler's."""
 
     name: str
-    recipe: Mapping[str, Any]
+    recipe: dict[str, Any]
     space: Space
     objective: str
     pruner: str
@@ -60,8 +61,8 @@ class Trial:
     """
 
     number: int
-    asked: Mapping[str, Any]
-    values: Mapping[str, Any]
+    asked: dict[str, Any]
+    values: dict[str, Any]
     experiment: str
     why: str | None = None
     curve: Curve = ()
@@ -87,14 +88,17 @@ class Search:
         while len(self.ended) < number:
             recorded = self._recorded()
             if recorded:
-                self.study.enqueue_trial(dict(recorded.asked))
+                self.study.enqueue_trial(recorded.asked)
             seed = self.plan.seed * 1_000_003 + len(self.ended)
             self.study.sampler = TPESampler(seed=seed)
             asked = self.study.ask()
-            exact = suggest(self.plan.space, asked)
-            judge = _Judge(asked, self.plan.recipe["train.steps"])
-            trial = recorded or self._run(exact, judge)
-            judge.hears(trial.curve)  # for the trials to come, also if it has a record
+            trial = self._next(suggest(self.plan.space, asked))
+            steps = (self.plan.recipe | trial.values)["train.steps"]
+            judge = _Judge(asked, steps)
+            trial = recorded or self._run(trial, judge)
+            is_pruned = judge.hears(trial.curve) is not None
+            if trial.why and not is_pruned:
+                asked.report(1.0, steps)  # it diverged, however good its curve was before
             state = TrialState.PRUNED if trial.value is None else TrialState.COMPLETE
             self.study.tell(asked, trial.value, state)
             self.ended.append(trial)
@@ -106,12 +110,15 @@ class Search:
         complete = [each for each in self.ended if each.value is not None]
         return min(complete, key=lambda each: each.value or 0.0, default=None)
 
-    def _run(self, asked: Mapping[str, Any], judge: "_Judge") -> Trial:
-        """Train the next trial, unless it has an experiment."""
+    def _next(self, asked: dict[str, Any]) -> Trial:
         number, values = len(self.ended), rounded(self.plan.space, asked)
-        settings = {**self.plan.recipe, **values}
+        settings = self.plan.recipe | values
         name = experiment.name_of(f"{self.plan.name}-trial-{number}", settings, self.code)
-        trial = Trial(number, dict(asked), values, name)
+        return Trial(number, asked, values, name)
+
+    def _run(self, trial: Trial, judge: "_Judge") -> Trial:
+        """Train the next trial, unless it has an experiment."""
+        name, settings = trial.experiment, self.plan.recipe | trial.values
         if not experiment.is_there(self.root, name):
             with tempfile.TemporaryDirectory() as scratch:
                 file = Path(scratch) / "curve"
@@ -123,17 +130,17 @@ class Search:
                 )
                 curve = watched.read(file)
             diverged = [found[1] for line in lines if (found := DIVERGED.match(line))]
+            if failed and judge.hears(curve) is not None:
+                return self._record(_pruned(trial, curve, judge))
             if failed and diverged:
                 return self._record(replace(trial, why=diverged[0], curve=curve))
-            if failed and judge.hears(curve) is None:
+            if failed:
                 for line in lines:
                     experiment.to_stderr(line)
                 raise UserError(
-                    f"trial {number}: `dvc exp run` ended with exit code {failed}; fix what it "
-                    "reports above, then repeat the command: it continues with this trial"
+                    f"trial {trial.number}: `dvc exp run` ended with exit code {failed}; fix what "
+                    "it reports above, then repeat the command: it continues with this trial"
                 )
-            if failed:
-                return self._record(_pruned(trial, curve, judge))
         return self._record(self._of_experiment(trial, judge))
 
     def _of_experiment(self, trial: Trial, judge: "_Judge") -> Trial:
@@ -167,8 +174,9 @@ class Search:
         """What all records of this search have in common."""
         plan = self.plan
         recipe = {key: value for key, value in plan.recipe.items() if key not in plan.space}
-        judged = {"objective": plan.objective, "pruner": plan.pruner}
-        return {**judged, "code": self.code, "recipe": recipe}
+        space = {key: distribution_to_json(each) for key, each in plan.space.items()}
+        chosen = {"objective": plan.objective, "pruner": plan.pruner, "sampler_seed": plan.seed}
+        return {**chosen, "code": self.code, "recipe": recipe, "space": space}
 
     def _recorded(self) -> Trial | None:
         """The next trial, from its record; None if there is none of this plan and this code."""
