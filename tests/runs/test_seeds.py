@@ -10,7 +10,7 @@ from mnist_lstm import UserError
 from mnist_lstm.cli import main
 from mnist_lstm.commands.seeds import _code_of, changes, format_summary
 from mnist_lstm.pipeline.result_files import write_json
-from mnist_lstm.runs import experiment
+from mnist_lstm.runs import experiment, seeds
 from mnist_lstm.runs.seeds import seed_record, summary
 
 
@@ -114,7 +114,7 @@ def test_damaged_files_are_named_once(
     shutil.copy(PROJECT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(seeds, "seed_record", read)
-    monkeypatch.setattr(seeds, "code_digest", lambda _: "code")
+    monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
     assert main(["seeds", "2"]) == 0
     line = "mnist-lstm seeds: left out: results/train/run.json: damaged\n"
     assert capsys.readouterr().err == line
@@ -129,9 +129,9 @@ def test_the_record_of_a_seed_is_read_with_damaged_files_named(
         note("left out: one")
         raise UserError("that is enough")
 
-    monkeypatch.setattr(seeds.history, "History", history)
-    monkeypatch.setattr(seeds, "code_digest", lambda _: "code")
-    monkeypatch.setattr(seeds, "_is_there", lambda *_: True)
+    monkeypatch.setattr(seeds, "History", history)
+    monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
+    monkeypatch.setattr(experiment, "is_there", lambda *_: True)
     with pytest.raises(UserError, match="that is enough"):
         seed_record(tmp_path, {"seed": 0}, {}, "params", None, note=said.append)
     assert said == ["left out: one"]
