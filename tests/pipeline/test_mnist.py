@@ -12,10 +12,10 @@ from mnist_lstm.pipeline.result_files import read_rows
 
 @pytest.mark.mnist
 @pytest.mark.parametrize(
-    ("steps", "passes"), [(100, 0.75), pytest.param(300, 0.92, marks=pytest.mark.soak)]
+    ("steps", "passes"), [(50, 0.6), pytest.param(300, 0.92, marks=pytest.mark.soak)]
 )
 def test_the_reference_learns_mnist(steps: int, passes: float, tmp_path: Path) -> None:
-    """The published script reached 85.59 % after 100 steps, and 94.09 % after 300."""
+    """The published script reached 71.62 % after 50 steps, and 94.09 % after 300."""
     mirror = os.environ.get("MNIST_MIRROR")
     if not mirror:
         pytest.skip("MNIST_MIRROR is not set")

@@ -1,11 +1,19 @@
-"""Run the commands of the README's tour; what they print is short, and names the next command."""
+"""A new user's hour: the README's tour, a sweep, and the commands that choose and use a run."""
 
 import json
 import re
 import shlex
+import sys
+from pathlib import Path
 
+import pytest
+from PIL import Image
 from samples import PROJECT
 from workspace import Workspace, stages_run
+
+from mnist_lstm.cli import main
+from mnist_lstm.data.sequences import Sequences
+from mnist_lstm.tracking.store import open_store
 
 METRICS = "results/evaluate/metrics.json"
 TOUR = re.findall(r"(?s)\n## A tour\n(.*?)\n## ", (PROJECT / "README.md").read_text())[0]
@@ -70,3 +78,46 @@ def test_the_tour_of_the_readme_works(workspace: Workspace) -> None:
     table = tried[tried.index(" Experiment ") :]
     assert max(map(len, table.splitlines())) <= 130 + len(name)
     assert "Warning" not in looked + compared + tried
+
+
+def test_after_a_sweep_each_command_is_short_and_names_the_next(
+    sweep: Workspace,
+    baseline: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On a terminal of 80 columns, from `dvc repro` in a clone to an answer about a picture."""
+    first = (baseline.folder / "printed.txt").read_text()
+    assert stages_run(first) == ["fetch", "preprocess", "train", "evaluate"]
+    assert_short(first)
+    assert "`make ui`" in first
+    assert "`dvc metrics diff`" in first
+
+    here = sweep.copy(tmp_path / "here")
+    open_store(here.folder)  # which says once that the project was moved
+    monkeypatch.chdir(here.folder)
+    monkeypatch.setenv("COLUMNS", str(WIDEST))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+    def told(*arguments: str) -> str:
+        assert main([*arguments]) == 0
+        printed = capsys.readouterr()
+        text = f"{printed.out}\n{printed.err}"
+        assert_short(text)
+        return text
+
+    listed = told("runs")
+    assert listed.count(" finished") == 4
+    assert "\nNext: `mnist-lstm compare RUN RUN`, or `mnist-lstm promote RUN`.\n" in listed
+    one, two, *_ = re.findall(r"(?m)^(\S+) .* finished$", told("runs", "--best", "4"))
+    assert "\nNext: `mnist-lstm promote RUN`, or change params.yaml" in told("compare", one, two)
+    promoted = told("promote", one)
+    assert promoted.startswith(f"{one} is the champion now, version 1 of row-lstm\nvalidation ")
+    assert "\nNext: `mnist-lstm predict PICTURE`, or `make serve`;" in promoted
+    image = Sequences.load(here.folder / "data" / "sequences" / "test.safetensors").pixels[0]
+    Image.fromarray(image.numpy()).save("digit.png")
+    answered = told("predict", "digit.png")
+    assert re.match(r"digit.png  \d +\d+\.\d\d%\n", answered)
+    assert "version 1" in answered
+    assert "next: --explain shows" in answered
