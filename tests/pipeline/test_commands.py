@@ -93,6 +93,40 @@ def test_results_that_are_not_in_the_cache_are_counted(
     assert "recorded results that are not in DVC's cache here: 2; if a DVC remote" in printed
 
 
+def test_garbage_collection_leaves_what_verify_and_sync_can_name(
+    here: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`dvc gc` deletes the files of an earlier result, and `mlflow gc` a run that was deleted."""
+    assert main(["sync"]) == 0
+    (first,) = here.runs()
+    here.set("seed", 1)
+    here.dvc("repro")
+    here.dvc("gc", "--workspace", "--force")
+    capsys.readouterr()
+    gone = f"{first.data.tags['name']}: no result here has its model\n"
+    assert main(["verify"]) == 1
+    assert capsys.readouterr().out.startswith(f"{gone}sqlite:")
+    assert main(["sync"]) == 0
+    printed = capsys.readouterr().out
+    assert "runs updated: 0, up to date before: 1\n" in printed
+    assert "recorded results that are not in DVC's cache here: " in printed
+
+    store = open_store(here.folder)
+    (second,) = (run for run in runs(store) if run.info.run_id != first.info.run_id)
+    store.client.delete_run(second.info.run_id)
+    arguments = ("gc", "--backend-store-uri", store.uri)
+    collect = here.start("mlflow", *arguments, MLFLOW_TRACKING_URI=store.uri)
+    said, _ = collect.communicate()
+    assert collect.returncode == 0, said
+    name = second.data.tags["name"]
+    assert main(["verify"]) == 1
+    assert capsys.readouterr().out.startswith(f"{name}: it has no run\n{gone}")
+    assert main(["sync"]) == 0
+    assert f"{name}: it has no run: fixed\n" in capsys.readouterr().out
+    assert main(["verify"]) == 1
+    assert capsys.readouterr().out.startswith(f"{gone}sqlite:")
+
+
 def test_a_store_that_cannot_be_reached_is_reported_in_one_line(
     here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
