@@ -14,6 +14,8 @@ from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.result_files import RunRecord, SplitRecord
 
 PROJECT = Path(__file__).parent.parent
+SPACE = PROJECT / "recipes" / "search.yaml"  # of a search: no recipe
+RECIPES = sorted(set((PROJECT / "recipes").glob("*.yaml")) - {SPACE})
 
 BEGUN = RunRecord(
     training_id="a" * 32,

@@ -501,7 +501,7 @@ def a_trial_without_stages(project: Project) -> str:
 def a_space_without_values(project: Project) -> str:
     Path("space.yaml").write_text("model.hidden_size: 16\n")
     assert cli.main(["search", "1", "--space", "space.yaml"]) == 2
-    return project.capsys.readouterr().err
+    return project.capsys.readouterr().err.splitlines()[-1]
 
 
 def no_run_is_meant(

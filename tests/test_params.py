@@ -11,7 +11,7 @@ from bad_params import EXECUTES, KINDS, REFERENCE, Bad, put
 from dvc.utils.serialize import parse_yaml
 from hypothesis import given
 from mutations import fuzz
-from samples import PROJECT
+from samples import PROJECT, RECIPES
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.params import flatten, load, short_name, value_at, values_of, with_values
@@ -37,7 +37,7 @@ def test_the_reference_recipe_is_the_reference() -> None:
     assert params.preprocess.split_seed is None
 
 
-@pytest.mark.parametrize("recipe", sorted((PROJECT / "recipes").glob("*.yaml")), ids=str)
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_recipes_are_valid_and_whole(recipe: Path) -> None:
     load(recipe)
 

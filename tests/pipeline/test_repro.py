@@ -39,8 +39,11 @@ def test_final_values_are_those_of_the_metrics_and_of_the_curve(baseline: Worksp
     metrics = baseline.json("results/evaluate/metrics.json")
     (last,) = read_rows(baseline.folder / "results" / "train" / "curve.csv")[-1:]
     for split in ("validation", "test"):
-        for figure in ("accuracy", "loss"):
-            assert run.data.metrics[f"{split}_{figure}"] == metrics[split][figure]
+        for key, figure in (
+            (f"{split}_accuracy", "accuracy"),
+            (f"when_trained_{split}_loss", "loss"),
+        ):
+            assert run.data.metrics[key] == metrics[split][figure]
         assert metrics[split]["accuracy"] == last[f"{split}_accuracy"]
 
 

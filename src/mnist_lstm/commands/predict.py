@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([*answers, *errors], indent=2))
     else:
         _print(files, seen, beliefs, chosen.classes, explain=arguments.explain)
-        if files and not arguments.explain:
+        if files and not arguments.explain and sys.stdout.isatty():
             print("mnist-lstm predict: next: --explain shows the rows one by one", file=sys.stderr)
     if arguments.explain:
         folder = arguments.show or FOLDER
