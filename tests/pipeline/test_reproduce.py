@@ -52,7 +52,7 @@ def test_a_stopped_reproduction_leaves_nothing_behind(
     else:
         assert process.returncode == 130
         said = "mnist-lstm reproduce: stopped; the scratch worktree is gone, and nothing here has "
-        assert printed.endswith(f"{said}changed\n")
+        assert printed.endswith(f"{said}changed\n"), repr(printed)
     assert nothing_is_left(workspace)
     assert list(temporary.glob(SCRATCH)) == []
     at_work = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True)

@@ -4,7 +4,8 @@ import getpass
 import io
 import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 OUTPUT = "standard output"  # how its errors name it
 
@@ -21,8 +22,8 @@ def prepare() -> None:
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
     if (stdout := sys.__stdout__) and stdout is sys.stdout:
         stdout.flush()
-        sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(_Output(1, "w", closefd=False)),
+        sys.stdout = _Output(
+            io.BufferedWriter(io.FileIO(1, "w", closefd=False)),
             encoding=stdout.encoding,
             errors="backslashreplace",
             line_buffering=True,  # by default, a pipe gets blocks of 8 KiB
@@ -46,12 +47,26 @@ def _discard(number: int) -> None:
     os.set_inheritable(number, True)
 
 
-class _Output(io.FileIO):
-    """A file whose name is in its errors; the system's errors do not have it."""
+class _Output(io.TextIOWrapper):
+    """Text output whose name is in its errors; the system's errors do not have it.
 
-    def write(self, content: Any) -> int:
-        try:
-            return super().write(content)
-        except OSError as error:
-            error.filename = OUTPUT
-            raise
+    The name is added out here, not where bytes are written: a signal's exception that came after
+    the bytes, but before the buffer knew, would have them written a second time.
+    """
+
+    def write(self, text: str) -> int:
+        with _named():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _named():
+            super().flush()
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = OUTPUT
+        raise
