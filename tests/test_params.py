@@ -11,10 +11,20 @@ from bad_params import EXECUTES, KINDS, REFERENCE, Bad, put
 from dvc.utils.serialize import parse_yaml
 from hypothesis import given
 from mutations import fuzz
+from pydantic import ValidationError
 from samples import PROJECT, RECIPES
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import flatten, load, short_name, value_at, values_of, with_values
+from mnist_lstm.pipeline.params import (
+    Params,
+    _explain,
+    flatten,
+    load,
+    short_name,
+    value_at,
+    values_of,
+    with_values,
+)
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
@@ -365,3 +375,16 @@ def test_values_at_dotted_keys() -> None:
     }
     assert tree == {"a": 1, "b": {"c": 2}}
     assert [short_name(key) for key in ("seed", "train.steps")] == ["seed", "steps"]
+
+
+def test_a_value_that_is_endless_as_text_is_refused_at_once() -> None:
+    """A few aliases, each a list of the one before, are 10^12 values."""
+    value: object = ["x"]
+    for _ in range(12):
+        value = [value] * 10
+    tree = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    changed = with_values(tree, {"model.cell": value})
+    with pytest.raises(ValidationError) as error:
+        Params.model_validate(changed)
+    (first,) = error.value.errors(include_url=False)
+    assert _explain(first) == "model.cell must be 'lstm', 'gru' or 'rnn', is a list"

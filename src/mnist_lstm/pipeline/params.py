@@ -31,6 +31,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 ADDED = {"model.cell": "lstm", "train.optimizer": "adam"}
 
 
+LONGEST = 50  # characters of a text that may be a misspelt name
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -405,7 +408,9 @@ def _yaml_hint(value: object) -> str:
 
 def _similar(value: object, known: Sequence[str]) -> str:
     """A hint at the known value that is most similar to a text."""
-    near = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.5)
+    if not isinstance(value, str) or len(value) > LONGEST:
+        return ""  # a list of aliases may be short in the file and endless as text
+    near = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
 
