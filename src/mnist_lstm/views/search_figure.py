@@ -36,7 +36,7 @@ def search(trials: Sequence[tuple[int, Mapping[str, Any], float]], objective: st
     axes.set_ylabel(objective)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _spread(axes, reached)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     shared: Axes = axes
     for place, key in enumerate(keys):
         row, column = divmod(place, BESIDE)

@@ -1,0 +1,20 @@
+from mnist_lstm.views import figures
+from mnist_lstm.views.search_figure import search
+
+TRIALS = [
+    (0, {"train.learning_rate": 0.001, "model.cell": "lstm"}, 0.3),
+    (2, {"train.learning_rate": 0.1, "model.cell": "gru"}, 0.5),
+    (3, {"train.learning_rate": 0.01, "model.cell": "gru"}, 0.1),
+]
+
+
+def test_it_has_the_best_so_far_and_a_plot_for_each_key() -> None:
+    figure = search(TRIALS, "validation loss")
+    above, rate, cell = figure.axes
+    assert above.get_title(loc="left") == "0.1 validation loss after 3 complete trials"
+    (best,) = above.lines
+    assert [list(values) for values in best.get_data()] == [[0, 2, 3], [0.3, 0.3, 0.1]]
+    assert [rate.get_xlabel(), cell.get_xlabel()] == ["train.learning_rate", "model.cell"]
+    assert rate.get_xscale() == "log"
+    assert [text.get_text() for text in cell.get_xticklabels()] == ["gru", "lstm"]
+    assert figures.png(figure).startswith(b"\x89PNG")
