@@ -3,7 +3,7 @@
 A step is a chain of small products. Between two of them the threads wait for each other, for some
 microseconds. OpenMP lets them spin: they look again and again, and take all of a core. Alone, this
 is the fastest. Beside other work, the spinning threads take the cores from those that compute.
-There, threads that sleep (OMP_WAIT_POLICY=PASSIVE) are several times faster: docs/benchmark.md.
+There, threads sleep (OMP_WAIT_POLICY=PASSIVE). benchmarks/company.py measures both.
 
 The number of threads stays as it is, so no weight changes.
 """
