@@ -253,6 +253,7 @@ def _about(
     fingerprint: str,
 ) -> RunRecord:
     found, train = provenance.observe(Path.cwd()), data["train"]
+    origin = provenance.Origin.here(stage.root())
     training_id = uuid.uuid4().hex
     sections = {
         "seed": params.seed,
@@ -284,6 +285,9 @@ def _about(
         params=sections,
         patch=found.patch.decode(errors="surrogateescape"),
         wait_policy=company.wait_policy(),
+        user=origin.user,
+        host=origin.host,
+        folder=origin.folder,
     )
 
 

@@ -538,6 +538,30 @@ def run_that_is_in_mlflow_alone(project: Project) -> str:
     return str(error.value)
 
 
+def run_that_was_made_elsewhere(experiment: str | None) -> Callable[[Project], str]:
+    def provoke(project: Project) -> str:
+        project.with_history(results=True)
+        shutil.copy(project.fresh_store, project.folder / "shared.db")
+        uri = f"sqlite:///{project.folder / 'shared.db'}"
+        project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        origin = {"user": "bo", "host": "far", "folder": "/its/clone"}
+        TrackedRun(open_store(Path()), about("f" * 32, dvc_experiment=experiment, **origin))
+        with pytest.raises(UserError) as error:
+            find(History(project.folder), "ffff")
+        return str(error.value)
+
+    return provoke
+
+
+def champion_that_was_made_elsewhere(project: Project) -> str:
+    shutil.copy(project.fresh_store, project.folder / "shared.db")
+    uri = f"sqlite:///{project.folder / 'shared.db'}"
+    project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with_champion(project, user="bo", host="far", folder="/its/clone")
+    assert cli.main(["predict", "picture.png"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
 def made_again(**told: object) -> Callable[[Project], str]:
     """The message of `reproduce` for a run with these values in run.json, made from one commit."""
 
@@ -707,11 +731,12 @@ def picture_of_another(project: Project) -> str:
     return predicted(draw)(project)
 
 
-def with_champion(project: Project, accuracy: float = 0.9) -> Entrant:
+def with_champion(project: Project, accuracy: float = 0.9, **origin: str) -> Entrant:
     """Make an MLflow store with a champion of this validation accuracy."""
     project.with_history(results=True)
     shutil.copy(project.fresh_store, project.folder)
-    store, results = open_store(project.folder), leave_results(project.folder / "results")
+    store = open_store(project.folder)
+    results = leave_results(project.folder / "results", about(**origin))
     show(store, View.read(results / "train"))
     record = read_run(results / "train" / "run.json")
     identity = (record.name, record.training_id, record.model_sha256, record.dataset)
@@ -1012,6 +1037,9 @@ NO_MAC = "this is no Mac with Apple silicon and macOS 14 or newer"
 STORE = "MLflow store <address>: "
 NO_RUN = "no run is called '<text>'"
 PREDICT = "mnist-lstm predict: "
+ELSEWHERE = (
+    "'<text>' is a run in MLflow (<name>), made by <user> on <host>, and its results are not here: "
+)
 PICTURE = f"{PREDICT}<file>: "
 FETCH = (
     "`dvc repro` makes the results of params.yaml; `dvc fetch --all-commits --run-cache` downloads "
@@ -1215,6 +1243,11 @@ MET = {
     ),
     "'<text>' is a run in MLflow (<names>), but its results are not here: its training did not "
     "finish, or they were deleted": (run_that_is_in_mlflow_alone),
+    f"{ELSEWHERE}`dvc exp pull <remote> <experiment>` brings them, once they are pushed": (
+        run_that_was_made_elsewhere("slow-dew")
+    ),
+    f"{ELSEWHERE}`git pull` and then `dvc fetch --all-commits --run-cache` bring them, once they "
+    "are pushed": run_that_was_made_elsewhere(None),
     f"no result here is called '<text>', and MLflow could not be searched: {STORE}"
     "<reason>": no_run_is_meant("x", uri="http://127.0.0.1:9"),
     "mnist-lstm compare: '<text>' and '<text>' are the same run, <run>": commanded_to(
@@ -1370,6 +1403,8 @@ MET = {
     f"{PREDICT}there is no champion and no file <file>: no run yet: `dvc repro` makes one": (
         commanded_to("predict", "picture.png", results=False)
     ),
+    f"{PREDICT}the champion, version <number>, was made by <user> on <host>, and its results are "
+    "not here: <commands>, once they are pushed": champion_that_was_made_elsewhere,
     f"{PREDICT}the weights of the champion, version <number>, are not here (SHA-256 <start>…): "
     "`dvc fetch --all-commits --run-cache` downloads what a DVC remote has; or name a model with "
     "--run or --model": champion_without_results,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.provenance import observe, versions
+from mnist_lstm.pipeline.provenance import Origin, observe, versions
 
 
 @pytest.fixture
@@ -21,6 +21,15 @@ def repository(tmp_path: Path) -> Path:
 def git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
     return done.stdout.decode()
+
+
+def test_the_origin_is_user_host_and_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ann\x1b[1m")
+    monkeypatch.setattr("platform.node", lambda: "laptop")
+    (tmp_path / "here").symlink_to(tmp_path)
+    assert Origin.here(tmp_path / "here") == Origin("ann?[1m", "laptop", str(tmp_path.resolve()))
 
 
 def test_params_and_results_do_not_make_code_dirty(repository: Path) -> None:

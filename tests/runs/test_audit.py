@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +15,13 @@ from learners import Learner
 from tracked import ROWS, TIMINGS, about, leave_results
 
 from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.pipeline.provenance import Origin
 from mnist_lstm.pipeline.result_files import Progress, Training, read_run
 from mnist_lstm.runs.audit import Disagreement, disagreements
 from mnist_lstm.runs.history import Files, History, Result
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.projection import TrackedRun, runs
-from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.store import Store, open_store
 
 
 class OneResult(History):
@@ -96,6 +99,60 @@ def test_a_run_whose_model_no_result_has(store: Store, history: History, root: P
     (one,) = found(store, history, root)
     assert (one.training_id, one.lines) == ("b" * 32, ["no result here has its model"])
     assert one.mend is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "experiment", "brings"),
+    [
+        ({"host": "elsewhere"}, "slow-dew", "`dvc exp pull origin slow-dew` brings them"),
+        ({"folder": "/another/clone"}, None, "`git pull` and then `dvc fetch --all-commits"),
+    ],
+)
+def test_a_run_that_was_made_elsewhere_is_a_note(
+    root: Path,
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+    origin: dict[str, str],
+    experiment: str | None,
+    brings: str,
+) -> None:
+    own = {"user": "bo", "host": platform.node(), "folder": str(root.resolve())}
+    record = about("b" * 32, dvc_experiment=experiment, **own | origin)
+    lines = []
+    for uri in (f"sqlite:///{root / 'shared.db'}", None):
+        if uri:
+            shutil.copy(root / "mlflow.db", root / "shared.db")
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        else:
+            monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        store = open_store(root)
+        found(store, history, root)[0].mend()  # type: ignore[misc]
+        assert store.client.get_run(TrackedRun(store, record).id).info.user_id == "bo"
+        if uri:  # no process here trains it; it begins or ends at this moment
+            assert found(store, history, root) == []
+        TrackedRun(store, record).finish("FINISHED", record, TIMINGS[0]["time"])
+        (one,) = found(store, history, root)
+        assert one.mend is None
+        lines.append((one.note, *one.lines))
+    made = f"made by bo on {record.host}, and its results are not here: {brings}"
+    assert lines[0][0]
+    assert lines[0][1].startswith(made)
+    # the project's own file has no run of others: the project was moved, and its host renamed
+    assert lines[1] == (False, "no result here has its model")
+
+
+def test_a_run_without_results_that_was_made_here_is_no_note(
+    root: Path, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(root / "mlflow.db", root / "shared.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'shared.db'}")
+    store = open_store(root)
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    for letter, origin in (("b", vars(Origin.here(root))), ("c", {})):
+        record = about(letter * 32, **origin)
+        TrackedRun(store, record).finish("FINISHED", record, TIMINGS[0]["time"])
+    for one in found(store, history, root):
+        assert (one.note, one.lines) == (False, ["no result here has its model"])
 
 
 def test_a_run_marked_as_running_that_nothing_trains(

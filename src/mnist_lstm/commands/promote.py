@@ -164,9 +164,14 @@ def _roll_back(arguments: argparse.Namespace) -> int:
 
 def _notes(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """The note about a promotion or a return, which becomes a tag of the version."""
+    from mnist_lstm.pipeline import stage
+    from mnist_lstm.pipeline.provenance import Origin
+
+    origin = Origin.here(stage.root())
     reason = {"because": arguments.because.strip()} if arguments.because else {}
     forced = {"forced": True} if arguments.force else {}
-    return {"at": datetime.now(UTC).isoformat(timespec="seconds")} | reason | forced | more
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"at": at, "by": origin.user, "host": origin.host} | reason | forced | more
 
 
 def _name_of(version: "Version") -> str:

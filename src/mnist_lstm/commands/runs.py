@@ -104,6 +104,7 @@ def _print(found: Sequence["Run"], hidden: int) -> None:
     from mnist_lstm.pipeline.params import assignments
     from mnist_lstm.views.text_table import escaped, folded, table, width
 
+    users = {run.user for run in found}
     title, *lines = table([TITLES, *map(_cells, found)], width(), right=" rrrr")
     print(title)
     for run, line in zip(found, lines, strict=True):
@@ -111,6 +112,8 @@ def _print(found: Sequence["Run"], hidden: int) -> None:
         different = " ".join(assignments(run.differs)) or "nothing"
         experiments = ", ".join(name for name in run.experiments if name != run.name)
         notes = {"different": different} | ({"experiments": experiments} if experiments else {})
+        if len(users) > 1 and run.user:
+            notes["made by"] = f"{run.user} on {run.host}"
         for name, text in notes.items():
             indented = f"  {name}: {escaped(text)}"
             print(folded(indented, width()))

@@ -14,6 +14,9 @@ trains them; and registered models whose run was made again. The results are tho
 in commits, of DVC experiments and in DVC's cache. Damaged files are named on stderr; --fix leaves
 them as they are.
 
+A run that was made by somebody else, on another machine or in another clone, and whose results are
+not here, is a note with the command that brings them, and no disagreement.
+
 Exit code: 0 when all agree (with --fix: when all agree afterwards), 1 when something disagrees or a
 file is damaged (one in a commit aside, which nobody can mend), 2 when the MLflow store cannot be
 reached."""
@@ -45,18 +48,20 @@ def run(arguments: argparse.Namespace) -> int:
                 "training_id": disagreement.training_id,
                 "what": line,
                 "mended": mended,
+                "note": disagreement.note,
             }
             for line in disagreement.lines
         ]
         if not arguments.json:
             for line in disagreement.lines:
-                text = escaped(f"{disagreement.name}: {line}")
+                text = escaped(f"{'note: ' * disagreement.note}{disagreement.name}: {line}")
                 print(f"{text}{': fixed' if mended else ''}", flush=True)
     damaged: list[dict[str, object]] = [
-        {"name": None, "training_id": None, "what": line, "mended": False}
+        {"name": None, "training_id": None, "what": line, "mended": False, "note": False}
         for line in history.damaged  # which `read_history` has printed
     ]
-    left = sum(not entry["mended"] for entry in found)
+    left = sum(not (entry["mended"] or entry["note"]) for entry in found)
+    notes = sum(bool(entry["note"]) for entry in found)
     found += damaged
     if arguments.json:
         print(json.dumps(found, indent=2))
@@ -65,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{printable(store.uri)}: disagreements: {left}{hint}")
     else:
         print(f"{printable(store.uri)}: agrees with all {len(history.results)} results")
+    if notes and not arguments.json:
+        print(f"runs made elsewhere, whose results are not here: {notes}")
     if damaged and not arguments.json:
         print(f"damaged files, named above: {len(damaged)}")
     return 1 if left or damaged else 0

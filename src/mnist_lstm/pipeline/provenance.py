@@ -1,5 +1,6 @@
-"""Facts that can only be recorded when a training starts: commit, patch, experiment, versions."""
+"""Facts known only when a training starts: commit, patch, experiment, versions, user and host."""
 
+import getpass
 import os
 import platform
 from dataclasses import dataclass
@@ -24,6 +25,21 @@ class Provenance:
     patch: bytes
     dvc_experiment: str | None
     dvc_baseline: str | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who does something, on which machine, in which clone of the project."""
+
+    user: str
+    host: str
+    folder: str
+
+    @staticmethod
+    def here(root: Path) -> "Origin":
+        """The origin of what is made now, in the project in `root`."""
+        found = (getpass.getuser(), platform.node(), str(root.resolve()))
+        return Origin(*("".join(c if c.isprintable() else "?" for c in text) for text in found))
 
 
 def observe(folder: Path) -> Provenance:

@@ -57,7 +57,8 @@ class RunRecord:
 
     `image` is (rows, pixels). `data` has one entry for each split, `params` has sections of
     params.yaml. `patch` is the difference of the code from `commit`; `commit` is None outside of
-    git. `wait_policy` is how idle threads waited, in OpenMP's words: pipeline/company.py.
+    git. `wait_policy` is how idle threads waited, in OpenMP's words: pipeline/company.py. `user`,
+    `host` and `folder` say who trained, on which machine, and in which clone of the project.
     """
 
     training_id: str
@@ -76,7 +77,10 @@ class RunRecord:
     dvc_baseline: str | None
     versions: Mapping[str, str]
     params: Mapping[str, Any]
-    wait_policy: str | None = None  # earlier versions did not record it
+    wait_policy: str | None = None  # earlier versions did not record these four
+    user: str | None = None
+    host: str | None = None
+    folder: str | None = None
     patch: Bytes
 
     def finished(self, ended: str, model_sha256: str) -> "FinishedRecord":

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from mnist_lstm import UserError, dvc_cache
+from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
 from mnist_lstm.runs.history import History, Result, is_held, unfinished
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.follower import trainer
@@ -27,20 +28,21 @@ from mnist_lstm.tracking.view import View
 class Disagreement:
     """A training about which MLflow and the results disagree: name, training_id, a line each.
 
-    `mend` resolves it; None where nothing can.
+    `mend` resolves it; None where nothing can. `note`: nothing is wrong, it was made elsewhere.
     """
 
     name: str
     training_id: str
     lines: list[str]
     mend: Callable[[], object] | None
+    note: bool = False
 
 
 def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagreement]:
     """Disagreements about each result, then about each run in MLflow that has no result.
 
-    A run in progress is none: DVC records its result when its stages are done. Raises
-    TrackingError.
+    A run in progress is none: DVC records its result when its stages are done. A run that was made
+    elsewhere, whose results are not here, is a note. Raises TrackingError.
     """
     known = {result.record.training_id for result in history.results}
     with store.errors():
@@ -53,7 +55,13 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
     at_work = {each.record.training_id: each.at_work for each in unfinished(root / ".checkpoints")}
     for training_id in stored:
         for run in stored[training_id] if training_id not in known else []:
-            if run.info.status == "RUNNING" and not _is_at_work(run, root):
+            tags, name = run.data.tags, run.data.tags.get("name", run.info.run_name)
+            elsewhere = is_elsewhere(tags, root, store.uri)
+            if elsewhere and run.info.status == "FINISHED":
+                yield Disagreement(name, training_id, [how_to_get(tags, root)], None, note=True)
+            elif elsewhere and TRAINER not in tags:
+                pass  # it begins or ends just now; its maker's `verify` knows
+            elif run.info.status == "RUNNING" and not _is_at_work(run, root):
                 yield _killed(store, run, "it is marked as running, but no process trains it")
             elif run.info.status == "FINISHED" and not (dvc_works or at_work.get(training_id)):
                 if training_id in at_work:
@@ -61,9 +69,7 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
                     yield _killed(store, run, line)
                 else:
                     line = "no result here has its model"
-                    yield Disagreement(
-                        run.data.tags.get("name", run.info.run_name), training_id, [line], None
-                    )
+                    yield Disagreement(name, training_id, [line], None)
     for version in registry.outdated(store):
         yield Disagreement(
             version.entrant.name,

@@ -43,6 +43,8 @@ class Run:
     device: str | None
     started: str | None
     state: str
+    user: str | None = None
+    host: str | None = None
 
     @property
     def evaluated(self) -> bool:
@@ -209,6 +211,8 @@ def _run(
         differs={k: v for k, v in params.items() if k not in reference or reference[k] != v},
         device=record.device if record else None,
         started=record.started if record else None,
+        user=record.user if record else None,
+        host=record.host if record else None,
         **measured,
     )
 

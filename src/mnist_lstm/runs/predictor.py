@@ -15,6 +15,7 @@ from mnist_lstm.data.datasets import CLASSES, DATASETS
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.result_files import parse_run
+from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
 from mnist_lstm.runs.history import TRAIN, History, Partial, Result
 from mnist_lstm.runs.resolve import NO_RUN_YET, find, has_store, label
 
@@ -78,10 +79,13 @@ def of_project(history: History) -> Predictor:
         from mnist_lstm.tracking.registry import champion  # takes seconds: it imports MLflow
         from mnist_lstm.tracking.store import open_store
 
-        if version := champion(open_store(history.root)):
+        store = open_store(history.root)
+        if version := champion(store):
             if result := _with_weights(history, version.model_sha256):
                 source = f"the champion, version {version.number}, of {label(result)}"
                 return _of_result(history, result, source)
+            if made := _made_elsewhere(history.root, store, version):
+                raise UserError(f"the champion, version {version.number}, was {made}")
             raise UserError(
                 f"the weights of the champion, version {version.number}, are not here (SHA-256 "
                 f"{version.model_sha256[:12]}…): `dvc fetch --all-commits --run-cache` downloads "
@@ -130,6 +134,17 @@ def of_version(history: History, store: "Store", version: "Version") -> Predicto
             raise UserError(f"{source}: its model in MLflow is not the one that was registered")
     classes = _names(history.root, record.dataset, count)
     return Predictor(model, source, record.dataset, record.image, classes)
+
+
+def _made_elsewhere(root: Path, store: "Store", version: "Version") -> str | None:
+    """Who made a version, and how to get its results; None if it was made here."""
+    from mnist_lstm.tracking.projection import runs
+
+    with store.errors():
+        for run in runs(store, f"tags.training_id = '{version.training_id}'"):
+            if is_elsewhere(run.data.tags, root, store.uri):
+                return how_to_get(run.data.tags, root)
+    return None
 
 
 def _of_result(history: History, result: Result | Partial, source: str) -> Predictor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.result_files import parse_evaluation, parse_metrics, parse_run
+from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
 from mnist_lstm.runs.history import History, Partial, Result
 from mnist_lstm.runs.reproduction import RunResults
 
@@ -116,7 +117,7 @@ def _names_in_store(run: "StoredRun") -> list[str]:
 
 
 def _the_one(history: History, matching: list[Some], candidates: Sequence[Some], text: str) -> Some:
-    if not matching and text and candidates:
+    if not matching and text:
         matching = _matching_in_store(history.root, candidates, text)
     if not matching:
         raise NoSuchRun(_unknown(history, candidates, text))
@@ -137,7 +138,7 @@ def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> lis
         store = open_store(root)
         with store.errors():
             named = {
-                run.data.tags.get("training_id"): run.info.run_name
+                run.data.tags.get("training_id"): run
                 for run in _matching(runs(store), text, _names_in_store)
             }
     except TrackingError as error:
@@ -148,7 +149,11 @@ def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> lis
         result for result in candidates if result.record and result.record.training_id in named
     ]
     if named and not found:
-        names = ", ".join(map(str, named.values()))
+        for run in named.values():
+            if is_elsewhere(run.data.tags, root, store.uri):
+                made = how_to_get(run.data.tags, root)
+                raise NoSuchRun(f"{text!r} is a run in MLflow ({run.info.run_name}), {made}")
+        names = ", ".join(str(run.info.run_name) for run in named.values())
         raise NoSuchRun(
             f"{text!r} is a run in MLflow ({names}), but its results are not here: its training "
             "did not finish, or they were deleted"

@@ -75,7 +75,7 @@ class Store:
 
 def uri_of(root: Path) -> str:
     """The address of a project's store: MLFLOW_TRACKING_URI, otherwise mlflow.db in its folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _uri_of_file(root.resolve() / "mlflow.db")
+    return os.environ.get("MLFLOW_TRACKING_URI") or uri_of_file(root.resolve() / "mlflow.db")
 
 
 def is_server(uri: str) -> bool:
@@ -160,7 +160,7 @@ def _database(uri: str) -> Path | None:
     return Path(unquote(path)).absolute()
 
 
-def _uri_of_file(database: Path) -> str:
+def uri_of_file(database: Path) -> str:
     """The address of an SQLite store.
 
     If characters are escaped, the address names the driver too: in the shorter form, MLflow would
@@ -185,7 +185,7 @@ def _open_or_make(database: Path) -> None:
     for end in ("", "-journal", "-wal", "-shm"):  # left by a process that was killed
         draft.with_name(f"{draft.name}{end}").unlink(missing_ok=True)
     try:
-        mlflow.MlflowClient(_uri_of_file(draft)).search_experiments(max_results=1)
+        mlflow.MlflowClient(uri_of_file(draft)).search_experiments(max_results=1)
         draft.replace(database)
     except BaseException:
         draft.unlink(missing_ok=True)

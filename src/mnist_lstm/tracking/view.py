@@ -32,7 +32,10 @@ SYSTEM = {
     "gpu_percent": "system/gpu_0_utilization_percentage",
 }
 # MLflow shows tags in the order in which a run got them: what people read comes before hashes
-FIRST = ("name", "dvc_experiment", "dataset", "device", "precision", "threads", "image", "dirty")
+FIRST = (
+    *("name", "dvc_experiment", "user", "host", "dataset", "device", "precision", "threads"),
+    *("image", "dirty"),
+)
 # fields of run.json that do not become tags: MLflow has own fields for them, or they are artifacts
 NOT_TAGS = ("started", "ended", "params", "versions", "patch", "data")
 
@@ -142,6 +145,7 @@ def tags_of(about: RunRecord) -> dict[str, str]:
     tags = {key: given.pop(key) for key in FIRST if key in given}
     tags |= {f"version.{package}": number for package, number in about.versions.items()} | given
     tags |= {"mlflow.source.git.commit": about.commit} if about.commit else {}
+    tags |= {"mlflow.user": about.user} if about.user else {}
     tags |= {"mlflow.source.name": "src/train.py", "mlflow.note.content": description(about)}
     return {key: str(value) for key, value in tags.items()}
 
