@@ -14,7 +14,7 @@ if __name__ == "__main__":
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -25,9 +25,11 @@ from mnist_lstm.data.sequences import SPLITS, Sequences
 from mnist_lstm.learning import device, precision
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.learning.corruptions import corrupted
 from mnist_lstm.learning.evaluation import (
     accuracy_by_rows,
     by_class,
+    calibration,
     mean_answer,
     moved,
     overall,
@@ -73,22 +75,17 @@ def evaluate(
     Checkpoint(stage.root() / ".checkpoints", record.about.fingerprint).remove()
 
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in EVALUATED}
-    weights, trained_in = training / "model.safetensors", record.about.precision
-    answers = _answers(params, weights, trained_in, data)
+    where, size = device.choose(params.train.device), params.evaluate.batch_size
+    model = _model(training / "model.safetensors", record.about.precision).to(where)
+    answers = _answers(model, params.evaluate.shifts, size, data)
     judged = {split: (answers[split].last, data[split].labels) for split in EVALUATED}
-    metrics = {split: overall(*judged[split]) for split in EVALUATED}
-    for split, found in answers.items():
-        if found.shifted is not None:
-            metrics[split]["shifted_accuracy"] = accuracy(found.shifted, data[split].labels)
+    metrics = _metrics(judged, answers)
+    test, on_test = data["test"], metrics["test"]
+    on_test["robustness"] = _robustness(model, test, size)
     predictions = [row for split in EVALUATED for row in _predictions(split, *judged[split])]
     reading = _reading(answers, data)
-    test = data["test"]
-    wrong = sum(row["split"] == "test" and row["actual"] != row["predicted"] for row in predictions)
-    on_test = metrics["test"]
-    print(f"test accuracy {on_test['accuracy']:.2%}: {wrong:,} of {len(test):,} images wrong")
-    if "shifted_accuracy" in on_test:
-        print(f"accuracy of the mean answer to shifted images: {on_test['shifted_accuracy']:.2%}")
     known = read_rows(published) if test.dataset == "mnist" else []
+    _print(on_test, len(test))
     if known:
         print(f"the published script: {known[-1]['test_accuracy']:.2%}")
 
@@ -122,31 +119,65 @@ class _Answers(NamedTuple):
     shifted: Tensor | None
 
 
-def _answers(
-    params: Params, weights: Path, trained_in: str, data: Mapping[str, Sequences]
-) -> dict[str, _Answers]:
-    """The model's answers, in the precision of its training."""
-    where = device.choose(params.train.device)
-    model = RowLSTM.load(weights).to(where)
+def _model(weights: Path, trained_in: str) -> RowLSTM:
+    """The trained model, which computes in the precision of its training."""
+    model = RowLSTM.load(weights)
     if trained_in == "bfloat16" and not precision.works(model):
         print("trained in bfloat16, evaluated in float32: bfloat16 does not work here")
     else:
         model.precision = trained_in
-    size, answers = params.evaluate.batch_size, {}
+    return model
+
+
+def _answers(
+    model: RowLSTM, furthest: int, batch_size: int, data: Mapping[str, Sequences]
+) -> dict[str, _Answers]:
+    """The model's answers to the images, also shifted by up to `furthest` pixels."""
+    where, answers = model.head.weight.device, {}
     for split, found in data.items():
         pixels = found.pixels.to(where)
-        batches = (pixels if model.reads_in_order else pixels[:WITHOUT_ORDER]).split(size)
+        batches = (pixels if model.reads_in_order else pixels[:WITHOUT_ORDER]).split(batch_size)
         # shown on a terminal only
         with tqdm(batches, split, unit=" batches", leave=False, delay=1, disable=None) as bar:
             reading = read_row_by_row(model, bar).cpu()
-        last = reading[:, -1] if model.reads_in_order else infer(model, pixels, size).cpu()
+        last = reading[:, -1] if model.reads_in_order else infer(model, pixels, batch_size).cpu()
         shifted = None
-        if furthest := params.evaluate.shifts:
+        if furthest:
             views = moved(pixels, furthest)
             with tqdm(views, f"{split}, moved", leave=False, delay=1, disable=None) as bar:
-                shifted = mean_answer(model, bar, size).cpu()
+                shifted = mean_answer(model, bar, batch_size).cpu()
         answers[split] = _Answers(last, reading, shifted)
     return answers
+
+
+def _metrics(
+    judged: Mapping[str, tuple[Tensor, Tensor]], answers: Mapping[str, _Answers]
+) -> dict[str, dict[str, Any]]:
+    metrics: dict[str, dict[str, Any]] = {}
+    for split, (logits, labels) in judged.items():
+        metrics[split] = overall(logits, labels) | calibration(logits, labels)
+        if (shifted := answers[split].shifted) is not None:
+            metrics[split]["shifted_accuracy"] = accuracy(shifted, labels)
+    return metrics
+
+
+def _robustness(model: RowLSTM, test: Sequences, batch_size: int) -> dict[str, float]:
+    """The accuracy on corrupted copies of the images, by the kind of corruption."""
+    copies = corrupted(test.pixels.to(model.head.weight.device))
+    with tqdm(copies.items(), "corrupted", leave=False, delay=1, disable=None) as bar:
+        return {
+            name: accuracy(infer(model, pixels, batch_size).cpu(), test.labels)
+            for name, pixels in bar
+        }
+
+
+def _print(on_test: Mapping[str, Any], images: int) -> None:
+    wrong = round(images * (1 - on_test["accuracy"]))
+    print(f"test accuracy {on_test['accuracy']:.2%}: {wrong:,} of {images:,} images wrong")
+    if "shifted_accuracy" in on_test:
+        print(f"accuracy of the mean answer to shifted images: {on_test['shifted_accuracy']:.2%}")
+    each = (f"{name} {value:.2%}" for name, value in on_test["robustness"].items())
+    print(f"accuracy on corrupted test images: {', '.join(each)}")
 
 
 def _show(name: str, training: Path, results: Path) -> None:

@@ -31,13 +31,15 @@ def preprocess(params: Params, raw: Path, sequences: Path) -> None:
         )
         for name, prefix in progress.of((("train", "train"), ("test", "t10k")), "reading")
     }
-    params.train_images_left(len(pairs["train"][0]))
+    train_size = params.train_images_of(len(pairs["train"][0]))
     generator = (
         None if settings.split_seed is None else torch.Generator().manual_seed(settings.split_seed)
     )
     pairs["train"], pairs["validation"] = split(
-        *pairs["train"], settings.validation_size, generator
+        *pairs["train"], settings.validation_size, generator, train_size
     )
+    # a file of all images is, bit for bit, what it was before there was train_size
+    about = settings.model_dump(exclude=None if settings.train_size else {"train_size"})
     for name in progress.of(("train", "validation", "test"), "writing"):
         images, labels = pairs[name]
         # the rows of an image are its time steps: (N, H, W) is already (N, T, D)
@@ -46,7 +48,7 @@ def preprocess(params: Params, raw: Path, sequences: Path) -> None:
             torch.from_numpy(labels),
             num_classes,
             params.fetch.dataset,
-            settings.model_dump(),
+            about,
         )
         found.save(sequences / f"{name}.safetensors")
         _, rows, pixels = images.shape

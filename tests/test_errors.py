@@ -290,6 +290,13 @@ def too_few_own(project: Project) -> str:
     return project.run("preprocess")
 
 
+def too_few_own_to_train(project: Project) -> str:
+    project.edit("dataset: digits", "dataset: own")
+    project.edit("train_size: null", "train_size: 300")
+    project.raw()
+    return project.run("preprocess")
+
+
 def too_few_to_train(project: Project) -> str:
     project.sequences()
     project.edit("batch_size: 64", "batch_size: 301")
@@ -1089,6 +1096,10 @@ MET = {
     f"{PARAMS}no such file; `git checkout params.yaml` brings it back": no_params,
     f"{PARAMS}preprocess.validation_size must leave images to train on: it is <number>, and "
     "fetch.dataset <name> has <number> training images": edited("size: 237", "size: 1437"),
+    f"{PARAMS}preprocess.train_size must be at most the <number> images that fetch.dataset <name> "
+    "has left without the validation images, is <number>": edited(
+        "train_size: null", "train_size: 1201"
+    ),
     f"{PARAMS}train.batch_size must be at most the <number> images that <name> has left to train "
     "on, is <number>": edited("batch_size: 64", "batch_size: 1201"),
     "fetch: <name>: no mirror has a correct copy of <files>. Tried: <mirror>: <reason>; <mirror>: "
@@ -1167,6 +1178,8 @@ MET = {
     ),
     "preprocess: preprocess.validation_size must leave images to train on: it is <number>, and "
     "fetch.dataset own has <number> training images": too_few_own,
+    "preprocess: preprocess.train_size must be at most the <number> images that fetch.dataset own "
+    "has left without the validation images, is <number>": too_few_own_to_train,
     "train: params.yaml: train.batch_size must be at most the <number> images there are to train "
     "on, is <number>": too_few_to_train,
     f"{IDX}no such file; `dvc repro` makes it": lambda p: p.run("preprocess"),

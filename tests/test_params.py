@@ -186,9 +186,13 @@ def test_a_mistake_gets_one_line_that_names_the_key(
 
 def test_sizes_are_checked_where_the_images_are_counted(tmp_path: Path) -> None:
     params = load(edited(tmp_path, "dataset: mnist", "dataset: own"))  # of which none is known yet
-    assert params.train_images_left(5001) == 1
+    assert params.train_images_of(5001) == 1
     with pytest.raises(UserError, match=r"preprocess\.validation_size must leave .* it is 5000"):
-        params.train_images_left(5000)
+        params.train_images_of(5000)
+    few = load(edited(tmp_path, "train_size: null", "train_size: 200"), {"fetch.dataset": "own"})
+    assert few.train_images_of(5200) == few.train_images_of(60_000) == 200
+    with pytest.raises(UserError, match=r"preprocess\.train_size must be at most the 199 images"):
+        few.train_images_of(5199)
 
 
 def test_changes_are_made_before_the_check() -> None:

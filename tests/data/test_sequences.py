@@ -126,6 +126,24 @@ def test_split_draws_with_a_generator() -> None:
     assert drawn_ones[0] != list(range(30))
 
 
+def test_split_leaves_as_many_images_as_asked_for_and_the_same_ones_among_more() -> None:
+    images, labels = np.zeros((100, 1, 1)), np.arange(100)
+    (_, first), (_, parted) = split(images, labels, 30, None, 20)
+    assert first.tolist() == list(range(30, 50))
+    assert parted.tolist() == list(range(30))
+
+    def drawn_ones(rest: int | None) -> tuple[list[int], list[int]]:
+        generator = torch.Generator().manual_seed(1)
+        (_, left), (_, parted) = split(images, labels, 30, generator, rest)
+        return left.tolist(), parted.tolist()
+
+    (few, parted), (more, parted_again) = drawn_ones(20), drawn_ones(40)
+    assert few == sorted(few) != list(range(few[0], few[0] + 20))
+    assert len(few) == 20
+    assert set(few) < set(more) < set(drawn_ones(None)[0])
+    assert parted == parted_again
+
+
 def test_batches_run_across_an_epochs_end() -> None:
     stream = torch.cat([next(stream) for stream in [batches(10, 4)] for _ in range(5)])
     assert len(stream) == 20

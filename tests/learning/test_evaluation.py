@@ -7,6 +7,7 @@ from samples import drawn, small_model
 from mnist_lstm.learning.evaluation import (
     accuracy_by_rows,
     by_class,
+    calibration,
     mean_answer,
     moved,
     overall,
@@ -77,3 +78,26 @@ def test_the_mean_answer_is_the_mean_of_the_answers_to_each_view() -> None:
     mean = mean_answer(model, views, 8)
     torch.testing.assert_close(mean, sum(answers, torch.zeros_like(mean)) / 9)
     torch.testing.assert_close(mean.sum(dim=1), torch.ones(20, dtype=torch.float64))
+
+
+def test_a_model_whose_probabilities_are_its_accuracy_has_no_calibration_error() -> None:
+    logits = torch.tensor([[0.75, 0.25]] * 3 + [[0.5, 0.5]], dtype=torch.float64).log()
+    labels = torch.tensor([0, 0, 1, 0], dtype=torch.uint8)
+    error = calibration(logits, labels)["calibration_error"]
+    assert error == pytest.approx(3 / 4 * abs(0.75 - 2 / 3) + 1 / 4 * abs(0.5 - 1))
+    calibrated = calibration(logits[[0, 1, 2, 2]], torch.tensor([0, 0, 0, 1], dtype=torch.uint8))
+    assert calibrated["calibration_error"] == pytest.approx(0)
+
+
+def test_coverage_counts_the_surest_answers_until_one_in_a_hundred_is_wrong() -> None:
+    def covered(right: list[bool], sure: list[float]) -> float:
+        logits = torch.tensor([[probability, 1 - probability] for probability in sure]).log()
+        labels = torch.tensor([0 if each else 1 for each in right], dtype=torch.uint8)
+        return calibration(logits, labels)["coverage_at_99"]
+
+    sure = torch.linspace(0.999, 0.6, 200).tolist()
+    assert covered([True] * 200, sure) == 1
+    assert covered([True] * 150 + [False] * 50, sure) == 151 / 200  # 150 of 151 are more than 99 %
+    assert covered([False] + [True] * 49 + [False] * 150, sure) == 0
+    # one threshold takes all four, of which one is wrong, or none
+    assert covered([True, True, True, False], [0.9] * 4) == 0

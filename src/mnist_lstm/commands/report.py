@@ -28,12 +28,19 @@ Exit code: 0 when the page is written, 2 when there are no results or the page c
 
 TRAIN, EVALUATE = "results/train", "results/evaluate"
 METRICS, CURVE = f"{EVALUATE}/metrics.json", f"{TRAIN}/curve.csv"
-FIGURES = (
-    ("validation accuracy", "validation", "accuracy"),
-    ("validation loss", "validation", "loss"),
-    ("test accuracy", "test", "accuracy"),
-    ("test loss", "test", "loss"),
-)
+FIGURES = {  # titles, and the keys in metrics.json
+    "validation accuracy": "validation.accuracy",
+    "validation loss": "validation.loss",
+    "test accuracy": "test.accuracy",
+    "test loss": "test.loss",
+    "test calibration error": "test.calibration_error",
+    "test coverage at 99 % accuracy": "test.coverage_at_99",
+    "test accuracy, images shifted": "test.robustness.shifted",
+    "test accuracy, images rotated": "test.robustness.rotated",
+    "test accuracy, strokes thickened": "test.robustness.thickened",
+    "test accuracy, colours inverted": "test.robustness.inverted",
+    "test accuracy, images noisy": "test.robustness.noisy",
+}
 
 
 @dataclass(frozen=True)
@@ -148,28 +155,28 @@ def _minute(time: str) -> str:
 
 def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> "Section":
     """The table of metrics and the table of the parameters that differ from HEAD."""
-    from mnist_lstm.pipeline.params import flatten, format_value
+    from mnist_lstm.pipeline.params import flatten, format_value, value_at
     from mnist_lstm.runs.comparison import differing
     from mnist_lstm.views.html_page import Section, Table
 
     titles = ["", "workspace", *(["committed (HEAD)", "difference"] if committed else [])]
     rows = [titles + ["published script"] * bool(published)]
-    for title, split, key in FIGURES:
-        row, now = [title], here.metrics.get(split, {}).get(key)
+    for title, key in FIGURES.items():
+        row, now = [title], value_at(here.metrics, key)
         row.append(_format(now, key))
         if committed:
-            before = committed.metrics.get(split, {}).get(key)
+            before = value_at(committed.metrics, key)
             row += [_format(before, key), _difference(now, before, key)]
         if published:
             final = published[-1]["test_accuracy"]
-            row.append(_format(final, key) if (split, key) == ("test", "accuracy") else "")
+            row.append(_format(final, key) if key == "test.accuracy" else "")
         rows.append(row)
     steps = ["steps", f"{here.curve[-1]['step']:,}"]
     if committed:
         more = here.curve[-1]["step"] - committed.curve[-1]["step"]
         steps += [f"{committed.curve[-1]['step']:,}", _minus(f"{more:+,}") if more else "0"]
     rows.append(steps + [f"{published[-1]['step']:,}" for _ in published[:1]])
-    caption = "Difference: workspace − committed; for accuracies in percentage points"
+    caption = "Difference: workspace − committed; of percentages in percentage points"
     parts: list[str | Table | Picture] = [
         Table(caption if committed else "The results in the workspace", rows)
     ]
@@ -192,7 +199,7 @@ def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> 
 def _format(value: float | None, key: str) -> str:
     if value is None:
         return "–"
-    return f"{value:.2%}" if key == "accuracy" else f"{value:.5f}"
+    return f"{value:.5f}" if key.endswith("loss") else f"{value:.2%}"
 
 
 def _difference(now: float | None, before: float | None, key: str) -> str:
@@ -201,7 +208,7 @@ def _difference(now: float | None, before: float | None, key: str) -> str:
     value = now - before
     if not value:
         return "0"
-    text = f"{100 * value:+.2f}" if key == "accuracy" else f"{value:+.5f}"
+    text = f"{value:+.5f}" if key.endswith("loss") else f"{100 * value:+.2f}"
     return _minus(text)
 
 

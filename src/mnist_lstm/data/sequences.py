@@ -91,21 +91,26 @@ class Sequences:
 
 
 def split(
-    images: np.ndarray, labels: np.ndarray, size: int, generator: torch.Generator | None
+    images: np.ndarray,
+    labels: np.ndarray,
+    size: int,
+    generator: torch.Generator | None,
+    rest: int | None = None,
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Split off `size` images with their labels: (rest, split off), both in their old order.
 
     Without a generator the first images are split off, as in the reference; with a generator, a
-    random sample.
+    random sample. `rest` leaves that many of the others: the first ones, or a random sample, which
+    a larger one contains.
     """
     order = (
         torch.arange(len(images))
         if generator is None
         else torch.randperm(len(images), generator=generator)
     )
-    parted = np.zeros(len(images), dtype=bool)
-    parted[order[:size].numpy()] = True
-    return (images[~parted], labels[~parted]), (images[parted], labels[parted])
+    parts = (order[size:][:rest], order[:size])
+    left, parted = (part.sort().values.numpy() for part in parts)
+    return (images[left], labels[left]), (images[parted], labels[parted])
 
 
 class Batches(Iterator[Tensor]):

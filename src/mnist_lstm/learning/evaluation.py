@@ -1,4 +1,4 @@
-"""From logits: accuracy, loss, precision, recall and F1 of each class, accuracy after each row.
+"""From logits: accuracy, loss, calibration, scores of each class, accuracy after each row.
 
 N images, T rows as time steps, D pixels a row, B batch, H hidden size, C classes
 """
@@ -14,11 +14,37 @@ from torch import Tensor
 
 from mnist_lstm.learning.model import RowLSTM, accuracy, infer
 
+BINS = 15  # of probabilities, for the calibration error
+COVERED = 0.99  # fraction of right answers
+
 
 def overall(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Accuracy (a fraction) and loss (cross-entropy, nats an image): (N, C), (N,) -> both."""
     loss = F.cross_entropy(logits.double(), labels.long())
     return {"accuracy": accuracy(logits, labels), "loss": loss.item()}
+
+
+def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """How far a model's probabilities can be trusted: (N, C), (N,) -> two fractions.
+
+    `calibration_error` is the expected calibration error of Guo et al. (2017), with BINS bins of
+    equal width: the mean difference between the probability of the answers and the fraction of them
+    that is right, over the bins by their number of images. `coverage_at_99` is the largest fraction
+    of the images, those with the most probable answers, of which at least COVERED are right.
+    """
+    probabilities, answers = logits.double().softmax(dim=1).max(dim=1)
+    right = (answers == labels).double()
+    bins = (probabilities * BINS).long().clamp(max=BINS - 1)
+    differences = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, probabilities - right)
+    surest, order = probabilities.sort(descending=True)
+    images = torch.arange(1, len(labels) + 1)
+    covered = right[order].cumsum(dim=0) >= COVERED * images
+    # a threshold takes all images of one probability, or none of them
+    covered[:-1] &= surest[1:] < surest[:-1]
+    return {
+        "calibration_error": differences.abs().sum().item() / len(labels),
+        "coverage_at_99": int((covered * images).max()) / len(labels),
+    }
 
 
 def by_class(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:

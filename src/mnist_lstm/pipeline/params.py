@@ -28,7 +28,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 # keys that were added later: params.yaml files and records without them mean these values
-ADDED = {"model.cell": "lstm", "train.optimizer": "adam"}
+ADDED = {"preprocess.train_size": None, "model.cell": "lstm", "train.optimizer": "adam"}
 
 
 LONGEST = 50  # characters of a text that may be a misspelt name
@@ -68,9 +68,12 @@ class PreprocessParams(_Section):
     validation_size: Images = Field(
         description="Number of images moved from the training set to the validation set"
     )
+    train_size: Images | None = Field(
+        description="Number of images to train on; null: all that are not validation images"
+    )
     split_seed: Seed | None = Field(
-        description="Seed that draws the validation images; null takes the first images, as the "
-        "reference does"
+        description="Seed that draws the validation images, and the training images if train_size "
+        "is a number; null takes the first images, as the reference does"
     )
 
 
@@ -219,18 +222,26 @@ class Params(_Section):
     evaluate: EvaluateParams
     promote: PromoteParams
 
-    def train_images_left(self, train_images: int) -> int:
-        """Number of training images that are left without the validation images.
+    def train_images_of(self, images: int) -> int:
+        """The number of images to train on, out of a data set's `images` training images.
 
-        Raises UserError if none is left.
+        Raises UserError if validation_size leaves none, or fewer than train_size.
         """
-        size = self.preprocess.validation_size
-        if size >= train_images:
+        size, wanted = self.preprocess.validation_size, self.preprocess.train_size
+        if size >= images:
             raise UserError(
                 f"preprocess.validation_size must leave images to train on: it is {size}, and "
-                f"fetch.dataset {self.fetch.dataset} has {train_images} training images"
+                f"fetch.dataset {self.fetch.dataset} has {images} training images"
             )
-        return train_images - size
+        if wanted is None:
+            return images - size
+        if wanted > images - size:
+            raise UserError(
+                f"preprocess.train_size must be at most the {images - size} images that "
+                f"fetch.dataset {self.fetch.dataset} has left without the validation images, is "
+                f"{wanted}"
+            )
+        return wanted
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> Self:
@@ -238,7 +249,7 @@ class Params(_Section):
         if dataset is None:
             return self  # the user's own data set: preprocess counts its images
         try:
-            left = self.train_images_left(dataset.train_images)
+            left = self.train_images_of(dataset.train_images)
         except UserError as error:
             raise PydanticCustomError("combination", "{it}", {"it": str(error)}) from None
         if self.train.batch_size > left:
