@@ -40,6 +40,7 @@ def test_verify_finds_disagreements_and_fixes_them(
         "training_id": training_id,
         "what": "it has no run",
         "mended": True,
+        "note": False,
     }
     assert main(["verify"]) == 0
     assert "agrees with all 1 results" in capsys.readouterr().out
