@@ -748,7 +748,8 @@ def with_champion(project: Project, accuracy: float = 0.9, **origin: str) -> Ent
     record = read_run(results / "train" / "run.json")
     identity = (record.name, record.training_id, record.model_sha256, record.dataset)
     entrant = Entrant(*identity, "d" * 64, 10, accuracy)
-    registry.promote(store, registry.register(store, entrant), None, {})
+    note = {"by": "bo", "host": "far"}
+    registry.promote(store, registry.register(store, entrant), None, note)
     shutil.rmtree(results)
     return entrant
 
@@ -793,6 +794,13 @@ def another_champion_meanwhile(project: Project) -> str:
     store = open_store(project.folder)
     with pytest.raises(TrackingError) as error:
         registry.promote(store, registry.register(store, entrant), None, {})
+    return f"mnist-lstm promote: {error.value}"
+
+
+def slow_server(project: Project) -> str:
+    project.monkeypatch.setattr(registry, "PATIENCE", -1)
+    with pytest.raises(TrackingError) as error:
+        with_champion(project)
     return f"mnist-lstm promote: {error.value}"
 
 
@@ -876,6 +884,22 @@ def store_at(uri: str) -> Callable[[Project], str]:
     def provoke(project: Project) -> str:
         project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         return project.store()
+
+    return provoke
+
+
+def store_that_refuses(code: int, who: str = "") -> Callable[[Project], str]:
+    class Refusing(_Quiet):
+        def do_GET(self) -> None:
+            self.send_error(code)
+
+    def provoke(project: Project) -> str:
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                return store_at(f"http://{who}127.0.0.1:{server.server_port}")(project)
+            finally:
+                server.shutdown()
 
     return provoke
 
@@ -1209,6 +1233,17 @@ MET = {
     f"mnist-lstm <command>: {STORE}<reason>": commanded,
     f"{STORE}Connection refused; check that the server is running and that its address is "
     "correct": store_at("http://127.0.0.1:9"),
+    f"{STORE}the server asks who you are: set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD": store_that_refuses(401),
+    f"{STORE}the server does not accept these: correct MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD": store_that_refuses(401, "ann:secret@"),
+    f"{STORE}<user> has no permission for this; the server's administrator can give the "
+    "permission EDIT on the experiment mnist-lstm and on the registered model": (
+        store_that_refuses(403, "ann:secret@")
+    ),
+    "mnist-lstm <command>: MLFLOW_TRACKING_URI: the password in it has a character that an "
+    "address cannot have; write %2F for /, %3F for ?, %23 for #, or set MLFLOW_TRACKING_PASSWORD "
+    "instead": lambda p: f"mnist-lstm sync: {store_at('http://ann:a/b@127.0.0.1')(p)}",
     f"{STORE}<file>: Permission denied": store_in_a_folder_of_another,
     f"{STORE}<file>: No space left on device; free some space there": full_artifacts,
     f"{STORE}database or disk is full; free some space there": store_that_is_full,
@@ -1355,9 +1390,9 @@ MET = {
     "mnist-lstm promote: there was no champion to go back to": nothing_to_go_back_to,
     "mnist-lstm promote: there was no champion before <run>, version <number> of row-lstm, to go "
     "back to": first_champion_taken_back,
-    "mnist-lstm promote: the champion has changed meanwhile; repeat the command": (
-        another_champion_meanwhile
-    ),
+    "mnist-lstm promote: the champion has changed meanwhile: it is <run>, version <number>, "
+    "promoted by <user> on <host>; repeat the command": another_champion_meanwhile,
+    "mnist-lstm promote: the server takes too long to change the champion; try again": slow_server,
     "make serve: there is no champion yet; `mnist-lstm promote RUN` makes a run the champion": (
         served
     ),

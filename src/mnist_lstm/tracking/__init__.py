@@ -11,6 +11,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # seconds
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar for each file
 
+# MLflow would print two lines with the run's address whenever a run on a server ends
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
 # MLflow then logs nothing when it creates the tables of a new store, and an error is reported once,
 # by the code that catches it
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -6,7 +6,9 @@ the registered model lists the former champions, so that one can go back to them
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -25,6 +27,9 @@ MODEL = "row-lstm"
 ALIAS = "champion"
 URI = "MLFLOW_TRACKING_URI"
 BEFORE = "champions_before"  # a tag of the registered model: version numbers, the latest last
+INTENT = "moves_champion."  # a tag of the registered model, while somebody moves the alias
+PATIENCE = 30.0  # seconds until an intent is taken for that of a process that died
+PAUSE = 0.1  # seconds between two looks
 KEPT = 100  # version numbers in that tag at most; MLflow would allow more
 
 
@@ -50,6 +55,16 @@ class Version:
         return self.entrant.training_id
 
     @property
+    def promoted(self) -> dict[str, Any]:
+        """The note about its last promotion; empty if it has none that can be read."""
+        notes = {key: text for key, text in self.tags.items() if key.startswith("promotion.")}
+        try:
+            last = max(notes, key=lambda key: int(key.partition(".")[2]))
+            return dict(json.loads(notes[last]))
+        except (ValueError, TypeError):
+            return {}
+
+    @property
     def uri(self) -> str:
         """The URI from which MLflow loads the version."""
         return f"models:/{MODEL}/{self.number}"
@@ -65,6 +80,12 @@ def champion(store: Store) -> Version | None:
                 return None  # also if the alias names a version that was deleted
             raise
     return _version(found)
+
+
+def every(store: Store) -> list[Version]:
+    """All versions, the earliest first. Raises TrackingError."""
+    with store.errors():
+        return [_version(one) for one in _all(store)]
 
 
 def registered(store: Store, model_sha256: str) -> Version | None:
@@ -165,17 +186,16 @@ def promote(
 ) -> None:
     """Make a version the champion in place of another. The note becomes a tag of the version.
 
-    Raises TrackingError, also if the champion is no longer `instead_of`.
+    Raises TrackingError, also if the champion is no longer `instead_of`: somebody was quicker.
     """
+
+    def remember() -> None:
+        if instead_of and instead_of.number != version.number:
+            _write_before(store, [*_before(store), instead_of.number])
+
     with store.errors(), one_process(store.lock):
-        present = champion(store)
-        if (present and present.number) != (instead_of and instead_of.number):
-            raise TrackingError("the champion has changed meanwhile; repeat the command")
-        if present and present.number != version.number:
-            # write this before the alias moves: a kill in between must not lose the old champion
-            _write_before(store, [*_before(store), present.number])
-        _add_note(store, version, "promotion", note)
-        store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
+        # remembered before the alias moves: a kill in between must not lose the old champion
+        _move(store, version, instead_of, _Note(version, "promotion", note), remember)
 
 
 def former(store: Store) -> Version | None:
@@ -194,12 +214,88 @@ def roll_back(store: Store, note: Mapping[str, Any]) -> Version | None:
     with store.errors(), one_process(store.lock):
         left = champion(store)
         for before, version in _candidates(store):
-            if left:
-                _add_note(store, left, "return", note)
-            store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
+            _move(store, version, left, _Note(left, "return", note) if left else None)
             _write_before(store, before)
             return version
     return None
+
+
+@dataclass(frozen=True)
+class _Note:
+    """A note that becomes a tag of a version: `promotion.1`, `promotion.2`, `return.1`, …"""
+
+    version: Version
+    what: str
+    values: Mapping[str, Any]
+
+    def add(self, store: Store) -> str:
+        """Set the tag; returns its key."""
+        tags = store.client.get_model_version(MODEL, self.version.number).tags
+        key = f"{self.what}.{1 + sum(key.startswith(f'{self.what}.') for key in tags)}"
+        text = json.dumps(dict(self.values), ensure_ascii=False)
+        store.client.set_model_version_tag(MODEL, self.version.number, key, text)
+        return key
+
+
+def _move(
+    store: Store,
+    version: Version,
+    instead_of: Version | None,
+    note: _Note | None,
+    first: Callable[[], None] = lambda: None,
+) -> None:
+    """Move the alias to a version. Raises TrackingError, also if somebody else was quicker.
+
+    MLflow moves an alias from wherever it is. So everybody leaves an intent, checks that the
+    champion is the expected one, moves the alias and takes the intent back. Then they wait until
+    the intents that others had left are gone, and read the alias again. An intent left after the
+    alias was moved finds another champion; one left before is waited for. So after the wait nobody
+    moves the alias on the old champion's account, and one of them has it.
+    """
+    intent, tag, began = f"{INTENT}{uuid.uuid4().hex}", None, time.monotonic()
+    store.client.set_registered_model_tag(MODEL, intent, version.number)
+    try:
+        present = champion(store)
+        if (present and present.number) != (instead_of and instead_of.number):
+            raise _outrun(present)
+        first()
+        tag = note.add(store) if note else None
+        if time.monotonic() - began > PATIENCE / 2:  # others may no longer wait for this one
+            raise TrackingError("the server takes too long to change the champion; try again")
+        store.client.set_registered_model_alias(MODEL, ALIAS, version.number)
+    finally:
+        store.client.delete_registered_model_tag(MODEL, intent)
+    _wait_for_others(store)
+    present = champion(store)
+    if present is None or present.number != version.number:
+        if note and tag:
+            store.client.delete_model_version_tag(MODEL, note.version.number, tag)
+        raise _outrun(present)
+
+
+def _wait_for_others(store: Store) -> None:
+    """Wait until the intents are gone that are there now; delete those of processes that died."""
+    others, until = intents(store), time.monotonic() + PATIENCE
+    while others and time.monotonic() < until:
+        time.sleep(PAUSE)
+        others &= intents(store)
+    for key in others:
+        with suppress(MlflowException):  # another one has deleted it
+            store.client.delete_registered_model_tag(MODEL, key)
+
+
+def intents(store: Store) -> set[str]:
+    """The tags of those who are about to move the alias."""
+    tags = store.client.get_registered_model(MODEL).tags
+    return {key for key in tags if key.startswith(INTENT)}
+
+
+def _outrun(present: Version | None) -> TrackingError:
+    """Who was quicker, in the error for the one who was not."""
+    who = f": it is {present.entrant.name}, version {present.number}" if present else ""
+    if present and (made := present.promoted):
+        who += f", promoted by {made.get('by', 'somebody')} on {made.get('host', 'some machine')}"
+    return TrackingError(f"the champion has changed meanwhile{who}; repeat the command")
 
 
 def _candidates(store: Store) -> Iterator[tuple[list[str], Version]]:
@@ -211,14 +307,6 @@ def _candidates(store: Store) -> Iterator[tuple[list[str], Version]]:
         number = before.pop()
         if number in there and not (present and present.number == number):
             yield list(before), _version(there[number])
-
-
-def _add_note(store: Store, version: Version, what: str, note: Mapping[str, Any]) -> None:
-    """Add a note to a version as its next tag of `promotion.1`, `promotion.2`, …"""
-    tags = store.client.get_model_version(MODEL, version.number).tags
-    number = 1 + sum(key.startswith(f"{what}.") for key in tags)
-    text = json.dumps(dict(note), ensure_ascii=False)
-    store.client.set_model_version_tag(MODEL, version.number, f"{what}.{number}", text)
 
 
 def _before(store: Store) -> list[str]:

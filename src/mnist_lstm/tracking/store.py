@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -19,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_lstm import UserError
+from mnist_lstm.tracking import credentials
 
 EXPERIMENT = "mnist-lstm"
 KIND = "mlflow.experimentKind"
@@ -46,6 +48,18 @@ ADDRESSES = (
 NO_PLACE = (3, 8, 10, 14)
 FULL = 13  # SQLITE_FULL
 IN_USE = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+ERRORS: tuple[type[Exception], ...] = (
+    MlflowException,
+    SQLAlchemyError,  # MLflow does not wrap all of them
+    CommandError,
+    sqlite3.Error,
+    ModuleNotFoundError,  # a database's driver
+    OSError,
+)
+MALFORMED = (
+    "MLFLOW_TRACKING_URI: the password in it has a character that an address cannot have; write "
+    "%2F for /, %3F for ?, %23 for #, or set MLFLOW_TRACKING_PASSWORD instead"
+)
 
 
 class TrackingError(UserError):
@@ -75,6 +89,7 @@ class Store:
 
 def uri_of(root: Path) -> str:
     """The address of a project's store: MLFLOW_TRACKING_URI, otherwise mlflow.db in its folder."""
+    credentials.hide()  # before MLflow reads the variable
     return os.environ.get("MLFLOW_TRACKING_URI") or uri_of_file(root.resolve() / "mlflow.db")
 
 
@@ -85,7 +100,7 @@ def is_server(uri: str) -> bool:
 
 def printable(uri: str) -> str:
     """An address without user name and password, for messages."""
-    return re.sub(r"//[^/]*@", "//…@", uri)
+    return re.sub(r"//.*@", "//…@", uri, flags=re.DOTALL)
 
 
 def open_store(root: Path) -> Store:
@@ -94,9 +109,11 @@ def open_store(root: Path) -> Store:
     If the project's folder was moved or copied, the artifacts' addresses are corrected. If the
     experiment was deleted, it is restored. Raises TrackingError if the store does not open.
     """
+    if credentials.is_malformed(uri_of(root)):
+        raise TrackingError(MALFORMED)
     uri, artifacts = uri_of(root), (root.resolve() / "mlruns").as_uri()
     lock = None if is_server(uri) else root / ".mlflow.lock"
-    with _errors_of(uri), one_process(lock):
+    with _errors_of(uri, ValueError), one_process(lock):  # ValueError: no address at all
         if database := _database(uri):
             _open_or_make(database)
         client = mlflow.MlflowClient(uri)
@@ -145,11 +162,18 @@ def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experimen
 
 
 def _describe(client: mlflow.MlflowClient, experiment: Experiment) -> None:
-    """Give the experiment MLflow's pages for machine learning, and a description if it has none."""
-    if experiment.tags.get(KIND) != TRAINING:
-        client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
-    if NOTE not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, NOTE, DESCRIPTION)
+    """Give the experiment MLflow's pages for machine learning, and a description if it has none.
+
+    Who may only read the experiment leaves that to others.
+    """
+    try:
+        if experiment.tags.get(KIND) != TRAINING:
+            client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
+        if NOTE not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, NOTE, DESCRIPTION)
+    except MlflowException as error:
+        if error.get_http_status_code() != HTTPStatus.FORBIDDEN:
+            raise
 
 
 def _database(uri: str) -> Path | None:
@@ -204,18 +228,35 @@ def _readdress(database: Path, before: str, now: str) -> None:
 
 
 @contextmanager
-def _errors_of(uri: str) -> Iterator[None]:
+def _errors_of(uri: str, *others: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except (
-        MlflowException,
-        SQLAlchemyError,  # MLflow does not wrap all of them
-        CommandError,
-        sqlite3.Error,
-        ModuleNotFoundError,  # a database's driver
-        OSError,
-    ) as error:
-        raise TrackingError(f"MLflow store {printable(uri)}: {_why(error, uri)}") from error
+    except (*ERRORS, *others) as error:
+        why = credentials.without_password(_why(error, uri), uri)
+        raise TrackingError(f"MLflow store {printable(uri)}: {why}") from error
+
+
+def _refusal(*errors: BaseException) -> str | None:
+    """What a server's answer means that refuses a request because of who asks; None for others."""
+    user, variables = (
+        os.environ.get(credentials.USER),
+        f"{credentials.USER} and {credentials.PASSWORD}",
+    )
+    for error in errors:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, MlflowException):
+            status = error.get_http_status_code()
+        if status == HTTPStatus.UNAUTHORIZED and not user:
+            return f"the server asks who you are: set {variables}"
+        if status == HTTPStatus.UNAUTHORIZED:
+            return f"the server does not accept these: correct {variables}"
+        if status == HTTPStatus.FORBIDDEN:
+            who = f"{user} has" if user else "you have"
+            return (
+                f"{who} no permission for this; the server's administrator can give the "
+                f"permission EDIT on the experiment {EXPERIMENT} and on the registered model"
+            )
+    return None
 
 
 def _why(error: BaseException, uri: str) -> str:
@@ -223,6 +264,8 @@ def _why(error: BaseException, uri: str) -> str:
     inner = error
     while below := inner.__cause__ or inner.__context__:
         inner = below
+    if refusal := _refusal(error, inner):
+        return refusal
     if isinstance(inner, OSError):
         path = inner.filename2 or inner.filename  # of a copy, the second is where it was to be
         where = f"{path}: " if path else ""

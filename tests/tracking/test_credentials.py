@@ -1,0 +1,181 @@
+"""A password in the address of the store: no output has it, whatever goes wrong."""
+
+import logging
+import os
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from tracked import ROWS, TIMINGS, about
+
+from mnist_lstm.tracking.credentials import PASSWORD, POSTGRES, URI, USER, hide
+from mnist_lstm.tracking.follower import Follower
+from mnist_lstm.tracking.projection import TrackedRun
+from mnist_lstm.tracking.store import TrackingError, open_store, printable
+
+SECRET = "hunter2/?#@x"
+WRITTEN = "hunter2%2F%3F%23%40x"  # as an address has it
+EXPERIMENT = b'{"experiment": {"experiment_id": "1", "name": "mnist-lstm", "tags": []}}'
+
+
+@contextmanager
+def server(
+    reads: int = 200, writes: int = 200, body: bytes = b"no"
+) -> Iterator[ThreadingHTTPServer]:
+    """One that answers to reading and to writing with these codes, and notes who asks."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(reads)
+
+        def do_POST(self) -> None:
+            self.answer(reads if "search" in self.path else writes)
+
+        def answer(self, code: int) -> None:
+            opened.asked.append(self.headers.get("Authorization"))  # type: ignore[attr-defined]
+            content = EXPERIMENT if code == 200 else body
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Be quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as opened:
+        opened.asked = []  # type: ignore[attr-defined]
+        Thread(target=opened.serve_forever, daemon=True).start()
+        try:
+            yield opened
+        finally:
+            opened.shutdown()
+
+
+@pytest.fixture
+def everything(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Iterator[list[str]]:
+    """Lines to be looked at, beside all that is printed, logged or warned of."""
+    said: list[str] = []
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield said
+    out, err = capfd.readouterr()
+    said += [out, err, caplog.text, *(str(warning.message) for warning in caught)]
+    assert "MLflow store" in "".join(said)
+    for text in said:
+        for secret in (SECRET, WRITTEN, "hunter2"):
+            assert secret not in text
+
+
+def test_mlflow_gets_the_password_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URI, f"https://ann:{WRITTEN}@example.org/ml@flow")
+    hide()
+    assert os.environ[URI] == "https://example.org/ml@flow"
+    assert (os.environ[USER], os.environ[PASSWORD]) == ("ann", SECRET)
+
+
+def test_libpq_gets_the_password_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URI, f"postgresql+psycopg://ann:{WRITTEN}@/db?host=/run")
+    hide()
+    assert os.environ[URI] == "postgresql+psycopg://ann@/db?host=/run"
+    assert os.environ[POSTGRES] == SECRET
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "https://example.org/a@b", "mysql://ann:x@h/db", "sqlite:///a@b"]
+)
+def test_other_addresses_stay(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URI, uri)
+    hide()
+    assert os.environ[URI] == uri
+    assert USER not in os.environ
+
+
+@pytest.mark.parametrize("uri", [f"http://ann:{SECRET}@127.0.0.1:9", "http://tok/en@127.0.0.1:9"])
+def test_no_message_has_what_is_before_the_last_at(uri: str) -> None:
+    assert printable(uri) == "http://…@127.0.0.1:9"
+
+
+def test_a_password_that_is_not_escaped_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything: list[str]
+) -> None:
+    monkeypatch.setenv(URI, "http://ann:hunter2/x@127.0.0.1:9")
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI: the password in it") as error:
+        open_store(tmp_path)
+    everything += [*traceback.format_exception(error.value), "MLflow store"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"http://ann:{WRITTEN}@127.0.0.1:9",
+        f"mysql://ann:{WRITTEN}@127.0.0.1:9/db",
+        f"mssql+pyodbc://ann:{WRITTEN}@127.0.0.1:9/db",
+        f"nothing://ann:{WRITTEN}@127.0.0.1:9/db",
+        f"postgresql://ann:{WRITTEN}@127.0.0.1:port/db",
+        "http://ann:hunter2@[127.0.0.1:9/db",
+        "http://hunter2@127.0.0.1:9",
+    ],
+)
+def test_an_address_at_which_nothing_is(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything: list[str]
+) -> None:
+    monkeypatch.setenv(URI, uri)
+    with pytest.raises(TrackingError) as error:
+        open_store(tmp_path)
+    everything.append(str(error.value))
+    if uri.startswith("http://ann:hunter2%"):
+        everything += traceback.format_exception(error.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "code", "line"),
+    [
+        ("http://{}", 401, "the server asks who you are: set MLFLOW_TRACKING_USERNAME and"),
+        ("http://ann:{password}@{}", 401, "the server does not accept these: correct MLFLOW_TRACK"),
+        ("http://ann:{password}@{}", 403, "ann has no permission for this; the server's admin"),
+        ("http://{}", 403, "you have no permission for this; the server's administrator can give"),
+    ],
+)
+def test_a_refusal_is_one_line(
+    uri: str,
+    code: int,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    everything: list[str],
+) -> None:
+    lines: list[str] = []
+    with server(code, code, b"<html>hunter2</html>") as opened:
+        address = f"127.0.0.1:{opened.server_port}"
+        monkeypatch.setenv(URI, uri.format(address, password=WRITTEN))
+        with pytest.raises(TrackingError) as error:
+            open_store(tmp_path)
+        follower = Follower(tmp_path, about(), lines.append)
+        follower.log_rows(ROWS, TIMINGS)
+        follower.finish("FINISHED", about(), TIMINGS[-1]["time"])
+    assert str(error.value).startswith(f"MLflow store http://{address}: {line}")
+    assert "\n" not in str(error.value)
+    assert len(lines) == 1
+    assert lines[0].startswith(str(error.value))
+    everything += [str(error.value), *lines]
+
+
+def test_who_may_only_read_can_open_the_store_and_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything: list[str]
+) -> None:
+    with server(reads=200, writes=403) as opened:
+        monkeypatch.setenv(URI, f"http://ann:{WRITTEN}@127.0.0.1:{opened.server_port}")
+        store = open_store(tmp_path)
+        with pytest.raises(TrackingError, match="ann has no permission for this") as error:
+            TrackedRun(store, about())
+        (asked,) = set(opened.asked)  # type: ignore[attr-defined]
+    assert asked.startswith("Basic ")
+    everything += [*traceback.format_exception(error.value), store.uri]
