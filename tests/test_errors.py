@@ -38,7 +38,7 @@ from test_photo import claim
 from tracked import ROWS, TIMINGS, about, leave_results
 from tracked import evaluated as leave_evaluated
 
-from mnist_lstm import UserError, cli
+from mnist_lstm import UserError, cli, commands
 from mnist_lstm.data import datasets, idx, mirrors, photo
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline import stage
@@ -51,7 +51,7 @@ from mnist_lstm.pipeline.result_files import (
     write_rows,
 )
 from mnist_lstm.pipeline.timing import now
-from mnist_lstm.runs import resolve
+from mnist_lstm.runs import groups, recipes, resolve
 from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.resolve import find
 from mnist_lstm.serving import app as serving
@@ -509,6 +509,31 @@ def a_space_without_values(project: Project) -> str:
     Path("space.yaml").write_text("model.hidden_size: 16\n")
     assert cli.main(["search", "1", "--space", "space.yaml"]) == 2
     return project.capsys.readouterr().err.splitlines()[-1]
+
+
+def parents_without_a_store(project: Project) -> str:
+    """What `seeds` says of its last step where the store does not open."""
+    project.with_history(results=False)
+    project.monkeypatch.setattr(groups, "parents", lambda _: [None])
+    (project.folder / "mlflow.db").write_bytes(b"no database")
+    commands.show_groups(project.folder, "seeds")
+    return project.capsys.readouterr().err.splitlines()[-1]
+
+
+def record_of_no_seed(project: Project) -> str:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    Repo.init().close()
+    write_json(project.folder / "records" / "seed-0.json", {"params": {}})
+    recipes.recipe_of(commands.read_history(project.folder, "verify"), {}, "quick")
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
+def records_of_no_search(project: Project) -> str:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    Repo.init().close()
+    write_json(project.folder / "searches" / "trial-0.json", {"number": 0})
+    groups.parents(commands.read_history(project.folder, "verify"))
+    return project.capsys.readouterr().err.rstrip("\n")
 
 
 def no_run_is_meant(
@@ -1365,6 +1390,10 @@ MET = {
     ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this seed": a_seed_without_stages,
+    "mnist-lstm seeds: MLflow store <address>: <reason>; `mnist-lstm sync` adds the parent run "
+    "later": parents_without_a_store,
+    "mnist-lstm verify: left out: <file>: not a record of a seed (<reason>)": record_of_no_seed,
+    "mnist-lstm verify: left out: <folder>: no search (<reason>)": records_of_no_search,
     "mnist-lstm search: <file>: <key> must be a list of values, or have low and high, and "
     "log: true or a step": a_space_without_values,
     "mnist-lstm search: trial <number>: `dvc exp run` ended with exit code <code>; fix what it "

@@ -48,6 +48,19 @@ def test_a_search_goes_on_after_a_stop_and_after_the_loss_of_its_records(
     assert (records / "search.png").is_file()
     assert max(map(len, printed.splitlines())) <= 200
     assert workspace.git("status", "--short").replace("?? searches/\n", "") == before
+    before = workspace.groups()
+    (parent,) = before.values()
+    assert list(before) == ["trials of search"]
+    assert parent["children"] == {trial["experiment"] for trial in found["trials"]}
+    assert [value for _, value, _ in parent["metrics"]["best_validation_loss"]] == pytest.approx(
+        [found["trials"][0]["loss"], best["loss"]]
+    )
+    assert parent["files"] == {"trials.csv", "search.png"}
+    copy = workspace.without_store(workspace.folder.with_name("copy"))
+    assert "trials of search: it has no parent run: fixed" in copy.command("sync")
+    assert copy.groups() == before
+    assert "agrees with all" in copy.command("verify")
+
     workspace.dvc(*apply.split()[1:])
     assert workspace.json("results/evaluate/metrics.json")["validation"]["loss"] == best["loss"]
 

@@ -3,8 +3,28 @@
 import json
 import shutil
 import statistics
+from typing import Any
 
+import pytest
 from workspace import Workspace
+
+
+def assert_shown_as_one(workspace: Workspace, records: list[Any]) -> None:
+    """In MLflow the seeds are below one run, which `sync` makes anew after a loss."""
+    before = workspace.groups()
+    (parent,) = before.values()
+    assert list(before) == ["seeds of tried, hidden_size=24"]
+    assert parent["children"] == {record["name"] for record in records}
+    accuracies = [record["metrics"]["test"]["accuracy"] for record in records]
+    *_, (step, mean, _) = parent["metrics"]["test_accuracy_mean"]
+    assert (step, mean) == (10, pytest.approx(statistics.mean(accuracies)))
+    assert "tried" not in workspace.command("sync")  # which adds the workspace's run
+    assert "agrees with all" in workspace.command("verify")
+    assert workspace.groups() == before
+    copy = workspace.without_store(workspace.folder.with_name("copy"))
+    assert "it has no parent run: fixed" in copy.command("sync")
+    assert copy.groups() == before
+    assert "agrees with all" in copy.command("verify")
 
 
 def test_seeds_are_trained_once_recorded_and_summarized(
@@ -35,6 +55,7 @@ def test_seeds_are_trained_once_recorded_and_summarized(
     mean = statistics.mean(record["metrics"]["test"]["accuracy"] for record in found)
     assert f"      test  mean {mean:.2%}, standard deviation " in printed
 
+    assert_shown_as_one(workspace, found)
     # with the records, nothing runs; without them, the experiments are still there
     again = workspace.command(*command, "-S", "promote.margin=0.5", "--json")  # no stage reads it
     assert json.loads(again)["records"] == found

@@ -185,6 +185,39 @@ class Workspace:
             if path.name != ".gitignore"
         }
 
+    def groups(self) -> dict[str, Any]:
+        """The parent runs in the MLflow store, by name, each with all that people see of it."""
+        store, every = open_store(self.folder), self.runs()
+        found = {}
+        for run in every:
+            run_id, tags = run.info.run_id, run.data.tags
+            if "group" in tags:
+                curves = {
+                    key: [(m.step, m.value, m.timestamp) for m in history]
+                    for key in run.data.metrics
+                    if (history := store.client.get_metric_history(run_id, key))
+                }
+                found[run.info.run_name] = {
+                    "params": run.data.params,
+                    "tags": tags,
+                    "metrics": curves,
+                    "files": {file.path for file in store.client.list_artifacts(run_id)},
+                    "times": (run.info.start_time, run.info.end_time, run.info.status),
+                    "children": {
+                        each.data.tags["name"]
+                        for each in every
+                        if each.data.tags.get("mlflow.parentRunId") == run_id
+                    },
+                }
+        return found
+
+    def without_store(self, folder: Path) -> "Workspace":
+        """A copy without MLflow store. In the same folder, MLflow would keep the lost one open."""
+        copy = self.copy(folder)
+        (copy.folder / "mlflow.db").unlink()
+        shutil.rmtree(copy.folder / "mlruns")
+        return copy
+
     def runs(self) -> list[mlflow.entities.Run]:
         """The runs in the workspace's own MLflow store."""
         store = open_store(self.folder)

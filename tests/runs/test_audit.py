@@ -28,6 +28,7 @@ class OneResult(History):
     """The history of a folder with results of train and evaluate."""
 
     def __init__(self, results: Path) -> None:
+        self.root = results  # no repository, and so without groups
         made = [{str(path): "" for path in (results / s).iterdir()} for s in ("train", "evaluate")]
         self.results = [Result(read_run(results / "train" / "run.json"), made[0], [made[1]])]
 

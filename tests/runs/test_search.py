@@ -138,7 +138,7 @@ def test_it_finds_a_better_recipe_than_the_first_trials(machine: Machine) -> Non
     assert best.value == min(trial.value for trial in trials if trial.value is not None)
     assert best.number >= 4
     assert 0.003 < best.values["train.learning_rate"] < 0.03
-    shares = search.importance(found)
+    shares = search.importance(found.plan.space, found.ended)
     assert sum(shares.values()) == pytest.approx(1)
     assert max(shares, key=lambda key: shares[key]) == "train.learning_rate"
 

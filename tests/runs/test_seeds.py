@@ -8,7 +8,9 @@ from samples import PROJECT
 
 from mnist_lstm import UserError
 from mnist_lstm.cli import main
-from mnist_lstm.commands.seeds import _code_of, changes, format_summary
+from mnist_lstm.commands import changes
+from mnist_lstm.commands import seeds as command
+from mnist_lstm.commands.seeds import _code_of, format_summary
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment, seeds
 from mnist_lstm.runs.seeds import seed_record, summary
@@ -115,6 +117,7 @@ def test_damaged_files_are_named_once(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(seeds, "seed_record", read)
     monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
+    monkeypatch.setattr(command, "show_groups", lambda *_: None)
     assert main(["seeds", "2"]) == 0
     line = "mnist-lstm seeds: left out: results/train/run.json: damaged\n"
     assert capsys.readouterr().err == line

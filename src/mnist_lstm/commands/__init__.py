@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_lstm import UserError
 from mnist_lstm.views.text_table import escaped, folded, width
 
 if TYPE_CHECKING:
@@ -106,6 +107,55 @@ def open_store(root: Path, command: str) -> "Store":
     for line in opened.changes:
         note(command, line)
     return opened
+
+
+def show_groups(root: Path, command: str) -> None:
+    """Make the parent runs of seeds and of trials in MLflow; a line on stderr if that fails."""
+    from mnist_lstm.runs import groups
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.tracking.parents import Parents
+    from mnist_lstm.tracking.store import TrackingError
+
+    try:
+        if parents := groups.parents(History(root)):
+            shown = Parents(open_store(root, command))
+            for each in parents:
+                shown.show(each)
+    except TrackingError as error:
+        note(command, f"{error}; `mnist-lstm sync` adds the parent run later")
+
+
+def add_recipe(parser: argparse.ArgumentParser, help: str) -> None:
+    """Arguments that name a recipe: RECIPE, and -S for other values."""
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        type=Path,
+        default=Path("params.yaml"),
+        help=f"{help} (default: params.yaml)",
+    )
+    parser.add_argument(
+        "-S",
+        "--set-param",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="replace a value of the recipe, for example train.steps=500; may be repeated",
+    )
+
+
+def changes(settings: Sequence[str]) -> dict[str, object]:
+    """Parse texts `KEY=VALUE` into values by key. Raises UserError for any other text."""
+    from mnist_lstm.pipeline import strict_yaml
+
+    values = {}
+    for setting in settings:
+        key, is_there, text = setting.partition("=")
+        if not is_there or not key:
+            raise UserError(f"-S must be KEY=VALUE, such as train.steps=100, is {setting!r}")
+        values[key] = strict_yaml.parse(text, f"-S {key}")
+    return values
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import count
+from mnist_lstm.commands import add_recipe, changes, count, show_groups
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.search import Search, Trial
@@ -26,7 +26,8 @@ pruned: its training ends early, and its curve stays. --pruner says which rule d
 
 Each trial that ends writes a small file into --record. If the command is stopped, or killed, the
 same command continues with the same trials. With a larger N, it adds trials. After a change of
-code or of the recipe, the search begins anew.
+code or of the recipe, the search begins anew. In MLflow, the trials are below a parent run, which
+has the best so far over the trials.
 
 Exit code: 0 when all trials have ended, 2 when one failed or the command is wrong, 130 when it was
 stopped."""
@@ -37,28 +38,13 @@ NAME = "mnist-lstm search"
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("trials", metavar="N", type=count, help="how many trials")
-    parser.add_argument(
-        "recipe",
-        metavar="RECIPE",
-        nargs="?",
-        type=Path,
-        default=Path("params.yaml"),
-        help="a complete params.yaml, for what the space does not name (default: params.yaml)",
-    )
+    add_recipe(parser, "a complete params.yaml, for what the space does not name")
     parser.add_argument(
         "--space",
         metavar="FILE",
         type=Path,
         default=Path("recipes/search.yaml"),
         help="what is tried (default: recipes/search.yaml)",
-    )
-    parser.add_argument(
-        "-S",
-        "--set-param",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="replace a value of the recipe, for example train.steps=500; may be repeated",
     )
     parser.add_argument(
         "--objective",
@@ -90,7 +76,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the trials that are missing, and print all of them."""
-    from mnist_lstm.commands.seeds import changes
     from mnist_lstm.pipeline import params, stage
 
     root, changed = stage.root(), changes(arguments.set_param)
@@ -119,10 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     try:
         _run(found, arguments.trials)
+        show_groups(root, "search")
     except KeyboardInterrupt:
         print(f"{NAME}: stopped; the same command continues from there", file=sys.stderr)
         return 130
-    importance = search.importance(found)
+    importance = search.importance(found.plan.space, found.ended)
     if arguments.json:
         best = asdict(found.best) if found.best else None
         trials = [asdict(each) for each in found.ended]
@@ -209,9 +195,9 @@ def ranked(trials: "Sequence[Trial]") -> "list[Trial]":
 
 
 def _draw(found: "Search") -> None:
+    from mnist_lstm.runs.groups import OBJECTIVES
     from mnist_lstm.views import figures, search_figure
 
-    objective = {"loss": "validation loss", "accuracy": "validation images read wrong"}
     path = found.folder / "search.png"
     trials: list[tuple[int, Mapping[str, Any], float]] = [
         (each.number, each.values, each.value) for each in found.ended if each.value is not None
@@ -219,7 +205,7 @@ def _draw(found: "Search") -> None:
     if not trials:
         return
     try:
-        figures.save(search_figure.search(trials, objective[found.plan.objective]), path)
+        figures.save(search_figure.search(trials, OBJECTIVES[found.plan.objective]), path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     print(f"picture: {path}")

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_lstm import UserError
-from mnist_lstm.commands import count, note
+from mnist_lstm.commands import add_recipe, changes, count, note, show_groups
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.seeds import Summary
@@ -23,35 +22,18 @@ A seed is not trained again if the present commit has an experiment with the sam
 code, or if there is a record with the same parameters. The column `code` says whether a record was
 made by the present code; --fresh trains all seeds again. With --record DIR, each seed that ends
 writes DIR/seed-<n>.json and DIR/seed-<n>.csv (its curve). Commit these small files, and you can
-spread the seeds over days and machines. If the command is stopped, the same command continues from
+spread the seeds over days and machines. In MLflow, the seeds are below a parent run, which has the
+mean and its interval over the steps. If the command is stopped, the same command continues from
 the checkpoint.
 
 Exit code: 0 when all seeds are trained, 2 when a training did not finish or the command is
 wrong, 130 when it was stopped."""
 
-FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "loss"))
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("seeds", metavar="N", type=count, help="how many seeds")
-    parser.add_argument(
-        "recipe",
-        metavar="RECIPE",
-        nargs="?",
-        type=Path,
-        default=Path("params.yaml"),
-        help="a complete params.yaml, such as recipes/fast.yaml; its own seed is not used "
-        "(default: params.yaml)",
-    )
-    parser.add_argument(
-        "-S",
-        "--set-param",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="replace a value of the recipe, for example train.steps=500; may be repeated",
-    )
+    add_recipe(parser, "a complete params.yaml, such as recipes/fast.yaml; its seed is not used")
     parser.add_argument("--record", metavar="DIR", type=Path, help="folder of the records")
     parser.add_argument(
         "--fresh",
@@ -67,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train the seeds one after the other, and print their statistics."""
     from mnist_lstm.pipeline import params, stage
     from mnist_lstm.runs import experiment, seeds
+    from mnist_lstm.runs.recipes import FIGURES
 
     root = stage.root()
     recipe, here = (
@@ -95,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("mnist-lstm seeds: stopped; the same command continues from there", file=sys.stderr)
         return 130
+    show_groups(root, "seeds")
     summaries = {
         " ".join(names): seeds.summary([_figure(record, *names) for record in records])
         for names in FIGURES
@@ -106,19 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
         what = " -S ".join([str(arguments.recipe), *arguments.set_param])
         _print(what, records, summaries, experiment.code_digest(root))
     return 0
-
-
-def changes(settings: Sequence[str]) -> dict[str, object]:
-    """Parse texts `KEY=VALUE` into values by key. Raises UserError for any other text."""
-    from mnist_lstm.pipeline import strict_yaml
-
-    values = {}
-    for setting in settings:
-        key, is_there, text = setting.partition("=")
-        if not is_there or not key:
-            raise UserError(f"-S must be KEY=VALUE, such as train.steps=100, is {setting!r}")
-        values[key] = strict_yaml.parse(text, f"-S {key}")
-    return values
 
 
 def _figure(record: Mapping[str, Any], split: str, name: str) -> float:

@@ -11,8 +11,9 @@ HELP = """\
 Compare every result of this project with its run in MLflow, and add what the run lacks, with the
 original times. The results are those in the workspace, in commits, of DVC experiments and in DVC's
 cache. A run that contradicts its result is deleted and made again. A run that agrees with its
-result stays as it is. A registered model whose run was made again becomes a new version, with all
-tags and aliases. The MLflow store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
+result stays as it is. The seeds of a recipe and the trials of a search get a parent run, with what
+all of them show together. A registered model whose run was made again becomes a new version, with
+all tags and aliases. The MLflow store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
 
 Exit code: 0 when MLflow agrees with all results, 1 when files of a result are damaged, 2 when the
 MLflow store cannot be reached."""
@@ -25,8 +26,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Add what MLflow lacks of each result, and print what changed."""
     from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs import groups
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking import registry
+    from mnist_lstm.tracking.parents import Parents
     from mnist_lstm.tracking.projection import project
     from mnist_lstm.tracking.store import printable
 
@@ -46,6 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
         changed += bool(lines)
         for line in lines:
             print(f"{escaped(f'{result.name}: {line}')}: fixed", flush=True)
+    if parents := groups.parents(history):
+        shown = Parents(store)
+        for parent in parents:
+            for line in shown.show(parent):
+                print(f"{escaped(f'{parent.name}: {line}')}: fixed", flush=True)
     for version in registry.outdated(store):
         line = f"version {version.number} of {registry.MODEL} is of a run that was made again"
         made = registry.renew(store, version)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from mnist_lstm import UserError, dvc_cache
 from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
+from mnist_lstm.runs.groups import parents
 from mnist_lstm.runs.history import History, Result, is_held, unfinished
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.follower import trainer
+from mnist_lstm.tracking.parents import Parents
 from mnist_lstm.tracking.projection import (
     TRAINER,
     StoredRun,
@@ -28,6 +30,8 @@ from mnist_lstm.tracking.view import View
 class Disagreement:
     """A training about which MLflow and the results disagree: name, training_id, a line each.
 
+    It may also be about a group of trainings, which has no id, or a version of the model.
+
     `mend` resolves it; None where nothing can. `note`: nothing is wrong, it was made elsewhere.
     """
 
@@ -39,7 +43,7 @@ class Disagreement:
 
 
 def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagreement]:
-    """Disagreements about each result, then about each run in MLflow that has no result.
+    """Disagreements about each result, about each run in MLflow that has no result, and the rest.
 
     A run in progress is none: DVC records its result when its stages are done. A run that was made
     elsewhere, whose results are not here, is a note. Raises TrackingError.
@@ -70,6 +74,7 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
                 else:
                     line = "no result here has its model"
                     yield Disagreement(name, training_id, [line], None)
+    yield from _of_groups(store, history)
     for version in registry.outdated(store):
         yield Disagreement(
             version.entrant.name,
@@ -99,6 +104,15 @@ def _of_result(
     for run in stored[1:]:
         line = f"it has a second run, {run.info.run_id}"
         yield Disagreement(name, training_id, [line], partial(delete, store, run))
+
+
+def _of_groups(store: Store, history: History) -> Iterator[Disagreement]:
+    """Disagreements about the parents of seeds and of trials."""
+    if groups := parents(history):
+        shown = Parents(store)
+        for each in groups:
+            if lines := shown.lines(each):
+                yield Disagreement(each.name, "", lines, partial(shown.show, each))
 
 
 def _killed(store: Store, run: StoredRun, line: str) -> Disagreement:

@@ -18,22 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline import watched
 from mnist_lstm.pipeline.result_files import read_json, write_json
 from mnist_lstm.runs import experiment
 from mnist_lstm.runs.history import History
-from mnist_lstm.runs.space import Space, rounded, suggest
+from mnist_lstm.runs.space import Space, described, rounded, suggest
 
 # a training that fails so is a bad trial, and no reason to stop the search
 DIVERGED = re.compile(r"^train: (the loss is \S+ at step [\d,]+), so the training stops")
 PRUNERS = ("median", "hyperband", "none")
 OBJECTIVES = ("loss", "accuracy")
+# what all records of a search have in common
+COMMON = ("objective", "pruner", "sampler_seed", "code", "recipe", "space")
 Curve = Sequence[tuple[int, float]]  # step, accuracy on the validation images
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -185,13 +187,10 @@ class Search:
         found, common = read_json(self._file), self._common()
         if not isinstance(found, dict) or any(found.get(key) != common[key] for key in common):
             return None
-        try:
-            trial = Trial(**{key: value for key, value in found.items() if key not in common})
-            trial = replace(trial, curve=[(step, right) for step, right in trial.curve])
-            fits = trial.asked.keys() == self.plan.space.keys()
-        except (TypeError, ValueError, AttributeError):
+        trial = _trial(found)
+        if trial is None or trial.number != len(self.ended):
             return None
-        return trial if fits and trial.number == len(self.ended) else None
+        return trial if set(trial.asked) == set(self.plan.space) else None
 
 
 def _pruned(trial: Trial, curve: Curve, judge: "_Judge") -> Trial:
@@ -230,16 +229,78 @@ def _pruner(plan: Plan) -> BasePruner:
     return NopPruner()
 
 
-def importance(search: Search) -> dict[str, float]:
+def importance(space: Space, trials: Sequence[Trial]) -> dict[str, float]:
     """The share of each key in the differences of the objective, the largest first.
 
     By Optuna's fANOVA (Hutter et al., 2014). Empty for fewer than two complete trials, and where
     all of them reached the same.
     """
-    values = {each.value for each in search.ended if each.value is not None}
-    if len(values) < 2:
+    complete = [each for each in trials if each.value is not None]
+    if len({each.value for each in complete}) < 2:
         return {}
+    study = optuna.create_study()
+    study.add_trials(
+        [
+            create_trial(params=each.asked, distributions=dict(space), value=each.value)
+            for each in complete
+        ]
+    )
     found = optuna.importance.get_param_importances(
-        search.study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
     )
     return {key: share for key, share in found.items() if share > 0}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A search as its records have it: the trials that have ended, in their order.
+
+    `recipe` has the parameters by dotted key, without those of `space`. `chosen` has what else the
+    plan said: the objective, the pruner and the sampler's seed.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    space: Space
+    chosen: Mapping[str, Any]
+    trials: Sequence[Trial]
+
+    @property
+    def tried(self) -> dict[str, str]:
+        """What is tried for each key, in words."""
+        return {key: described(each) for key, each in self.space.items()}
+
+
+def recorded(folder: Path) -> Recorded | None:
+    """The search that a folder has records of; None if there is none.
+
+    Records of an earlier search that lie behind those of the present one are left out. Raises
+    UserError if a record is damaged.
+    """
+    trials: list[Trial] = []
+    common: dict[str, Any] = {}
+    while (path := folder / f"trial-{len(trials)}.json").is_file():
+        found = read_json(path)
+        mine = {key: found[key] for key in COMMON if key in found}
+        trial = _trial(found)
+        if trial is None or mine.keys() != set(COMMON):
+            raise UserError(f"{path}: not a record of a trial")
+        if trials and mine != common:
+            break
+        common = mine
+        trials.append(trial)
+    if not trials:
+        return None
+    name = trials[0].experiment.rpartition(f"-trial-{trials[0].number}-")[0]
+    space = {key: json_to_distribution(each) for key, each in common["space"].items()}
+    chosen = {key: common[key] for key in ("objective", "pruner", "sampler_seed")}
+    return Recorded(name, common["recipe"], space, chosen, trials)
+
+
+def _trial(found: Mapping[str, Any]) -> Trial | None:
+    """The trial of a record; None if it is none."""
+    try:
+        trial = Trial(**{key: value for key, value in found.items() if key not in COMMON})
+        return replace(trial, curve=[(step, right) for step, right in trial.curve])
+    except (TypeError, ValueError):
+        return None

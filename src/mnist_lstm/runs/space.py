@@ -40,6 +40,20 @@ def suggest(space: Space, trial: optuna.Trial) -> dict[str, Any]:
     return values
 
 
+def described(distribution: BaseDistribution) -> str:
+    """What is tried for a key, in words: `0.0003 to 0.01, log`, or `64, 128, 256`."""
+    match distribution:
+        case CategoricalDistribution():
+            return ", ".join(params.format_value(each) for each in distribution.choices)
+        case IntDistribution() | FloatDistribution():
+            how = ", log" if distribution.log else ""
+            step = distribution.step or 0
+            if step and not (isinstance(distribution, IntDistribution) and step == 1):
+                how = f" in steps of {step:g}"
+            return f"{distribution.low:g} to {distribution.high:g}{how}"
+    return str(distribution)
+
+
 def rounded(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with DIGITS significant digits at most, and in their ranges."""
     found = dict(values)

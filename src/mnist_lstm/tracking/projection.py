@@ -57,6 +57,7 @@ StoredRun = mlflow.entities.Run  # a run as MLflow returns it
 EDITABLE = (NOTE,)  # a tag that people may edit in MLflow
 PRUNED = "pruned"  # a tag of a run that a search ended early: why
 TRAINER = "trainer"  # a tag that a run has while it trains
+GROUP = "group"  # a tag of a parent run, which is no training: what its children have in common
 BATCH = 1000  # metrics in one call: the server's limit
 # metrics that earlier versions logged for what is now test_accuracy, when_trained_test_loss and
 # others
@@ -265,7 +266,12 @@ def _is_stored_as(value: float, stored: float) -> bool:
 
 
 def runs(store: Store, condition: str = "") -> list[StoredRun]:
-    """The runs of the experiment that meet an MLflow filter, the earliest first."""
+    """The runs of trainings that meet an MLflow filter, the earliest first."""
+    return [run for run in all_runs(store, condition) if GROUP not in run.data.tags]
+
+
+def all_runs(store: Store, condition: str = "") -> list[StoredRun]:
+    """The runs of the experiment that meet an MLflow filter, parents too, the earliest first."""
     found: list[StoredRun] = []
     token = None
     while True:

@@ -23,10 +23,10 @@ def run_name(root: Path, about: RunRecord) -> str:
     recipe = _recipe(root, about.commit) if about.commit else {}
     params = flatten(about.params)
     differs = {key: value for key, value in params.items() if recipe.get(key, ...) != value}
-    return _joined(assignments(differs)) if recipe and differs else about.name
+    return joined(assignments(differs)) if recipe and differs else about.name
 
 
-def _joined(parts: list[str]) -> str:
+def joined(parts: list[str]) -> str:
     """The parts, as many as fit into LONGEST characters, and how many more there are."""
     for kept in range(len(parts), 0, -1):
         more = f" and {len(parts) - kept} more" if kept < len(parts) else ""

@@ -1,0 +1,191 @@
+"""Recipes and their seeds: the trainings that differ in nothing but the seed.
+
+A recipe is its parameters without the seed. Each seed has results, or a record, which `mnist-lstm
+seeds` writes. Records in the project count wherever they are, if git does not ignore them.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_lstm import UserError, git
+from mnist_lstm.pipeline import params
+from mnist_lstm.pipeline.result_files import Row, read_json, read_rows
+from mnist_lstm.runs.history import History, Result
+from mnist_lstm.runs.listing import SECTIONS
+
+# the name of an experiment of `mnist-lstm seeds`
+SEED = re.compile(r"(.+)-seed-\d+-[0-9a-f]{6}")
+FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "loss"))
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A training of a recipe: from its results, or from a record where `result` is None."""
+
+    seed: int
+    name: str
+    training_id: str
+    started: str
+    ended: str
+    metrics: Mapping[str, Mapping[str, float]]
+    curve: Sequence[Row]
+    result: Result | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Parameters by dotted key, without the seed, and the latest training of each seed.
+
+    `trainings` are all that have results here, earlier ones of the same seed too.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+    seeds: Sequence[Seed]
+    trainings: Sequence[Result]
+
+    @property
+    def key(self) -> str:
+        """The digest of the parameters."""
+        return _key(self.params)
+
+    def values(self, split: str, figure: str) -> dict[int, float]:
+        """A metric at the end, by seed."""
+        return {each.seed: each.metrics[split][figure] for each in self.seeds}
+
+
+def recipes(history: History) -> list[Recipe]:
+    """The recipes that were trained by `mnist-lstm seeds` and have results here."""
+    found: dict[str, list[Result]] = {}
+    for result in history.results:
+        found.setdefault(_key(params.flatten(result.params)), []).append(result)
+    records = None
+    made = []
+    for results in found.values():
+        if name := next(_names_of(results), None):
+            records = list(_records(history)) if records is None else records
+            recipe = _recipe(history, name, params.flatten(results[0].params), results, records)
+            made += [recipe] if recipe.seeds else []
+    return made
+
+
+def recipe_of(history: History, settings: Mapping[str, Any], name: str) -> Recipe:
+    """A recipe by its parameters, with all its seeds that have results or records here."""
+    key = _key(settings)
+    results = [each for each in history.results if _key(params.flatten(each.params)) == key]
+    return _recipe(history, name, settings, results, list(_records(history)))
+
+
+def _recipe(
+    history: History,
+    name: str,
+    settings: Mapping[str, Any],
+    results: Sequence[Result],
+    records: Sequence[tuple[Mapping[str, Any], Seed]],
+) -> Recipe:
+    key, seeds = _key(settings), dict[int, Seed]()
+    for given, seed in records:
+        if key in _keys_of_record(given):
+            seeds[seed.seed] = max(seed, seeds.get(seed.seed, seed), key=lambda each: each.started)
+    for result in results:
+        seed = _of_result(history, result)
+        before = seeds.get(seed.seed)
+        # a result comes before a record: it has its curve for certain
+        if _is_whole(seed) and not (before and before.result and before.started > seed.started):
+            seeds[seed.seed] = seed
+    kept = {key: value for key, value in _trained(settings).items() if key != "seed"}
+    return Recipe(name, kept, [seeds[number] for number in sorted(seeds)], results)
+
+
+def _names_of(results: Iterable[Result]) -> Iterator[str]:
+    """The names of recipes in the names of experiments, those of the earliest results first."""
+    for result in results:
+        for name in (result.record.dvc_experiment or "", *sorted(result.experiments)):
+            if named := SEED.fullmatch(name):
+                yield named[1]
+
+
+def _of_result(history: History, result: Result) -> Seed:
+    record = result.record
+    return Seed(
+        int(params.flatten(result.params).get("seed", 0)),
+        *(record.name, record.training_id, record.started, record.ended),
+        history.metrics(result),
+        history.rows(result.training, "curve.csv"),
+        result,
+    )
+
+
+def _records(history: History) -> Iterator[tuple[Mapping[str, Any], Seed]]:
+    """The parameters and the training of each record of a seed; a damaged record is left out."""
+    for path in record_files(history.root, "seed"):
+        try:
+            found = read_json(path)
+            curve = path.with_suffix(".csv")
+            given = found["params"] | {"train.precision.was": found.get("precision")}
+            seed = Seed(
+                int(given["seed"]),
+                name=str(found["name"]),
+                training_id=str(found["training_id"]),
+                started=str(found["started"]),
+                ended=str(found["ended"]),
+                metrics=found["metrics"],
+                curve=read_rows(curve) if curve.is_file() else [],
+            )
+        except (UserError, LookupError, TypeError, ValueError) as error:
+            history.leave_out(f"{path.relative_to(history.root)}: not a record of a seed ({error})")
+            continue
+        if _is_whole(seed):
+            yield given, seed
+
+
+def record_files(root: Path, kind: str) -> list[Path]:
+    """The records of seeds or of trials in the project: `seed-0.json` for example."""
+    if not git.is_repository(root):
+        return []
+    options = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+    names = git.file_names(root, *options, paths=[f":(glob)**/{kind}-*.json"])
+    return sorted(path for name in names if (path := root / name).is_file())
+
+
+def _is_whole(seed: Seed) -> bool:
+    """Whether a training has all FIGURES."""
+    return all(figure in seed.metrics.get(split, {}) for split, figure in FIGURES)
+
+
+def _trained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a training depends on, with the keys that were added later."""
+    known = params.ADDED | dict(settings)
+    return {key: value for key, value in known.items() if key.partition(".")[0] in SECTIONS}
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    """The digest of the parameters without the seed.
+
+    A key that was added later, and has the value that it had before, does not count.
+    """
+    kept = {
+        key: value
+        for key, value in _trained(settings).items()
+        if key != "seed" and (key not in params.ADDED or params.ADDED[key] != value)
+    }
+    return digest(kept)
+
+
+def digest(value: object) -> str:
+    """A short hex digest of a value of JSON's types."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _keys_of_record(given: Mapping[str, Any]) -> set[str]:
+    """A record of `auto` is one of a recipe that names the precision it was trained in, too."""
+    settings = {key: value for key, value in given.items() if key != "train.precision.was"}
+    keys = {_key(settings)}
+    if settings.get("train.precision") == "auto":
+        keys.add(_key(settings | {"train.precision": given["train.precision.was"]}))
+    return keys
