@@ -41,7 +41,7 @@ from tracked import evaluated as leave_evaluated
 from mnist_lstm import UserError, cli, commands
 from mnist_lstm.data import datasets, idx, mirrors, photo
 from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.pipeline import stage
+from mnist_lstm.pipeline import params, stage
 from mnist_lstm.pipeline.result_files import (
     SplitRecord,
     Training,
@@ -533,6 +533,26 @@ def records_of_no_search(project: Project) -> str:
     Repo.init().close()
     write_json(project.folder / "searches" / "trial-0.json", {"number": 0})
     groups.parents(commands.read_history(project.folder, "verify"))
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
+def recipes_of_two_data_sets(project: Project) -> str:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    Repo.init().close()
+    for name, dataset in (("one", "digits"), ("two", "mnist")):
+        project.edit(r"dataset: \w+", f"dataset: {dataset}")
+        shutil.copy("params.yaml", f"{name}.yaml")
+        settings = params.flatten(params.load(Path("params.yaml")).model_dump())
+        figures = {"accuracy": 0.5, "loss": 0.1}
+        for seed in range(2):
+            about = {
+                "params": settings | {"seed": seed},
+                "metrics": {"validation": figures, "test": figures},
+                **{"name": name, "training_id": f"{name} {seed}", "precision": "float32"},
+                **{"started": TIMINGS[0]["time"], "ended": TIMINGS[1]["time"]},
+            }
+            write_json(project.folder / name / f"seed-{seed}.json", about)
+    assert cli.main(["compare", "one.yaml", "two.yaml"]) == 2
     return project.capsys.readouterr().err.rstrip("\n")
 
 
@@ -1390,6 +1410,14 @@ MET = {
     ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this seed": a_seed_without_stages,
+    "mnist-lstm compare: '<text>' is no other recipe; compare recipes with recipes only": (
+        commanded_to("compare", "params.yaml", "drawn")
+    ),
+    "mnist-lstm compare: <recipe>: trained with <number> seeds here, and two are needed: "
+    "`mnist-lstm seeds 5 <recipe>`": commanded_to("compare", "params.yaml", "./params.yaml"),
+    "mnist-lstm compare: the recipes are for different data sets: <names>": (
+        recipes_of_two_data_sets
+    ),
     "mnist-lstm seeds: MLflow store <address>: <reason>; `mnist-lstm sync` adds the parent run "
     "later": parents_without_a_store,
     "mnist-lstm verify: left out: <file>: not a record of a seed (<reason>)": record_of_no_seed,

@@ -15,6 +15,9 @@ from samples import FINISHED
 from test_search import Machine, machine  # noqa: F401
 
 from mnist_lstm import git
+from mnist_lstm.cli import main
+from mnist_lstm.commands import compare
+from mnist_lstm.pipeline import stage
 from mnist_lstm.pipeline.params import with_values
 from mnist_lstm.pipeline.result_files import write_json, write_rows
 from mnist_lstm.runs import groups, recipes
@@ -139,6 +142,41 @@ def test_a_seed_out_of_the_cache_is_known_by_its_experiment(history: Made) -> No
     history.add(0.9, None, also=["quick-seed-0-aaaaaa"])
     (parent,) = groups.parents(history)
     assert parent.name == "seeds of quick"
+
+
+def test_recipes_are_compared_by_file_or_by_the_name_of_their_parent(
+    history: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, (one, other) in enumerate([(0.90, 0.905), (0.94, 0.944), (0.98, 0.986)]):
+        history.add(one, f"quick-seed-{seed}-aaaaaa", seed=seed)
+        history.add(other, f"quick-seed-{seed}-bbbbbb", seed=seed, model__hidden_size=64)
+    history.add(0.7, "slow-seed-0-bbbbbb", seed=7, model__hidden_size=8)
+    history.add(0.8, "slow-seed-1-bbbbbb", seed=8, model__hidden_size=8)
+    monkeypatch.setattr(stage, "root", lambda: history.root)
+    monkeypatch.setattr(compare, "read_history", lambda *_: history)
+    monkeypatch.setattr(
+        groups, "name_of", lambda _, recipe: f"seeds of {recipe.name} {size(recipe)}"
+    )
+    assert main(["compare", "seeds of quick16", "seeds of quick64", "seeds of slow8"]) == 0
+    printed = capsys.readouterr().out
+    assert "paired by seed (t-test on the differences)" in printed
+    assert (
+        "validation accuracy: better: +0.50 points, 95 % interval +0.25 to +0.75 points; "
+        "p = 0.013: more than chance"
+    ) in printed
+    assert "the seeds differ (Welch's test)" in printed
+    assert "validation accuracy: worse: -19.00 points" in printed
+    assert "validation loss: better: -0.00500" in printed
+    assert main(["compare", "seeds of quick16", "seeds of quick64", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["differing"] == ["model.hidden_size"]
+    ((other,),) = [answer["against_first"]]
+    assert other["validation accuracy"]["difference"] == pytest.approx(0.005)
+    assert other["validation accuracy"]["is_paired"]
+
+
+def size(recipe: recipes.Recipe) -> int:
+    return recipe.params["model.hidden_size"]
 
 
 def test_records_of_other_machines_count_where_a_result_is_here(history: Made) -> None:

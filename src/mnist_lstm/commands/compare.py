@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +13,27 @@ from mnist_lstm import UserError
 from mnist_lstm.commands import RUN, read_history
 
 if TYPE_CHECKING:
-    from mnist_lstm.runs.comparison import Paired
+    from mnist_lstm.runs.comparison import Contest, Paired
     from mnist_lstm.runs.history import History, Partial, Result
     from mnist_lstm.runs.listing import Run
+    from mnist_lstm.runs.recipes import Recipe
 
 HELP = f"""\
 Print the parameters in which the runs differ and their final metrics side by side, and draw their
 curves in one picture. Then compare the first run with each of the others: does one model classify
 more test images correctly than chance explains? The answer is McNemar's exact test on the answers
-of both models to the same images. The test compares two models, not two recipes. To compare
-recipes, train several seeds of each (`mnist-lstm seeds`). Of twenty comparisons of equally good
-models, one has p < 0.05.
+of both models to the same images. Of twenty comparisons of equally good models, one has p < 0.05.
+
+A RUN may also be a recipe: a file such as recipes/fast.yaml, or the name of a parent run in MLflow,
+"seeds of fast". All of them must be recipes then. The seeds that were trained of each, or that have
+records, are compared: is one recipe better than the other, whatever the seed? If both have the same
+seeds, the differences of each seed are tested (paired t-test), otherwise the means (Welch's test).
+No picture is drawn.
 
 {RUN}
 
 Exit code: 0 when all runs were compared, 1 when some runs answered other test images than the first
-run, 2 when a RUN fits no run or several."""
+run, 2 when a RUN fits no run or several, or a recipe has fewer than two seeds."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     history = read_history(root, "compare")
+    if found := _recipes(history, [arguments.first, *arguments.others]):
+        return _compare_recipes(found, as_json=arguments.json)
     results = _find(history, [arguments.first, *arguments.others])
     runs = [listing.of_result(history, result) for result in results]
     names = _names(runs)
@@ -90,6 +98,121 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"\ncurves: {picture}")
         print("Next: `mnist-lstm promote RUN`, or change params.yaml and run `dvc repro`.")
     return 1 if any(isinstance(found, str) for found in pairs.values()) else 0
+
+
+def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
+    """The recipes that the texts name; none if they name runs.
+
+    Raises UserError for runs among recipes, recipes that are the same, or too few seeds.
+    """
+    from mnist_lstm.pipeline import params
+    from mnist_lstm.runs import groups, recipes
+
+    found: dict[str, Recipe] = {}
+    for text in texts:
+        path = Path(text)
+        if path.suffix in (".yaml", ".yml"):
+            settings = params.flatten(params.load(path).model_dump())
+            found[text] = recipes.recipe_of(history, settings, text)
+        elif text.startswith(groups.SEEDS) and (recipe := groups.named(history, text)):
+            found[text] = replace(recipe, name=text)
+    if found and len(found) < len(texts):
+        others = [text for text in texts if text not in found] or [texts[0]]
+        raise UserError(f"{others[0]!r} is no other recipe; compare recipes with recipes only")
+    for text, recipe in found.items():
+        if len(recipe.seeds) < 2:
+            raise UserError(
+                f"{text}: trained with {len(recipe.seeds)} seeds here, and two are needed: "
+                f"`mnist-lstm seeds 5 {text}`"
+            )
+    sets = {recipe.params.get("fetch.dataset") for recipe in found.values()}
+    if len(sets) > 1:
+        raise UserError(f"the recipes are for different data sets: {', '.join(map(str, sets))}")
+    return list(found.values())
+
+
+def _compare_recipes(recipes: Sequence["Recipe"], *, as_json: bool) -> int:
+    from mnist_lstm.runs.comparison import contest, differing
+    from mnist_lstm.runs.recipes import FIGURES
+
+    first, *others = recipes
+    keys = differing([recipe.params for recipe in recipes])
+    contests = {
+        other.name: {
+            f"{split} {figure}": contest(first.values(split, figure), other.values(split, figure))
+            for split, figure in FIGURES
+        }
+        for other in others
+    }
+    if as_json:
+        answer = {
+            "recipes": [
+                {
+                    "name": recipe.name,
+                    "params": recipe.params,
+                    "seeds": {seed.seed: seed.metrics for seed in recipe.seeds},
+                }
+                for recipe in recipes
+            ],
+            "differing": keys,
+            "against_first": [
+                {"name": name} | {key: asdict(each) for key, each in figures.items()}
+                for name, figures in contests.items()
+            ],
+        }
+        print(json.dumps(answer, indent=2))
+    else:
+        _print_recipes(recipes, keys, contests)
+    return 0
+
+
+def _print_recipes(
+    recipes: Sequence["Recipe"],
+    keys: Sequence[str],
+    contests: Mapping[str, Mapping[str, "Contest"]],
+) -> None:
+    from mnist_lstm.runs.seeds import summary
+    from mnist_lstm.views.text_table import folded, table, width
+
+    rows = [["", *(recipe.name for recipe in recipes)]]
+    rows += [[key, *_values(recipes, key)] for key in keys]
+    rows.append(["seeds", *(", ".join(str(s.seed) for s in recipe.seeds) for recipe in recipes)])
+    for key in next(iter(contests.values())):
+        split, figure = key.split()
+        each = [summary(list(recipe.values(split, figure).values())) for recipe in recipes]
+        form = ".2%" if figure == "accuracy" else ".5f"
+        rows.append([f"{key}, mean", *(format(one.mean, form) for one in each)])
+        rows.append([f"{key}, deviation", *(format(one.deviation or 0, form) for one in each)])
+    print(*table(rows, width()), sep="\n")
+    first, *others = recipes
+    for other in others:
+        figures = contests[other.name]
+        how = (
+            "paired by seed (t-test on the differences)"
+            if next(iter(figures.values())).is_paired
+            else "the seeds differ (Welch's test)"
+        )
+        print(f"\n{other.name}, compared with {first.name}; {how}:")
+        for key, contest in figures.items():
+            print(folded(f"{key}: {_verdict(key, contest)}", width()))
+    print("Choose by the validation images; the test images only say how good the choice is.")
+
+
+def _verdict(key: str, contest: "Contest") -> str:
+    """What a contest says, in words."""
+    is_loss = key.endswith("loss")
+    better = contest.difference < 0 if is_loss else contest.difference > 0
+    word = ("better" if better else "worse") if contest.difference else "as good"
+    unit, times, form = ("", 1, ".5f") if is_loss else (" points", 100, ".2f")
+    by, *ends = (
+        f"{times * value:{sign}{form}}"
+        for value, sign in ((contest.difference, "+"), (contest.low, "+"), (contest.high, "+"))
+    )
+    chance = "more than chance" if contest.more_than_chance else "no more than chance"
+    return (
+        f"{word}: {by}{unit}, 95 % interval {ends[0]} to {ends[1]}{unit}; "
+        f"p = {contest.p:.2g}: {chance}"
+    )
 
 
 def _find(history: "History", texts: Sequence[str]) -> list["Result | Partial"]:
@@ -146,7 +269,7 @@ def _print(
         print(folded(f"{name}: {_sentence(names[0], name, pair)}", width()))
 
 
-def _values(runs: Sequence["Run"], key: str) -> list[str]:
+def _values(runs: "Sequence[Run] | Sequence[Recipe]", key: str) -> list[str]:
     from mnist_lstm.pipeline.params import format_value
 
     return [format_value(run.params[key]) if key in run.params else "–" for run in runs]

@@ -25,6 +25,7 @@ from mnist_lstm.tracking.view import CURVE, ONCE, milliseconds
 if TYPE_CHECKING:
     from mnist_lstm.runs.search import Recorded
 
+SEEDS = "seeds of "  # the name of a recipe's parent run begins so
 # the name of an experiment of `mnist-lstm search`
 TRIAL = re.compile(r"(.+)-trial-\d+-[0-9a-f]{6}")
 # what a search is judged by, as the axis of its picture names it
@@ -60,10 +61,9 @@ def _of_recipe(history: History, recipe: Recipe, claimed: Collection[str]) -> Pa
         reached = list(recipe.values(split, figure).values())
         points |= _statistics(*((key, last) if key in CURVE else (f"{ONCE}{key}", 0)), reached)
     ids = {each.record.training_id for each in recipe.trainings}
-    changed = _changes(history.root, recipe)
     return Parent(
         key=f"seeds:{recipe.key}",
-        name=joined([f"seeds of {recipe.name}", *assignments(changed)]),
+        name=name_of(history.root, recipe),
         note=_note_of(recipe),
         started=min(milliseconds(each.started) for each in recipe.seeds),
         ended=max(milliseconds(each.ended) for each in recipe.seeds),
@@ -74,6 +74,16 @@ def _of_recipe(history: History, recipe: Recipe, claimed: Collection[str]) -> Pa
         members=frozenset(each.training_id for each in recipe.seeds),
         children=frozenset(ids - set(claimed)),
     )
+
+
+def named(history: History, text: str) -> Recipe | None:
+    """The recipe whose parent run in MLflow has this name; None if there is none."""
+    return next((each for each in recipes(history) if name_of(history.root, each) == text), None)
+
+
+def name_of(root: Path, recipe: Recipe) -> str:
+    """The name of a recipe's parent run, such as `seeds of quick, hidden_size=64`."""
+    return joined([f"{SEEDS}{recipe.name}", *assignments(_changes(root, recipe))])
 
 
 def _changes(root: Path, recipe: Recipe) -> dict[str, Any]:
