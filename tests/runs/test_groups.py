@@ -157,7 +157,7 @@ def test_recipes_are_compared_by_file_or_by_the_name_of_their_parent(
     monkeypatch.setattr(
         groups, "name_of", lambda _, recipe: f"seeds of {recipe.name} {size(recipe)}"
     )
-    assert main(["compare", "seeds of quick16", "seeds of quick64", "seeds of slow8"]) == 0
+    assert main(["compare", "seeds of quick 16", "seeds of quick 64", "seeds of slow 8"]) == 0
     printed = capsys.readouterr().out
     assert "paired by seed (t-test on the differences)" in printed
     assert (
@@ -167,7 +167,7 @@ def test_recipes_are_compared_by_file_or_by_the_name_of_their_parent(
     assert "the seeds differ (Welch's test)" in printed
     assert "validation accuracy: worse: -19.00 points" in printed
     assert "validation loss: better: -0.00500" in printed
-    assert main(["compare", "seeds of quick16", "seeds of quick64", "--json"]) == 0
+    assert main(["compare", "seeds of quick 16", "seeds of quick 64", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["differing"] == ["model.hidden_size"]
     ((other,),) = [answer["against_first"]]
