@@ -12,6 +12,7 @@ from mnist_lstm.runs.groups import parents
 from mnist_lstm.runs.history import History, Result, is_held, unfinished
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.follower import trainer
+from mnist_lstm.tracking.overview import Overview
 from mnist_lstm.tracking.parents import Parents
 from mnist_lstm.tracking.projection import (
     TRAINER,
@@ -22,7 +23,7 @@ from mnist_lstm.tracking.projection import (
     project,
     runs,
 )
-from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.store import Store, is_server
 from mnist_lstm.tracking.view import View
 
 
@@ -50,11 +51,14 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
     """
     known = {result.record.training_id for result in history.results}
     with store.errors():
+        every = runs(store)
+        overview = Overview(store, every) if is_server(store.uri) else None
         stored: dict[str, list[StoredRun]] = {}
-        for run in runs(store):
+        for run in every:
             stored.setdefault(run.data.tags.get("training_id", ""), []).append(run)
     for result in history.results:
-        yield from _of_result(store, history, result, stored.get(result.record.training_id, []))
+        its = stored.get(result.record.training_id, [])
+        yield from _of_result(store, history, result, its, overview)
     dvc_works = dvc_cache.is_at_work(root)
     at_work = {each.record.training_id: each.at_work for each in unfinished(root / ".checkpoints")}
     for training_id in stored:
@@ -75,7 +79,7 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
                     line = "no result here has its model"
                     yield Disagreement(name, training_id, [line], None)
     yield from _of_groups(store, history)
-    for version in registry.outdated(store):
+    for version in registry.outdated(store, every):
         yield Disagreement(
             version.entrant.name,
             version.training_id,
@@ -91,7 +95,11 @@ def view(history: History, result: Result) -> View:
 
 
 def _of_result(
-    store: Store, history: History, result: Result, stored: list[StoredRun]
+    store: Store,
+    history: History,
+    result: Result,
+    stored: list[StoredRun],
+    overview: Overview | None,
 ) -> Iterator[Disagreement]:
     name, training_id = result.name, result.record.training_id
     try:
@@ -99,7 +107,10 @@ def _of_result(
     except UserError as error:
         yield Disagreement(name, training_id, [str(error)], None)
         return
-    if lines := differences(store, stored[0], expected).lines() if stored else ["it has no run"]:
+    lines = ["it has no run"]
+    if stored:
+        lines = differences(store, stored[0], expected, overview).lines()
+    if lines:
         yield Disagreement(name, training_id, lines, partial(project, store, expected))
     for run in stored[1:]:
         line = f"it has a second run, {run.info.run_id}"

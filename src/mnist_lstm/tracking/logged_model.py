@@ -12,13 +12,13 @@ import mlflow.artifacts
 import mlflow.pytorch
 import numpy as np
 import torch
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities import FileInfo, LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor
 
 from mnist_lstm.learning.model import Classifier
-from mnist_lstm.tracking.store import NOTE, Store
+from mnist_lstm.tracking.store import NOTE, Store, is_server
 from mnist_lstm.tracking.view import MeasuredOn, Point, View, description
 
 EARLIER_NAME = "model"  # in earlier versions, the models of all runs were called so
@@ -136,13 +136,18 @@ def has_model(store: Store, run: mlflow.entities.Run, logged: LoggedModel | None
     """Whether a run has this logged model, and has it complete."""
     if not logged or logged.model_id not in _model_ids(run):
         return False
-    folders = (None, "data")
-    files = {
-        file.path
-        for folder in folders
-        for file in store.client.list_logged_model_artifacts(logged.model_id, folder)
-    }
-    return logged.status == LoggedModelStatus.READY and files >= {"MLmodel", "data/model.pt2"}
+    # on a server, a request is saved: MLmodel was uploaded before the model was marked as ready
+    wanted = {"data": "model.pt2"} | ({} if is_server(store.uri) else {"": "MLmodel"})
+    return logged.status == LoggedModelStatus.READY and all(
+        name in {Path(file.path).name for file in _listed(store, logged, folder)}
+        for folder, name in wanted.items()
+    )
+
+
+def _listed(store: Store, logged: LoggedModel, folder: str) -> list[FileInfo]:
+    # by its address: the client would look up the model first
+    address = f"{logged.artifact_location}/{folder}".rstrip("/")
+    return list(mlflow.artifacts.list_artifacts(address, tracking_uri=store.uri))
 
 
 def _description(view: View) -> str:

@@ -4,6 +4,7 @@ Each training has one run, which is found by the training_id. Points that the ru
 again. So logging the same files twice changes nothing, and an incomplete run is completed.
 """
 
+import hashlib
 import json
 import math
 import sys
@@ -39,8 +40,9 @@ from mnist_lstm.tracking.logged_model import (
     logged_model,
     models_of,
 )
+from mnist_lstm.tracking.overview import Overview
 from mnist_lstm.tracking.run_name import run_name
-from mnist_lstm.tracking.store import NOTE, Store, one_process
+from mnist_lstm.tracking.store import NOTE, Store, is_server, one_process
 from mnist_lstm.tracking.view import (
     CURVE,
     MeasuredOn,
@@ -58,6 +60,8 @@ EDITABLE = (NOTE,)  # a tag that people may edit in MLflow
 PRUNED = "pruned"  # a tag of a run that a search ended early: why
 TRAINER = "trainer"  # a tag that a run has while it trains
 GROUP = "group"  # a tag of a parent run, which is no training: what its children have in common
+# a tag of a run on a server: the digests of its artifacts, which then need not be downloaded
+ARTIFACTS = "artifacts"
 BATCH = 1000  # metrics in one call: the server's limit
 # metrics that earlier versions logged for what is now test_accuracy, when_trained_test_loss and
 # others
@@ -76,6 +80,7 @@ class Differences:
     model: bool
     ending: bool
     contradictions: Sequence[str]  # differences that MLflow cannot correct in a run
+    artifacts: str | None = None  # the tag ARTIFACTS that it must get, when it has the files
 
     def lines(self) -> list[str]:
         """A line for each difference."""
@@ -151,6 +156,8 @@ class TrackedRun:
                 log_model(self.store, self.store.client.get_run(self.id), view)
             log_links(self.store, self.id, view, lacks.links)
             tags = [RunTag(*tag) for tag in lacks.tags.items()]
+            if lacks.artifacts:
+                tags.append(RunTag(ARTIFACTS, lacks.artifacts))
             self.store.client.log_batch(self.id, tags=tags)
             if lacks.ending:
                 run = self.store.client.get_run(self.id)
@@ -172,7 +179,7 @@ class TrackedRun:
         self._points |= new.keys()
 
 
-def project(store: Store, view: View) -> list[str]:
+def project(store: Store, view: View, overview: Overview | None = None) -> list[str]:
     """Make the run of a training equal to its files; returns a line for each difference.
 
     A run that contradicts the files is deleted, in the same way as by MLflow's UI, and created
@@ -183,9 +190,11 @@ def project(store: Store, view: View) -> list[str]:
         if not found:
             lines = ["it has no run"]
         else:
-            lacks = differences(store, found[0], view)
+            lacks = differences(store, found[0], view, overview)
             lines = lacks.lines()
             if not lines:
+                if lacks.artifacts:  # an earlier version of this project has logged them
+                    store.client.set_tag(found[0].info.run_id, ARTIFACTS, lacks.artifacts)
                 return []
             if lacks.contradictions:
                 delete(store, found[0])
@@ -196,13 +205,26 @@ def project(store: Store, view: View) -> list[str]:
         return lines
 
 
-def differences(store: Store, run: StoredRun, view: View) -> Differences:
-    """Compare a run with a view of the files. Raises TrackingError."""
+def differences(
+    store: Store, run: StoredRun, view: View, overview: Overview | None = None
+) -> Differences:
+    """Compare a run with a view of the files. Raises TrackingError.
+
+    On a server, an artifact of the expected size is not downloaded if the run's tag ARTIFACTS has
+    its digest: that is what was uploaded.
+    """
     with store.errors():
-        there, ended = metrics(store, run), milliseconds(view.about.ended)
+        expected = list(view.points)
+        there = overview.metrics(run, expected) if overview else metrics(store, run)
+        ended = milliseconds(view.about.ended)
         points = {_point(metric) for metric in there}
         strangers = {metric.key for metric in there if _is_stranger(metric, view)}
-        logged = logged_model(store, run.info.run_id, view.about.model_sha256)
+        digest = view.about.model_sha256
+        logged = (
+            overview.model(run, digest)
+            if overview
+            else logged_model(store, run.info.run_id, digest)
+        )
         params = run.data.params
         # keep an evaluation later than those of the view: its files may be on another machine
         outdated = max((at for _, _, at in points), default=0) > max(at for *_, at in view.points)
@@ -212,11 +234,14 @@ def differences(store: Store, run: StoredRun, view: View) -> Differences:
             if not (key in run.data.tags if key in EDITABLE else run.data.tags.get(key) == value)
             and not (outdated and key.startswith("evaluate."))
         }
-        files = {
+        wanted = {
             path: content
-            for path, content in _other_files(store, run, view.files).items()
+            for path, content in view.files.items()
             if not (outdated and path.startswith(("evaluate/", "params.yaml")))
         }
+        uploaded = _uploaded(run) if is_server(store.uri) else {}
+        digests = uploaded | {path: digest_of(content) for path, content in wanted.items()}
+        files = _other_files(store, run, wanted, uploaded)
         return Differences(
             _new_name(store, run, view.about),
             tags,
@@ -244,6 +269,7 @@ def differences(store: Store, run: StoredRun, view: View) -> Differences:
                 ),
                 *(f"its {key} has points that its training lacks" for key in sorted(strangers)),
             ],
+            json.dumps(digests) if is_server(store.uri) and digests != uploaded else None,
         )
 
 
@@ -356,13 +382,37 @@ def metrics(store: Store, run: StoredRun) -> list[Metric]:
     return [metric for history in histories for metric in history]
 
 
-def _other_files(store: Store, run: StoredRun, expected: Mapping[str, bytes]) -> dict[str, bytes]:
+def digest_of(content: bytes) -> str:
+    """The start of a file's SHA-256, for the tag ARTIFACTS."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _uploaded(run: StoredRun) -> dict[str, str]:
+    """The digests in the tag ARTIFACTS; none if a person has edited it."""
+    try:
+        return dict(json.loads(run.data.tags.get(ARTIFACTS, "{}")))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _other_files(
+    store: Store, run: StoredRun, expected: Mapping[str, bytes], uploaded: Mapping[str, str]
+) -> dict[str, bytes]:
     """The expected artifacts that a run lacks, or has with other bytes."""
-    sizes = _sizes(store, run, {str(Path(path).parent) for path in expected})
+    known = {path for path, content in expected.items() if uploaded.get(path) == digest_of(content)}
+    # one request for a folder: that of the run itself has two files, and both folders of the others
+    folders = {str(Path(path).parent) for path in expected}
+    if known == expected.keys() and len(folders) > 1:
+        folders.discard(".")
+    sizes = _sizes(store, run, folders)
     return {
         path: content
         for path, content in expected.items()
-        if sizes.get(path) != len(content) or _downloaded(store, run, path) != content
+        if str(Path(path).parent) in folders
+        and (
+            sizes.get(path) != len(content)
+            or (path not in known and _downloaded(store, run, path) != content)
+        )
     }
 
 

@@ -138,13 +138,16 @@ def _register(
         )
 
 
-def outdated(store: Store) -> list[Version]:
+def outdated(store: Store, stored: Sequence[StoredRun] | None = None) -> list[Version]:
     """The versions of runs that were made again since. Raises TrackingError.
+
+    `stored` are all runs, where they have been asked for already.
 
     Such a version still loads its model, but it shows a deleted run.
     """
     with store.errors():
-        return [_version(one) for one in _all(store) if _made_again(store, one)]
+        there = runs(store) if stored is None else stored
+        return [_version(one) for one in _all(store) if _made_again(there, one)]
 
 
 def renew(store: Store, version: Version) -> Version:
@@ -156,7 +159,7 @@ def renew(store: Store, version: Version) -> Version:
     """
     with store.errors(), one_process(store.lock):
         old = store.client.get_model_version(MODEL, version.number)
-        run = _made_again(store, old)
+        run = _made_again(runs(store), old)
         if run is None:
             return version
         # a kill may have left it without the rest
@@ -173,10 +176,12 @@ def renew(store: Store, version: Version) -> Version:
         return _version(made)
 
 
-def _made_again(store: Store, version: ModelVersion) -> StoredRun | None:
+def _made_again(there: Sequence[StoredRun], version: ModelVersion) -> StoredRun | None:
     """The run that shows a version's training now; None if it is the version's, or not there."""
     training_id = version.tags.get("training_id")
-    found = runs(store, f"tags.training_id = '{training_id}'") if training_id else []
+    found = [
+        run for run in there if training_id and run.data.tags.get("training_id") == training_id
+    ]
     is_there = any(run.info.run_id == version.run_id for run in found)
     return None if is_there or not found else found[0]
 

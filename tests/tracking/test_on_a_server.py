@@ -1,0 +1,238 @@
+"""Several people on a real tracking server: who promotes at once, and how much `verify` asks."""
+
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+import torch
+from servers import free_port, server
+from tracked import about, evaluated, leave_results
+
+from mnist_lstm.pipeline.result_files import read_run
+from mnist_lstm.runs.audit import Disagreement, disagreements
+from mnist_lstm.runs.history import Files, History, Result
+from mnist_lstm.tracking import registry
+from mnist_lstm.tracking.entrant import Entrant
+from mnist_lstm.tracking.projection import project, runs
+from mnist_lstm.tracking.store import Store, TrackingError, open_store
+from mnist_lstm.tracking.view import View
+
+ROUNDS = 6
+NAMES = ("ann", "bo")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Iterator[str]:
+    """The address of a server, for clients that wait as long as a busy machine needs."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(fresh_store, folder)
+    uri = f"http://127.0.0.1:{(port := free_port())}"
+    arguments = (
+        *("server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+    )
+    question = f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    program = Path(sys.executable).parent / "mlflow"
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        with server(program, *arguments, folder=folder, health=question, **environment):
+            yield uri
+
+
+class Results(History):
+    """The history of results of train and evaluate in some folders."""
+
+    def __init__(self, root: Path, folders: Sequence[Path]) -> None:
+        self.root = root
+        self.results = []
+        for folder in folders:
+            training, evaluation = (
+                {str(path): "" for path in (folder / stage).iterdir()}
+                for stage in ("train", "evaluate")
+            )
+            record = read_run(folder / "train" / "run.json")
+            self.results.append(Result(record, training, [evaluation]))
+
+    @contextmanager
+    def laid_out(self, *every: Files) -> Iterator[list[Path]]:
+        yield [Path(next(iter(files))).parent for files in every]
+
+
+def test_verify_asks_a_server_few_questions(
+    served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And finds what differs, although it downloads nothing that was uploaded as it is."""
+    saved = tmp_path / "saved"
+    save = mlflow.pytorch.save_model
+
+    def save_once(model: object, path: str, **others: Any) -> None:
+        if not saved.exists():
+            save(model, str(saved), **others)
+        shutil.copytree(saved, path)
+
+    monkeypatch.setattr("mlflow.pytorch.save_model", save_once)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
+    folders = [tmp_path / str(number) for number in range(8)]
+    torch.manual_seed(99)  # other weights than those of other tests, which have other versions
+    for number, folder in enumerate(folders):
+        leave_results(folder, about(f"{number:032}"))
+        evaluated(folder / "evaluate", "2026-01-02T04:00:00+00:00", 10, f"{number:032}")
+        project(open_store(tmp_path), View.read(folder / "train", [folder / "evaluate"]))
+    champion = Entrant("drawn", f"{0:032}", "", "drawn", "d" * 64, 10, 0.5)
+    digest = read_run(folders[0] / "train" / "run.json").model_sha256
+    registry.register(open_store(tmp_path), replace(champion, model_sha256=digest))
+
+    asked: list[str] = []
+    send = requests.Session.send
+
+    def counted(self: requests.Session, request: Any, **others: Any) -> Any:
+        asked.append(request.url)
+        return send(self, request, **others)
+
+    monkeypatch.setattr("requests.Session.send", counted)
+    store, history = open_store(tmp_path), Results(tmp_path, folders)
+    assert found_by(store, history) == []
+    assert len(asked) <= 40
+
+    shown = {run.data.tags["training_id"]: run for run in runs(store)}
+    one, other = (shown[f"{number:032}"] for number in range(2))
+    store.client.log_text(one.info.run_id, "other", "evaluate/predictions.csv")
+    store.client.log_metric(other.info.run_id, "train_loss", 7.0, step=60)
+    first, second = found_by(store, history)
+    assert first.lines == ["its artifact evaluate/predictions.csv is missing or differs"]
+    assert second.lines == ["its train_loss has points that its training lacks"]
+    for found in (first, second):
+        assert found.mend
+        found.mend()
+    assert found_by(store, history) == []
+
+
+def found_by(store: Store, history: History) -> list[Disagreement]:
+    """The disagreements without those about the runs of other tests."""
+    return [one for one in disagreements(store, history, store.root) if not one.note]
+
+
+def promote_at_once(name: str, root: Path, barrier: Barrier, tell: Connection) -> None:
+    """Promote the version of this name in each round; tell the error, None for success."""
+    store = open_store(root)
+    versions = {one.entrant.name: one for one in registry.every(store)}
+    for number in range(ROUNDS):
+        instead_of = registry.champion(store)
+        barrier.wait()
+        try:
+            note = {"by": name, "host": "here", "round": number}
+            registry.promote(store, versions[name], instead_of, note)
+        except TrackingError as error:
+            tell.send(str(error))
+        else:
+            tell.send(None)
+        barrier.wait()
+
+
+def prepared(folder: Path) -> tuple[Store, dict[str, registry.Version]]:
+    """A version for each of the names, and `first`, which is the champion."""
+    store, versions = open_store(folder), {}
+    for number, name in enumerate((*NAMES, "first")):
+        torch.manual_seed(number)
+        record = about("abc"[number] * 32, user=name, host="far", folder="/its/clone")
+        results = leave_results(folder / name, record)
+        project(store, View.read(results / "train"))
+        digest = read_run(results / "train" / "run.json").model_sha256
+        entrant = Entrant(name, record.training_id, digest, "drawn", "d" * 64, 10, 0.5)
+        versions[name] = registry.register(store, entrant)
+    registry.promote(store, versions["first"], None, {})
+    return store, versions
+
+
+@pytest.mark.timeout(200)
+def test_of_two_who_promote_at_once_one_is_champion(
+    root: Path, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
+    _, versions = prepared(root)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(len(NAMES) + 1, timeout=100)
+    pipes = [context.Pipe(duplex=False) for _ in NAMES]
+    people = [
+        context.Process(target=promote_at_once, args=(name, root, barrier, pipe[1]))
+        for name, pipe in zip(NAMES, pipes, strict=True)
+    ]
+    for person, (_, tell) in zip(people, pipes, strict=True):
+        person.start()
+        tell.close()  # so that its end is noticed here
+    try:
+        store = open_store(root)
+        won = []
+        for number in range(ROUNDS):
+            barrier.wait()
+            said = dict(zip(NAMES, (pipe.recv() for pipe, _ in pipes), strict=True))
+            champion = registry.champion(store)
+            assert champion
+            assert [name for name, error in said.items() if error is None] == [
+                champion.entrant.name
+            ]
+            (error,) = (error for error in said.values() if error)
+            assert error.startswith("the champion has changed meanwhile: it is ")
+            assert f"promoted by {champion.entrant.name} on here" in error
+            assert champion.promoted["round"] == number
+            won.append(champion.entrant.name)
+            assert not registry.intents(store)
+            first = versions["first"].number
+            store.client.set_registered_model_alias(registry.MODEL, registry.ALIAS, first)
+            barrier.wait()
+        for version in registry.every(store):
+            notes = [key for key in version.tags if key.startswith("promotion.")]
+            expected = won.count(version.entrant.name) + (version.entrant.name == "first")
+            assert len(notes) == expected
+    finally:
+        for person in people:
+            person.terminate()
+            person.join()
+
+
+def test_an_intent_that_a_killed_process_left_is_waited_for_and_deleted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, versions = prepared(root)
+    left = f"{registry.INTENT}left"
+    store.client.set_registered_model_tag(registry.MODEL, left, versions["bo"].number)
+    monkeypatch.setattr(registry, "PATIENCE", 1.5)
+    registry.promote(store, versions["ann"], versions["first"], {})
+    champion = registry.champion(store)
+    assert champion
+    assert champion.entrant.name == "ann"
+    assert not registry.intents(store)
+
+
+def test_who_is_overwritten_before_the_second_look_is_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one, whose intent was there before, moves the alias last."""
+    store, versions = prepared(root)
+    ann, bo = versions["ann"], versions["bo"]
+    other = f"{registry.INTENT}other"
+    store.client.set_registered_model_tag(registry.MODEL, other, bo.number)
+
+    def pause(_: float) -> None:  # the other one acts while this one waits
+        note = '{"by": "bo", "host": "far"}'
+        store.client.set_model_version_tag(registry.MODEL, bo.number, "promotion.1", note)
+        store.client.set_registered_model_alias(registry.MODEL, registry.ALIAS, bo.number)
+        store.client.delete_registered_model_tag(registry.MODEL, other)
+
+    monkeypatch.setattr("time.sleep", pause)
+    with pytest.raises(TrackingError, match=r"it is bo, version \d, promoted by bo on far"):
+        registry.promote(store, ann, versions["first"], {"by": "ann"})
+    (mine,) = (one for one in registry.every(store) if one.number == ann.number)
+    assert not mine.promoted
