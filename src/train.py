@@ -8,11 +8,13 @@ if __name__ == "__main__":
 
     stage.begin()
 
+import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import torch
@@ -20,16 +22,17 @@ from tqdm import tqdm
 
 from mnist_lstm import UserError
 from mnist_lstm.data.sequences import SPLITS, Sequences
-from mnist_lstm.files import sha256
-from mnist_lstm.learning import build, checkpoint, device, health, precision
+from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm.learning import build, checkpoint, device, group, health, precision
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.build import Learner
 from mnist_lstm.learning.checkpoint import Checkpoint, Damaged
 from mnist_lstm.learning.fit import Evaluation, fit
+from mnist_lstm.learning.group import Group, Parted
 from mnist_lstm.learning.health import Diverged
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.learning.optimizer import averaged
-from mnist_lstm.pipeline import company, provenance, stage
+from mnist_lstm.pipeline import company, launch, provenance, stage
 from mnist_lstm.pipeline.params import Params
 from mnist_lstm.pipeline.progress import StepBar
 from mnist_lstm.pipeline.result_files import Progress, RunRecord, SplitRecord, Training, row
@@ -37,10 +40,32 @@ from mnist_lstm.pipeline.signals import Interrupted
 from mnist_lstm.pipeline.timing import Clock, now
 from mnist_lstm.tracking.follower import Follower
 
+# parameters that do not determine the weights, or that _facts has in another form
+NO_FACTS = {"device", "checkpoint_every", "precision", "processes"}
+
 
 def train(params: Params, sequences: Path, results: Path) -> None:
     """Read `sequences`, train, and write the weights and the measurements into `results`."""
-    where = device.choose(params.train.device)
+    if launch.is_needed(params.train.processes):
+        launch.run(params.train.processes)
+        return
+    if group.size() != params.train.processes:
+        raise UserError(
+            f"params.yaml: train.processes must be {group.size()}, the number of processes that "
+            f"torchrun started, is {params.train.processes}"
+        )
+    where = device.choose(group.device_of(params.train.device))
+    try:
+        with group.joined(where) as together:
+            _train(params, sequences, results, where, together)
+    except Parted as error:
+        launch.leave(f"train: {error}")
+
+
+def _train(
+    params: Params, sequences: Path, results: Path, where: torch.device, together: Group | None
+) -> None:
+    """Train, alone or `together` with others. The first of several writes and prints all."""
     files = {split: sequences / f"{split}.safetensors" for split in SPLITS}
     data = {split: Sequences.load(file).to(where) for split, file in files.items()}
     if params.train.batch_size > len(data["train"]):
@@ -50,12 +75,20 @@ def train(params: Params, sequences: Path, results: Path) -> None:
         )
     tried = _model(params, data["train"], where)
     computes_in = precision.choose(params.train.precision, tried)
-    is_wavefront = precision.is_wavefront(computes_in, tried)
+    is_wavefront = together is None and precision.is_wavefront(computes_in, tried)
     facts = _facts(params, files, where, computes_in, is_wavefront)
     saved = Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
+    if together and not together.is_first:
+        learner = _start(params, data["train"], where, computes_in, is_wavefront)
+        _help(params, data, learner, saved, together)
+        return
     with saved.held(_say_who_trains), signals.deferred():
         saved.prune()
         learner = _start(params, data["train"], where, computes_in, is_wavefront)
+        if together:
+            if launch.restarts():
+                print(f"a process ended before its time: all {together.processes} start again")
+            _bring_newest(saved, together)
         state = _load(saved, learner, params.train.steps)
         if state is None:
             steps, batch, images = params.train.steps, params.train.batch_size, len(data["train"])
@@ -73,7 +106,7 @@ def train(params: Params, sequences: Path, results: Path) -> None:
 
         run = Follower(stage.root(), record.about, tqdm.write)
         try:
-            _learn(params, data, learner, saved, state, clock, run)
+            _learn(params, data, learner, saved, state, clock, run, together)
         except BaseException as error:
             status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
             run.finish(status, record.about, clock.time)
@@ -107,6 +140,7 @@ def _learn(
     state: Progress,
     clock: Clock,
     run: Follower,
+    together: Group | None,
 ) -> None:
     """Train from a checkpoint's state to the last step.
 
@@ -129,22 +163,12 @@ def _learn(
         saved.save(*learner.parts, now, partial(show, len(record.rows)), wait=wait)
 
     show(len(record.rows))
+    if together:
+        _share(learner, together, step, ended=state.diverged is not None)
     if state.diverged is not None:
         raise Diverged(state.diverged)
     bar = StepBar(step, settings.steps, settings.eval_every, clock.device)
-    evaluations = fit(
-        *learner.parts,
-        *(data[split] for split in SPLITS),
-        start=step,
-        steps=settings.steps,
-        eval_every=settings.eval_every,
-        eval_batch_size=settings.eval_batch_size,
-        recorded=data["train"].labels.device.type == "cuda",
-        augment=Augmentation(**params.augment.model_dump()),
-        rate_at=learner.rate_at,
-        clip_norm=settings.clip_norm,
-        evaluates=bar.evaluates,
-    )
+    evaluations = _fit(params, data, learner, step, together, bar.evaluates)
     with bar:
         while step < settings.steps:
             try:
@@ -152,6 +176,8 @@ def _learn(
             except Diverged as error:
                 step += 1
                 save(wait=True, diverged=str(error))
+                if together and step < settings.steps:  # the others are in the next step
+                    together.sum_gradients(learner.model, stop=True)
                 raise
             step += 1
             bar.stepped(evaluated=evaluation is not None)
@@ -160,13 +186,82 @@ def _learn(
                 record.timings.append(row(clock.read(step)))
                 bar.set_postfix_str(f"loss {evaluation.train_loss:.3f}", refresh=False)
                 tqdm.write(_reference_line(evaluation))
-            if signal := signals.came():
+            signal = signals.came()
+            if together:  # all stop after the same step
+                signal = (signal or SIGTERM) if together.stops else None
+            if signal:
                 save(wait=True)
                 where = f"step {step:,} of {settings.steps:,}"
                 raise Interrupted(signal, f"saved at {where}: run it again to continue from there")
             due = evaluation or step % settings.checkpoint_every == 0
             if step == settings.steps or (due and saved.is_due(clock.seconds - before)):
                 save(wait=step == settings.steps)
+
+
+def _fit(
+    params: Params,
+    data: Mapping[str, Sequences],
+    learner: Learner,
+    start: int,
+    together: Group | None,
+    evaluates: Callable[[], object] = lambda: None,
+) -> Iterator[Evaluation | None]:
+    settings = params.train
+    return fit(
+        *learner.parts,
+        *(data[split] for split in SPLITS),
+        start=start,
+        steps=settings.steps,
+        eval_every=settings.eval_every,
+        eval_batch_size=settings.eval_batch_size,
+        recorded=together is None and data["train"].labels.device.type == "cuda",
+        augment=Augmentation(**params.augment.model_dump()),
+        rate_at=learner.rate_at,
+        clip_norm=settings.clip_norm,
+        evaluates=evaluates,
+        group=together,
+        stop=lambda: signals.came() is not None,
+    )
+
+
+def _help(
+    params: Params,
+    data: Mapping[str, Sequences],
+    learner: Learner,
+    saved: Checkpoint,
+    together: Group,
+) -> None:
+    """Compute a part of each batch, from the first process's state to the last step."""
+    with signals.deferred():
+        _bring_newest(saved, together)
+        step = _share(learner, together)
+        for _ in _fit(params, data, learner, step, together):
+            if together.stops:
+                return
+
+
+def _share(learner: Learner, together: Group, step: int = 0, *, ended: bool = False) -> int:
+    """Give all processes the state of the first. Returns its step, and the last one if `ended`."""
+    about = {"about": torch.tensor([step, ended])}
+    tensors = together.share(checkpoint.capture(*learner.parts) | about)
+    step, ended = tensors.pop("about").tolist()
+    checkpoint.restore(tensors, *learner.parts)
+    learner.model.part = together.part
+    return sys.maxsize if ended else step
+
+
+def _bring_newest(saved: Checkpoint, together: Group) -> None:
+    """Bring the newest checkpoint of any host to the host of the first process.
+
+    Only the first process saves. After a restart, another host may have it.
+    """
+    step, source = together.largest(saved.step() if group.leads_host() else 0)
+    if step and source:
+        content = saved.path.read_bytes() if together.rank == source else b""
+        file = torch.frombuffer(bytearray(content or 1), dtype=torch.uint8)
+        found = together.share({"file": file}, source)["file"]
+        if together.is_first:
+            write_atomically(saved.path, found.numpy().tobytes())
 
 
 def _load(saved: Checkpoint, learner: Learner, steps: int) -> Progress | None:
@@ -230,18 +325,20 @@ def _facts(
     computes_in: str,
     is_wavefront: bool,
 ) -> dict[str, Any]:
+    several = {} if params.train.processes == 1 else {"processes": params.train.processes}
     packages = ["torch", "numpy", "safetensors", *(["triton"] if is_wavefront else [])]
     return {
         "seed": params.seed,
         "model": params.model.model_dump(),
         "augment": params.augment.model_dump(),
-        "train": params.train.model_dump(exclude={"device", "checkpoint_every", "precision"}),
+        "train": params.train.model_dump(exclude=NO_FACTS),
         "data": {split: sha256(file) for split, file in files.items()},
         "code": checkpoint.code_digest(stage.code("train")),
         "versions": provenance.versions(*packages),
         "device": device.describe(where),
         "precision": computes_in,
         "threads": torch.get_num_threads(),
+        **several,
     }
 
 

@@ -26,6 +26,7 @@ EXEMPT = {
     ),
     PACKAGE / "pipeline" / "stage.py": "guards a stage's work and takes no part in it",
     PACKAGE / "pipeline" / "signals.py": "meets signals and takes no part in the work",
+    PACKAGE / "pipeline" / "launch.py": "starts processes; learning/group.py has what they do",
     PACKAGE / "pipeline" / "process.py": "sees to output, and takes no part in the work",
     PACKAGE / "pipeline" / "company.py": "decides how idle threads wait",
     PACKAGE / "pipeline" / "timing.py": "times a training",

@@ -35,13 +35,17 @@ from PIL import Image
 from samples import FINISHED, PROJECT, catalogue, drawn, is_the_line, small_model, write_lock
 from test_idx import MALFORMED
 from test_photo import claim
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from tracked import ROWS, TIMINGS, about, leave_results
 from tracked import evaluated as leave_evaluated
 
 from mnist_lstm import UserError, cli, commands
 from mnist_lstm.data import datasets, idx, mirrors, photo
+from mnist_lstm.learning import group
+from mnist_lstm.learning.group import Parted
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline import params, stage
+from mnist_lstm.pipeline.launch import OWN_STORE
 from mnist_lstm.pipeline.result_files import (
     SplitRecord,
     Training,
@@ -171,9 +175,12 @@ def project(
     torch.use_deterministic_algorithms(before)
 
 
-def edited(old: str, new: str) -> Callable[[Project], str]:
+def edited(*changes: str) -> Callable[[Project], str]:
+    """Each pattern is followed by its replacement."""
+
     def provoke(project: Project) -> str:
-        project.edit(old, new)
+        for old, new in zip(changes[::2], changes[1::2], strict=True):
+            project.edit(old, new)
         return project.run("fetch")
 
     return provoke
@@ -330,6 +337,43 @@ def device(name: str, gpus: int) -> Callable[[Project], str]:
         return project.run("train")
 
     return provoke
+
+
+def among_processes(project: Project, old: str = "", new: str = "") -> str:
+    """Train as one of two processes that torchrun started."""
+    project.sequences()
+    project.edit(old, new)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        project.monkeypatch.setenv(name, value)
+    project.monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    return project.run("train")
+
+
+def among_processes_on_a_mac(project: Project) -> str:
+    project.edit("device: auto", "device: mps")
+    return among_processes(project, "processes: 1", "processes: 2")
+
+
+def left_by_a_process(project: Project) -> str:
+    @contextmanager
+    def joined(_: torch.device) -> Iterator[None]:
+        raise Parted("another process of this training has ended")
+        yield
+
+    project.monkeypatch.setattr(group, "joined", joined)
+    return among_processes(project, "processes: 1", "processes: 2")
+
+
+def failing_processes(project: Project) -> str:
+    def launch(*_: object) -> Callable[..., None]:
+        raise ChildFailedError("python", {0: ProcessFailure(0, 1, 1, "")})
+
+    project.sequences()
+    project.edit("processes: 1", "processes: 2")
+    project.monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
+    project.monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    project.monkeypatch.setenv(*OWN_STORE)
+    return project.run("train")
 
 
 def without_bfloat16(project: Project) -> str:
@@ -1171,6 +1215,9 @@ MET = {
     ),
     f"{PARAMS}train.batch_size must be at most the <number> images that <name> has left to train "
     "on, is <number>": edited("batch_size: 64", "batch_size: 1201"),
+    f"{PARAMS}train.batch_size must be at least train.processes, <number>, is <number>": edited(
+        "batch_size: 64", "batch_size: 1", "processes: 1", "processes: 2"
+    ),
     "fetch: <name>: no mirror has a correct copy of <files>. Tried: <mirror>: <reason>; <mirror>: "
     "<reason>. Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, "
     "or use a data set that needs no network: `cp recipes/quick.yaml params.yaml`": (
@@ -1253,6 +1300,13 @@ MET = {
     "on, is <number>": too_few_to_train,
     f"{IDX}no such file; `dvc repro` makes it": lambda p: p.run("preprocess"),
     f"{IDX}no such file; `dvc repro fetch` makes it": raw_without(datasets.TRAIN_IMAGES),
+    "train: params.yaml: train.processes must be <number>, the number of processes that torchrun "
+    "started, is <number>": among_processes,
+    "train: params.yaml: train.processes must be 1 on <device>; several processes train on CPUs "
+    "or on NVIDIA GPUs": among_processes_on_a_mac,
+    "train: another process of this training has ended": left_by_a_process,
+    "train: its <number> processes failed <number> times, as is said above; run it again: it "
+    "continues from its last checkpoint": failing_processes,
     "train: <file>: no such file; `dvc repro preprocess` makes it": lambda p: p.run("train"),
     "evaluate: <file>: no such file; `dvc repro train` makes it": training_without(
         "model.safetensors"
@@ -1316,7 +1370,7 @@ MET = {
     f"{STORE}another version of MLflow made it (<reason>); move it elsewhere; a new one is "
     "then made": (store_of_another_version),
     f"{STORE}this needs the package <package>, which is not installed; install it, or use a "
-    "server": (store_at("mysql://me:secret@127.0.0.1:9/mlflow")),
+    "server": (store_at("postgresql://me:secret@127.0.0.1:9/mlflow")),
     "mnist-lstm <command>: no run yet: `dvc repro` makes one": commanded_to("runs", results=False),
     "mnist-lstm <command>: <folder>: DVC cannot open the project: <reason>; clone the project "
     "with git, or make a repository of this folder: `git init`": without_git,

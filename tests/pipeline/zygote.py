@@ -53,7 +53,7 @@ ruamel.yaml safetensors.torch scipy scmrepo.git scmrepo.git.backend.pygit2.filte
 sklearn.datasets sklearn.metrics sqlalchemy.dialects.sqlite sympy.tensor.tensor
 torch._dynamo torch._export.non_strict_utils torch._export.serde.serialize
 torch._functorch.aot_autograd torch._inductor.ir torch._inductor.output_code
-torch.export torch.export._trace torch.export._unlift
+torch.distributed.launcher.api torch.export torch.export._trace torch.export._unlift
 torch.export.pt2_archive._package torch.fx._graph_pickler torch.utils.flop_counter
 tqdm
 """  # by the programs and the stages, where they import it

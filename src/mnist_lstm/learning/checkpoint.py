@@ -322,6 +322,14 @@ class Checkpoint:
         restore(state.tensors, model, optimizer, batches)
         return state.about
 
+    def step(self) -> int:
+        """The step of the newest checkpoint; 0 if there is none, or it is damaged."""
+        try:
+            step = read(self.path, self.fingerprint).about.get("step")
+        except (OSError, Damaged):
+            return 0
+        return step if isinstance(step, int) else 0
+
     def set_aside(self) -> Path:
         """Rename the damaged newest checkpoint, and put the one before in its place.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning import health
 from mnist_lstm.learning.augmentation import Augmentation
+from mnist_lstm.learning.group import Group
 from mnist_lstm.learning.model import infer
 from mnist_lstm.learning.optimizer import averaged, set_rate
 
@@ -54,6 +55,8 @@ def fit(
     rate_at: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
     evaluates: Callable[[], object] = lambda: None,
+    group: Group | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Evaluation | None]:
     """Train from step `start` to `steps`. `batches` are indices (B,) into `train`.
 
@@ -68,27 +71,38 @@ def fit(
     rate of a step, and gradients are scaled down if their global norm exceeds `clip_norm`. If the
     optimizer averages the weights, the averages are evaluated. `evaluates` is called before each
     evaluation. Raises Diverged if the loss is then not finite.
+
+    With a `group`, its processes train the model together: all call this with the same arguments,
+    and only the first process evaluates. If `stop` returns True in one of them, `group.stops` is
+    True in all of them after that step.
     """
 
     def update(indices: Tensor) -> None:
         pixels, labels = train.pixels[indices], train.labels[indices].long()
         logits = model(augment(pixels) if augment else pixels)
         # the reference's mean over batch *and* classes
-        loss = F.cross_entropy(logits, labels) / train.num_classes
+        if group:
+            own = labels[group.part(len(labels))]
+            loss = F.cross_entropy(logits, own, reduction="sum") / (len(labels) * train.num_classes)
+        else:
+            loss = F.cross_entropy(logits, labels) / train.num_classes
         optimizer.zero_grad()
         loss.backward()
+        if group:
+            group.sum_gradients(model, stop())
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()
 
     make_step = _Recorded(update) if recorded else update
+    measures = group is None or group.is_first
     model.train()
     for step, indices in zip(range(start + 1, steps + 1), batches, strict=False):
         if rate_at:
             set_rate(optimizer, rate_at(step))
         make_step(indices)
         evaluation = None
-        if step % eval_every == 0 or step == steps:
+        if measures and (step % eval_every == 0 or step == steps):
             evaluates()
             batch = replace(train, pixels=train.pixels[indices], labels=train.labels[indices])
             with averaged(optimizer):

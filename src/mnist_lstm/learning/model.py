@@ -5,7 +5,7 @@ B batch, T rows as time steps, D pixels a row, H hidden size, C classes, R direc
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,18 @@ def _rnn(weights: Sequence[Tensor], x: Tensor) -> Tensor:
     return torch.stack(outputs, dim=1)
 
 
-def dropout(x: Tensor, fraction: float) -> Tensor:
+def dropout(x: Tensor, fraction: float, of: tuple[int, slice] | None = None) -> Tensor:
     """Zero a random `fraction` of the elements and scale up the rest, so that the mean stays.
+
+    `of` are the images of the whole batch and the part of them that `x` has: the mask is drawn for
+    all of them.
 
     Unlike F.dropout's mask, this one does not depend on the memory layout of `x`, so both
     implementations get the same mask (cuDNN and oneDNN return time-major outputs).
     """
-    return x * (kept(x.shape, fraction, x.device) / (1 - fraction)).to(x.dtype)
+    images, part = of or (len(x), slice(None))
+    mask = kept((images, *x.shape[1:]), fraction, x.device)[part]
+    return x * (mask / (1 - fraction)).to(x.dtype)
 
 
 def kept(shape: Sequence[int], fraction: float, device: torch.device) -> Tensor:
@@ -153,10 +158,14 @@ class RowLSTM(nn.Module):
     The layers compute in `precision`: float32 by default, or bfloat16. Weights and the linear layer
     are always float32. If `wavefront` is set, the layers train as a wavefront, which needs
     `can_be_a_wavefront` and a GPU for which `wavefront.works` returns True.
+
+    If `part` is set, the model computes only that part of a batch while it trains: `part` returns
+    the slice for a number of images (learning/group.py).
     """
 
     precision = "float32"
     wavefront = False
+    part: Callable[[int], slice] | None = None
 
     def __init__(
         self,
@@ -235,7 +244,7 @@ class RowLSTM(nn.Module):
         nn.init.constant_(self.head.bias, 0.1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels 0–255 of any number type (B, T, D) -> logits (B, C)."""
+        """Pixels 0–255 of any number type (B, T, D) -> logits (B, C), or those of its part."""
         return self._classified(self._outputs(pixels))
 
     @property
@@ -268,13 +277,17 @@ class RowLSTM(nn.Module):
 
     def _outputs(self, pixels: Tensor) -> list[Tensor]:
         """The top layer's outputs, of the rows, the columns or both: (B, T, D) -> (B, T, R·H)."""
+        of = None
+        if self.part and self.training:
+            of = len(pixels), self.part(len(pixels))
+            pixels = pixels[of[1]]
         x = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
         if self.wavefront and self.training:
             return self._wavefront(x)
         with self._computing_in_precision():
-            outputs = [self._read(self.layers, x.mT if self.reads == "columns" else x)]
+            outputs = [self._read(self.layers, x.mT if self.reads == "columns" else x, of)]
             if self.reads == "both":
-                outputs.append(self._read(self.beside, x.mT))
+                outputs.append(self._read(self.beside, x.mT, of))
         return outputs
 
     def _wavefront(self, x: Tensor) -> list[Tensor]:
@@ -294,12 +307,14 @@ class RowLSTM(nn.Module):
         )
         return list(outputs.transpose(1, 2).unbind())
 
-    def _read(self, layers: Iterable[nn.RNNBase], y: Tensor) -> Tensor:
+    def _read(
+        self, layers: Iterable[nn.RNNBase], y: Tensor, of: tuple[int, slice] | None
+    ) -> Tensor:
         """The top layer's outputs: (B, T, D) -> (B, T, R·H)."""
         for layer in layers:
             y = self.run_layer(layer, y)  # (B, T, R·H)
             if self.training and self.dropout:
-                y = dropout(y, self.dropout)
+                y = dropout(y, self.dropout, of)
         return y
 
     def _classified(self, outputs: Sequence[Tensor]) -> Tensor:

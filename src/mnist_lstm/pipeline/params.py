@@ -28,7 +28,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 # keys that were added later: params.yaml files and records without them mean these values
-ADDED = {"preprocess.train_size": None, "model.cell": "lstm", "train.optimizer": "adam"}
+ADDED = {
+    "preprocess.train_size": None,
+    "model.cell": "lstm",
+    "train.optimizer": "adam",
+    "train.processes": 1,
+}
 
 
 LONGEST = 50  # characters of a text that may be a misspelt name
@@ -166,6 +171,10 @@ class TrainParams(_Section):
         description="Decay of the moving average of the weights; the averaged weights are "
         "evaluated and saved; 0: no averaging"
     )
+    processes: Annotated[int, Field(ge=1, le=64), _in("processes")] = Field(
+        description="Number of processes that train together, each on a part of every batch; on "
+        "GPUs, each has one of its own: docs/machines.md"
+    )
     eval_every: Steps = Field(description="Steps from one evaluation to the next")
     checkpoint_every: Steps = Field(
         description="Steps from one checkpoint to the next; each evaluation makes one too; a "
@@ -242,6 +251,16 @@ class Params(_Section):
                 f"{wanted}"
             )
         return wanted
+
+    @model_validator(mode="after")
+    def _has_work_for_each_process(self) -> Self:
+        if self.train.batch_size < self.train.processes:
+            raise PydanticCustomError(
+                "combination",
+                "train.batch_size must be at least train.processes, {processes}, is {size}",
+                {"processes": self.train.processes, "size": self.train.batch_size},
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> Self:

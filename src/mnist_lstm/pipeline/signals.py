@@ -19,6 +19,7 @@ import psutil
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 COMMAND = "MNIST_LSTM_COMMAND"  # a variable: the process id of the command that runs dvc
+OUTCOMES = "MNIST_LSTM_OUTCOMES"  # a variable: where processes tell their launcher how they ended
 PARENT_CHECKED = 0.5  # seconds between two checks
 SILENT = 2.0  # seconds of imports before a line says so
 
@@ -42,15 +43,16 @@ _imports: threading.Timer | None = None  # prints a line during slow imports
 def watch() -> None:
     """Note signals from now on. The end of the `dvc` that started us counts as a signal.
 
-    So does the end of the command that runs dvc. Signals that are ignored, for example after nohup,
-    stay ignored, except Ctrl-C: a shell makes the commands that a script runs in the background
-    ignore it, and then `dvc queue kill` and Ctrl-C would stop only dvc.
+    So does the end of our launcher (launch.py), and of the command that runs dvc. Signals that are
+    ignored, for example after nohup, stay ignored, except Ctrl-C: a shell makes the commands that a
+    script runs in the background ignore it, and then `dvc queue kill` and Ctrl-C would stop only
+    dvc.
     """
     global _ancestors, _imports
     for number in NAMES:
         if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, _note)
-    if "DVC_STAGE" in os.environ:
+    if "DVC_STAGE" in os.environ or OUTCOMES in os.environ:
         _ancestors = _up_to_dvc()
         threading.Thread(target=_end_with_dvc, daemon=True).start()
     if sys.stdout.isatty():

@@ -21,7 +21,8 @@ import mnist_lstm
 from mnist_lstm import UserError, dvc_cache, git
 from mnist_lstm.dvc_cache import DvcCache
 from mnist_lstm.files import sha256, write_atomically
-from mnist_lstm.pipeline import company, process, signals
+from mnist_lstm.pipeline import company, launch, process, signals
+from mnist_lstm.pipeline.launch import Ended
 from mnist_lstm.pipeline.params import load, values_of
 from mnist_lstm.pipeline.signals import Interrupted
 
@@ -99,8 +100,14 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if launch.is_one_of_several():  # the launcher restores and prints
+            if isinstance(error, Interrupted):
+                launch.report(str(error), error.exit_code)
+            if isinstance(error, UserError | OSError):
+                launch.report(in_one_line(error), 1)
+            raise
         lost = _restored(name) if "DVC_STAGE" in os.environ else ""
-        if isinstance(error, Interrupted):
+        if isinstance(error, Interrupted | Ended):
             print(f"{name}: {error}{lost}", file=sys.stderr)
             sys.exit(error.exit_code)
         if not isinstance(error, UserError | OSError):

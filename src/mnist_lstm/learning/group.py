@@ -1,0 +1,137 @@
+"""Train one model on several processes: each computes on some images of a batch.
+
+All processes have the same weights, optimizer, shuffles and random state, and draw the masks and
+the distortions of the whole batch. Each computes the gradients of its own images, and these are
+summed. So the masks are those of any number of processes, and gradients differ only by the order in
+which floating-point numbers are added.
+
+B batch, P processes
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from mnist_lstm import UserError
+
+PATIENCE = timedelta(minutes=30)  # for the first process, which evaluates and saves alone
+KINDS = ("cpu", "cuda")  # of devices that several processes can train on
+
+
+class Parted(Exception):
+    """Another process of the training has ended before its end."""
+
+
+def size() -> int:
+    """The number of processes that train together: WORLD_SIZE, as torchrun sets it; else 1."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
+def device_of(name: str) -> str:
+    """The name of the device for this process: one of several takes a GPU of its own."""
+    own = name in ("auto", "cuda") and size() > 1 and torch.cuda.is_available()
+    return f"cuda:{os.environ['LOCAL_RANK']}" if own else name
+
+
+def leads_host() -> bool:
+    """Whether this is the first process of the group on its host."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+class Group:
+    """The processes that train one model together. This one is number `rank`, from 0."""
+
+    def __init__(self, rank: int, processes: int, device: torch.device) -> None:
+        self.rank, self.processes, self.device = rank, processes, device
+        self.stops = False  # whether any process asked the others to stop after the last step
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process evaluates, saves and prints."""
+        return self.rank == 0
+
+    def part(self, images: int) -> slice:
+        """The images of a batch that this process computes."""
+        return slice(
+            images * self.rank // self.processes, images * (self.rank + 1) // self.processes
+        )
+
+    def sum_gradients(self, model: nn.Module, stop: bool) -> None:
+        """Replace each gradient by its sum over all processes, in one message.
+
+        If one process asks to `stop`, all of them have `stops` set after the same step. Raises
+        Parted.
+        """
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        asked = torch.tensor([float(stop)], device=self.device)
+        flat = torch.cat([asked, *(gradient.flatten() for gradient in gradients)])
+        with _parting():
+            dist.all_reduce(flat)
+        asked, *sums = flat.split([1, *(gradient.numel() for gradient in gradients)])
+        for gradient, total in zip(gradients, sums, strict=True):
+            gradient.copy_(total.view_as(gradient))
+        self.stops = bool(asked.item())
+
+    def share(self, tensors: Mapping[str, Tensor] | None, source: int = 0) -> dict[str, Tensor]:
+        """Send the `tensors` of process `source` to all processes. Returns them, on the CPU.
+
+        Raises Parted.
+        """
+        content = save(dict(tensors)) if tensors is not None and self.rank == source else b""
+        length = torch.tensor([len(content)], device=self.device)
+        with _parting():
+            dist.broadcast(length, source)
+        sent = torch.frombuffer(bytearray(content or int(length)), dtype=torch.uint8)
+        sent = sent.to(self.device)
+        with _parting():
+            dist.broadcast(sent, source)
+        found: dict[str, Tensor] = load(sent.cpu().numpy().tobytes())
+        return found
+
+    def largest(self, value: int) -> tuple[int, int]:
+        """The largest `value` of all processes, and the first process that has it.
+
+        Raises Parted.
+        """
+        values = torch.zeros(self.processes, dtype=torch.int64, device=self.device)
+        values[self.rank] = value
+        with _parting():
+            dist.all_reduce(values)
+        return int(values.max()), int(values.argmax())
+
+
+@contextmanager
+def _parting() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch has no class of its own for gloo's
+        raise Parted("another process of this training has ended") from error
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Group | None]:
+    """Join the processes that torchrun started; None if this one trains alone.
+
+    Raises UserError if several processes cannot train on the device.
+    """
+    if size() == 1:
+        yield None
+        return
+    if device.type not in KINDS:
+        raise UserError(
+            f"params.yaml: train.processes must be 1 on {device.type}; several processes train on "
+            "CPUs or on NVIDIA GPUs"
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
