@@ -55,7 +55,7 @@ from mnist_lstm.pipeline.result_files import (
     write_rows,
 )
 from mnist_lstm.pipeline.timing import now
-from mnist_lstm.runs import groups, recipes, resolve
+from mnist_lstm.runs import experiment, groups, recipes, resolve, workers
 from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.resolve import find
 from mnist_lstm.serving import app as serving
@@ -547,6 +547,16 @@ def a_seed_without_stages(project: Project) -> str:
 def a_trial_without_stages(project: Project) -> str:
     Path("space.yaml").write_text("model.hidden_size: [16, 32]\n")
     return without_stages(project, "search", "1", "--space", "space.yaml")
+
+
+def a_storage_that_is_not_there(project: Project) -> str:
+    project.with_history(results=False)
+    Path("space.yaml").write_text("model.hidden_size: [16, 32]\n")
+    project.monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
+    project.monkeypatch.setattr(workers, "TRIES", 1)
+    command = ["search", "1", "--space", "space.yaml", "--storage", "sqlite:////dev/null/optuna"]
+    assert cli.main(command) == 2
+    return project.capsys.readouterr().err.splitlines()[-1]
 
 
 def a_space_without_values(project: Project) -> str:
@@ -1476,6 +1486,7 @@ MET = {
     "later": parents_without_a_store,
     "mnist-lstm verify: left out: <file>: not a record of a seed (<reason>)": record_of_no_seed,
     "mnist-lstm verify: left out: <folder>: no search (<reason>)": records_of_no_search,
+    "mnist-lstm search: the storage <address>: <reason>": a_storage_that_is_not_there,
     "mnist-lstm search: <file>: <key> must be a list of values, or have low and high, and "
     "log: true or a step": a_space_without_values,
     "mnist-lstm search: trial <number>: `dvc exp run` ended with exit code <code>; fix what it "

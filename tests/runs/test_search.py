@@ -61,12 +61,13 @@ class Machine:
         settings: Mapping[str, Any],
         here: Mapping[str, Any],
         *,
-        report: object,
+        report: Callable[[str], object],
         is_enough: Callable[[], bool],
         variables: Mapping[str, str],
     ) -> tuple[int, list[str]]:
         assert settings | {"seed": 0} == dict(settings)
         self.trained.append(name)
+        report("Running stage 'train':")
         file = Path(variables[watched.FILE])
         if settings["train.learning_rate"] > 0.05:
             return 255, ["train: the loss is nan at step 20, so the training stops; lower it"]

@@ -29,6 +29,10 @@ same command continues with the same trials. With a larger N, it adds trials. Af
 code or of the recipe, the search begins anew. In MLflow, the trials are below a parent run, which
 has the best so far over the trials.
 
+With --workers K, K trials are trained at once. On several machines, give the same command with the
+same --storage in a clone each: the machines then share the trials, and end together with N of them.
+What they try depends on who is quicker, then. Nothing is lost with the database.
+
 Exit code: 0 when all trials have ended, 2 when one failed or the command is wrong, 130 when it was
 stopped."""
 
@@ -71,6 +75,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of the records (default: searches/ and the name of the space)",
     )
+    parser.add_argument(
+        "--workers",
+        metavar="K",
+        type=count,
+        default=1,
+        help="how many trials are trained at once (default: 1)",
+    )
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="a database for several machines, such as postgresql://host/optuna",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object with the trials")
 
 
@@ -89,19 +105,22 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.runs import search, space  # Optuna takes a second
 
     name = arguments.space.stem
-    found = search.Search(
-        root,
-        here,
-        search.Plan(
-            name=name,
-            recipe=recipe,
-            space=space.read(arguments.space, arguments.recipe, changed),
-            objective=arguments.objective,
-            pruner=arguments.pruner,
-            seed=arguments.seed,
-        ),
-        arguments.record or root / "searches" / name,
+    plan = search.Plan(
+        name=name,
+        recipe=recipe,
+        space=space.read(arguments.space, arguments.recipe, changed),
+        objective=arguments.objective,
+        pruner=arguments.pruner,
+        seed=arguments.seed,
     )
+    folder = arguments.record or root / "searches" / name
+    found: search.Search
+    if arguments.workers > 1 or arguments.storage:
+        from mnist_lstm.runs.workers import Workers
+
+        found = Workers(root, here, plan, folder, arguments.workers, arguments.storage)
+    else:
+        found = search.Search(root, here, plan, folder)
     try:
         _run(found, arguments.trials)
         show_groups(root, "search")
@@ -159,6 +178,7 @@ def _values(trial: "Trial") -> list[str]:
 
 def _print(found: "Search", importance: Mapping[str, float]) -> None:
     from mnist_lstm.pipeline.params import format_value, short_name
+    from mnist_lstm.runs import experiment
     from mnist_lstm.views.text_table import table, width
 
     keys = list(found.plan.space)
@@ -179,7 +199,13 @@ def _print(found: "Search", importance: Mapping[str, float]) -> None:
         print(f"\nwhat decided (share of the differences): {shares}")
     if best := found.best:
         print(f"\nthe best: trial {best.number}, {', '.join(_values(best))}")
-        print(f"`dvc exp apply {best.experiment}` brings its parameters and its results here")
+        if experiment.is_there(found.root, best.experiment):
+            print(f"`dvc exp apply {best.experiment}` brings its parameters and its results here")
+        else:
+            print(
+                f"it was trained elsewhere: there, `dvc exp push REMOTE {best.experiment}`; here, "
+                f"`dvc exp pull REMOTE {best.experiment}`"
+            )
     else:
         print("\nno trial was trained to its end", file=sys.stderr)
 

@@ -12,7 +12,7 @@ before it alone, too, and a search that is killed and started again tries the sa
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,16 @@ from mnist_lstm.runs.space import Space, described, rounded, suggest
 DIVERGED = re.compile(r"^train: (the loss is \S+ at step [\d,]+), so the training stops")
 PRUNERS = ("median", "hyperband", "none")
 OBJECTIVES = ("loss", "accuracy")
+TRIES = 3  # dvc may have trained a trial for another worker in its place, and says nothing
 # what all records of a search have in common
 COMMON = ("objective", "pruner", "sampler_seed", "code", "recipe", "space")
 Curve = Sequence[tuple[int, float]]  # step, accuracy on the validation images
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Stopped(Exception):
+    """A training was ended because the search stops."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,11 @@ class Trial:
     loss: float | None = None
     value: float | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the trial has ended; the record of one that has begun has only what is tried."""
+        return self.value is not None or self.why is not None
+
 
 class Search:
     """The trials of a plan in the project in `root`; their records are in `folder`."""
@@ -82,7 +92,7 @@ class Search:
         self.code = experiment.code_digest(root)
         self.ended: list[Trial] = []
         self.study = optuna.create_study(
-            study_name=plan.name, direction="minimize", pruner=_pruner(plan)
+            study_name=plan.name, direction="minimize", pruner=pruner_of(plan)
         )
 
     def trials(self, number: int) -> Iterator[Trial]:
@@ -94,15 +104,10 @@ class Search:
             seed = self.plan.seed * 1_000_003 + len(self.ended)
             self.study.sampler = TPESampler(seed=seed)
             asked = self.study.ask()
-            trial = self._next(suggest(self.plan.space, asked))
-            steps = (self.plan.recipe | trial.values)["train.steps"]
-            judge = _Judge(asked, steps)
-            trial = recorded or self._run(trial, judge)
-            is_pruned = judge.hears(trial.curve) is not None
-            if trial.why and not is_pruned:
-                asked.report(1.0, steps)  # it diverged, however good its curve was before
-            state = TrialState.PRUNED if trial.value is None else TrialState.COMPLETE
-            self.study.tell(asked, trial.value, state)
+            trial = self.next(len(self.ended), suggest(self.plan.space, asked))
+            judge = self.judge(asked, trial)
+            trial = recorded or self.run(trial, judge)
+            self.tell(asked, trial, judge)
             self.ended.append(trial)
             yield trial
 
@@ -112,30 +117,58 @@ class Search:
         complete = [each for each in self.ended if each.value is not None]
         return min(complete, key=lambda each: each.value or 0.0, default=None)
 
-    def _next(self, asked: dict[str, Any]) -> Trial:
-        number, values = len(self.ended), rounded(self.plan.space, asked)
+    def judge(self, asked: optuna.Trial, trial: Trial) -> "Judge":
+        """Who reports the curve of a trial to Optuna."""
+        return Judge(asked, (self.plan.recipe | trial.values)["train.steps"])
+
+    def tell(self, asked: optuna.Trial, trial: Trial, judge: "Judge") -> None:
+        """Tell Optuna how a trial ended."""
+        is_pruned = judge.hears(trial.curve) is not None
+        if trial.why and not is_pruned:
+            asked.report(1.0, judge.steps)  # it diverged, however good its curve was before
+        state = TrialState.PRUNED if trial.value is None else TrialState.COMPLETE
+        self.study.tell(asked, trial.value, state)
+
+    def next(self, number: int, asked: dict[str, Any]) -> Trial:
+        """The trial with this number and these values of Optuna's."""
+        values = rounded(self.plan.space, asked)
         settings = self.plan.recipe | values
         name = experiment.name_of(f"{self.plan.name}-trial-{number}", settings, self.code)
         return Trial(number, asked, values, name)
 
-    def _run(self, trial: Trial, judge: "_Judge") -> Trial:
-        """Train the next trial, unless it has an experiment."""
+    def run(
+        self,
+        trial: Trial,
+        judge: "Judge",
+        *,
+        report: Callable[[str], object] = lambda _: None,
+        stops: Callable[[], bool] = lambda: False,
+    ) -> Trial:
+        """Train a trial, unless it has an experiment, and write its record.
+
+        `report` is called with each line of dvc's output. When `stops` returns True, the training
+        is ended, and Stopped is raised. Raises UserError if the training fails.
+        """
         name, settings = trial.experiment, self.plan.recipe | trial.values
-        if not experiment.is_there(self.root, name):
+        for _ in range(TRIES):
+            if experiment.is_there(self.root, name):
+                break
             with tempfile.TemporaryDirectory() as scratch:
                 file = Path(scratch) / "curve"
                 failed, lines = experiment.train(
                     *(self.root, name, settings, self.here),
-                    report=lambda _: None,
-                    is_enough=lambda: judge.hears(watched.read(file)) is not None,
+                    report=report,
+                    is_enough=lambda: stops() or judge.hears(watched.read(file)) is not None,  # noqa: B023
                     variables={watched.FILE: str(file)},
                 )
                 curve = watched.read(file)
             diverged = [found[1] for line in lines if (found := DIVERGED.match(line))]
+            if failed and stops():
+                raise Stopped
             if failed and judge.hears(curve) is not None:
-                return self._record(_pruned(trial, curve, judge))
+                return self.record(_pruned(trial, curve, judge))
             if failed and diverged:
-                return self._record(replace(trial, why=diverged[0], curve=curve))
+                return self.record(replace(trial, why=diverged[0], curve=curve))
             if failed:
                 for line in lines:
                     experiment.to_stderr(line)
@@ -143,9 +176,9 @@ class Search:
                     f"trial {trial.number}: `dvc exp run` ended with exit code {failed}; fix what "
                     "it reports above, then repeat the command: it continues with this trial"
                 )
-        return self._record(self._of_experiment(trial, judge))
+        return self.record(self.of_experiment(trial, judge))
 
-    def _of_experiment(self, trial: Trial, judge: "_Judge") -> Trial:
+    def of_experiment(self, trial: Trial, judge: "Judge") -> Trial:
         """The trial with what its experiment has. It counts as pruned if its curve says so."""
         history = History(self.root)
         result = experiment.result_of(history, trial.experiment)
@@ -162,17 +195,13 @@ class Search:
         value = loss if self.plan.objective == "loss" else 1 - accuracy
         return replace(trial, curve=curve, accuracy=accuracy, loss=loss, value=value)
 
-    @property
-    def _file(self) -> Path:
-        """The record of the next trial."""
-        return self.folder / f"trial-{len(self.ended)}.json"
-
-    def _record(self, trial: Trial) -> Trial:
+    def record(self, trial: Trial) -> Trial:
+        """Write the record of a trial; returns the trial."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._file, self._common() | asdict(trial))
+        write_json(self.folder / f"trial-{trial.number}.json", self.common() | asdict(trial))
         return trial
 
-    def _common(self) -> dict[str, Any]:
+    def common(self) -> dict[str, Any]:
         """What all records of this search have in common."""
         plan = self.plan
         recipe = {key: value for key, value in plan.recipe.items() if key not in plan.space}
@@ -182,25 +211,26 @@ class Search:
 
     def _recorded(self) -> Trial | None:
         """The next trial, from its record; None if there is none of this plan and this code."""
-        if not self._file.is_file():
+        path = self.folder / f"trial-{len(self.ended)}.json"
+        if not path.is_file():
             return None
-        found, common = read_json(self._file), self._common()
+        found, common = read_json(path), self.common()
         if not isinstance(found, dict) or any(found.get(key) != common[key] for key in common):
             return None
-        trial = _trial(found)
-        if trial is None or trial.number != len(self.ended):
+        trial = trial_of(found)
+        if trial is None or trial.number != len(self.ended) or not trial.has_ended:
             return None
         return trial if set(trial.asked) == set(self.plan.space) else None
 
 
-def _pruned(trial: Trial, curve: Curve, judge: "_Judge") -> Trial:
+def _pruned(trial: Trial, curve: Curve, judge: "Judge") -> Trial:
     until = [row for row in curve if row[0] <= (judge.pruned_at or 0)]
     step, accuracy = until[-1]
     why = f"pruned at step {step:,}, at {accuracy:.2%} of the validation images"
     return replace(trial, why=why, curve=until)
 
 
-class _Judge:
+class Judge:
     """Reports the curve of a trial to Optuna, and says at which step Optuna prunes it."""
 
     def __init__(self, trial: optuna.Trial, steps: int) -> None:
@@ -220,7 +250,8 @@ class _Judge:
         return self.pruned_at
 
 
-def _pruner(plan: Plan) -> BasePruner:
+def pruner_of(plan: Plan) -> BasePruner:
+    """The pruner of a plan."""
     steps, every = plan.recipe["train.steps"], plan.recipe["train.eval_every"]
     if plan.pruner == "median":
         return MedianPruner(n_startup_trials=4, n_warmup_steps=steps // 5)
@@ -279,16 +310,15 @@ def recorded(folder: Path) -> Recorded | None:
     """
     trials: list[Trial] = []
     common: dict[str, Any] = {}
-    while (path := folder / f"trial-{len(trials)}.json").is_file():
+    for path in record_files(folder):
         found = read_json(path)
         mine = {key: found[key] for key in COMMON if key in found}
-        trial = _trial(found)
+        trial = trial_of(found)
         if trial is None or mine.keys() != set(COMMON):
             raise UserError(f"{path}: not a record of a trial")
-        if trials and mine != common:
-            break
-        common = mine
-        trials.append(trial)
+        common = common or mine
+        if mine == common and trial.has_ended:
+            trials.append(trial)
     if not trials:
         return None
     name = trials[0].experiment.rpartition(f"-trial-{trials[0].number}-")[0]
@@ -297,7 +327,17 @@ def recorded(folder: Path) -> Recorded | None:
     return Recorded(name, common["recipe"], space, chosen, trials)
 
 
-def _trial(found: Mapping[str, Any]) -> Trial | None:
+def record_files(folder: Path) -> list[Path]:
+    """The records in a folder, by the number of the trial."""
+    numbered = {
+        int(number): path
+        for path in folder.glob("trial-*.json")
+        if (number := path.stem.removeprefix("trial-")).isdecimal()
+    }
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def trial_of(found: Mapping[str, Any]) -> Trial | None:
     """The trial of a record; None if it is none."""
     try:
         trial = Trial(**{key: value for key, value in found.items() if key not in COMMON})
