@@ -1,14 +1,20 @@
 """Several processes train one model: with the same weights each time, whoever is killed."""
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from safetensors import SafetensorError, safe_open
 from samples import is_the_line
 from trainings import TRAIN, prepare, train_warm
 from workspace import Workspace
@@ -67,20 +73,9 @@ def disturbed(workspace: Workspace, number: signal.Signals, rank: int | None) ->
         if rank is None:
             process.send_signal(number)
         else:
-            os.kill(process_of(workspace, rank), number)
+            os.kill(processes_in(workspace, rank)[0], number)
         printed += process.stdout.read()
     return printed, process.wait()
-
-
-def process_of(workspace: Workspace, rank: int) -> int:
-    """The id of one of the processes that train in a workspace."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            environment = process.environ()
-            is_here = Path(process.cwd()) == workspace.folder
-            if is_here and environment.get("RANK") == str(rank):
-                return process.pid
-    raise AssertionError(f"no process has the rank {rank}")
 
 
 def test_two_processes_give_the_same_weights_each_time_and_whoever_is_killed(
@@ -149,10 +144,105 @@ def test_without_its_launcher_no_process_goes_on(here: Workspace) -> None:
             time.sleep(0.2)
 
 
-def processes_in(workspace: Workspace) -> list[psutil.Process]:
+@pytest.fixture
+def hosts() -> Iterator[dict[str, str]]:
+    """Two network namespaces that reach each other: their names, and their addresses."""
+
+    def ip(*arguments: str) -> int:
+        return subprocess.run(["ip", *arguments], capture_output=True).returncode
+
+    names = [f"mnist-lstm-{os.getpid()}-{number}" for number in (1, 2)]
+    if not shutil.which("ip") or any(ip("netns", "add", name) for name in names):
+        pytest.skip("network namespaces need root and the program ip")
+    pair = [f"ml{os.getpid() % 10**6}{end}" for end in "ab"]  # at most 15 characters
+    addresses = ["10.99.7.1", "10.99.7.2"]
+    try:
+        ip("link", "add", pair[0], "type", "veth", "peer", "name", pair[1])
+        for name, device, address in zip(names, pair, addresses, strict=True):
+            ip("link", "set", device, "netns", name)
+            ip("-n", name, "link", "set", device, "name", "eth0")
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield dict(zip(names, addresses, strict=True))
+    finally:
+        for name in names:
+            ip("netns", "delete", name)
+
+
+def torchrun(workspace: Workspace, host: str, hosts: dict[str, str]) -> "subprocess.Popen[str]":
+    """Start the stage on one of the hosts, as docs/machines.md says."""
+    first = next(iter(hosts.values()))
+    options = {
+        "--nnodes": "2",
+        "--nproc-per-node": "1",
+        "--max-restarts": "3",
+        "--rdzv-id": "digits",
+        "--rdzv-backend": "c10d",
+        "--rdzv-endpoint": f"{first}:29500",
+        "--rdzv-conf": f"is_host={int(hosts[host] == first)}",
+        "--local-addr": hosts[host],
+    }
+    variables = {
+        "GLOO_SOCKET_IFNAME": "eth0",
+        "OMP_NUM_THREADS": "1",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    return subprocess.Popen(
+        [
+            *("ip", "netns", "exec", host, "torchrun"),
+            *(word for option in options.items() for word in option),
+            *TRAIN[1:],
+        ],
+        cwd=workspace.folder,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_hosts_train_as_one_does_with_two_processes(
+    here: Workspace, hosts: dict[str, str], tmp_path: Path, rank: int
+) -> None:
+    expected = trained(here, 2)
+    forget(here)
+    (here.folder / MODEL).unlink()
+    workspaces = [here, here.copy(tmp_path / "other")]
+    started = [
+        torchrun(workspace, host, hosts) for workspace, host in zip(workspaces, hosts, strict=True)
+    ]
+    deadline = time.monotonic() + 300
+    while not any(step_of(workspace) >= 50 for workspace in workspaces):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (victim,) = (number for each in workspaces for number in processes_in(each, rank))
+    os.kill(victim, signal.SIGKILL)
+    printed = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    models = [workspace.folder / MODEL for workspace in workspaces]
+    assert [model.read_bytes() for model in models if model.exists()] == [expected], printed
+    assert re.search(r"(?m)^continues from step \d+ of 300", "".join(printed)), printed
+
+
+def step_of(workspace: Workspace) -> int:
+    """The step of the newest checkpoint in a workspace; 0 if there is none."""
+    for file in workspace.folder.glob(".checkpoints/*/checkpoint.safetensors"):
+        with contextlib.suppress(OSError, SafetensorError), safe_open(file, "pt") as opened:
+            return int(json.loads(opened.metadata()["checkpoint"])["step"])
+    return 0
+
+
+def processes_in(workspace: Workspace, rank: int | None = None) -> list[int]:
+    """The ids of the processes that train together in a workspace, or of those with a rank."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if Path(process.cwd()) == workspace.folder and "RANK" in process.environ():
-                found.append(process)
+            its = process.environ().get("RANK")
+            is_here = Path(process.cwd()) == workspace.folder
+            if is_here and its is not None and rank in (None, int(its)):
+                found.append(process.pid)
     return found
