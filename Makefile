@@ -8,7 +8,7 @@ ACCEPTED := CVE-2025-69872 # has no fix yet; docs/machines.md says why we accept
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-env: ## install requirements.lock into .venv; other targets do it too (PYTHON=...; TORCH=cpu or cuda)
+env: ## install requirements.lock into .venv; other targets do it too (PYTHON=...; TORCH=cpu or cuda; EXTRAS=team)
 	@sh scripts/env.sh
 
 repro: env ## run the stages that have to run: fetch, preprocess, train, evaluate
@@ -51,8 +51,7 @@ docs: env ## write docs/parameters.md and params.schema.json from the types of p
 	@$(ACTIVATE) python scripts/docs.py
 
 lock: env ## compile requirements.lock again after a change of dependencies
-	@$(ACTIVATE) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock >/dev/null
+	@$(ACTIVATE) python scripts/lock.py
 
 audit: env ## look up the packages of requirements.lock in PyPI's list of known vulnerabilities
 	@# --strict: fail also if a package could not be looked up

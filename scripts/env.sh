@@ -1,13 +1,17 @@
 #!/bin/sh
-# Bring .venv up to requirements.lock and pyproject.toml. Run: make env (TORCH=cpu or TORCH=cuda)
+# Bring .venv up to requirements.lock and pyproject.toml. Run: make env (TORCH=cpu or TORCH=cuda,
+# EXTRAS="team server")
 #
 # On Linux on x86-64, PyPI's build of PyTorch needs CUDA's libraries. Without an NVIDIA driver, the
 # build for processors is installed instead, from PyTorch's own index; TORCH chooses one of the two.
 # This index is not in requirements.lock: uv checks the sums of all other packages. If the index
 # cannot be reached, the build with CUDA is installed, which runs on processors too.
 #
+# EXTRAS chooses what is installed beside the packages that everybody needs: the sections of the lock
+# with these names. It is kept until EXTRAS is given again; EXTRAS= removes them.
+#
 # .venv/made-from holds the project's folder, the checksums of the last complete installation and
-# its build of PyTorch. It is written last. If it is missing, an installation was interrupted. If it names another folder, the
+# its build of PyTorch and its extras. It is written last. If it is missing, an installation was interrupted. If it names another folder, the
 # project was moved or copied, and scripts in .venv point to the old place. In both cases .venv is
 # made again.
 set -eu
@@ -51,14 +55,20 @@ torch_for_processors() { # OPTION...
 }
 
 sync() {
+    # a section `# extras: NAME...` is left out, unless one of the names was chosen
+    awk -v chosen=" $extras " '/^# extras: / {
+            left_out = 1
+            for (i = 3; i <= NF; i++) if (index(chosen, " " $i " ")) left_out = 0
+        }
+        !left_out' requirements.lock >.venv/requirements.lock
     if [ "$build" = cuda ]; then
         # the build for processors has the same version, so that it would stay
         uv pip sync --require-hashes --reinstall-package torch --reinstall-package torchvision \
-            requirements.lock "$@"
+            .venv/requirements.lock "$@"
     else
         awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ \
                 && !/^nvidia-ml-py==/ }
-            !skip' requirements.lock >.venv/without-torch.txt
+            !skip' .venv/requirements.lock >.venv/without-torch.txt
         uv pip sync --require-hashes .venv/without-torch.txt "$@" && torch_for_processors "$@"
     fi
 }
@@ -71,8 +81,9 @@ here=$(pwd -P)
 lock=$(cksum requirements.lock) || fail "git checkout requirements.lock brings it back"
 project=$(cksum pyproject.toml) || fail "git checkout pyproject.toml brings it back"
 
-was_here='' was_lock='' was_project='' was_build=''
-{ IFS= read -r was_here && read -r was_lock && read -r was_project && { read -r was_build || :; }; } \
+was_here='' was_lock='' was_project='' was_build='' was_extras=''
+{ IFS= read -r was_here && read -r was_lock && read -r was_project &&
+    { read -r was_build && read -r was_extras || :; }; } \
     2>/dev/null <.venv/made-from || was_here=''
 .venv/bin/python -c 'import uv' 2>/dev/null || was_here='' # its base Python may have been removed
 case "${TORCH:-}" in
@@ -80,12 +91,23 @@ case "${TORCH:-}" in
     '') build=$was_build ;; # what is installed is kept
     *) fail "TORCH=$TORCH is neither cpu nor cuda; leave it out to choose by the machine" ;;
 esac
+extras=''
+for name in ${EXTRAS-$was_extras}; do
+    case "$name" in
+        server | team) ;;
+        *) fail "EXTRAS=$name is neither team nor server; leave it out to keep what is installed" ;;
+    esac
+done
+for name in server team; do
+    case " ${EXTRAS-$was_extras} " in *" $name "*) extras="$extras${extras:+ }$name" ;; esac
+done
 if [ "$(uname -sm)" != 'Linux x86_64' ]; then
     build=cuda # PyPI has one build for each other platform
 elif [ -z "$build" ]; then
     if has_driver; then build=cuda; else build=cpu; fi
 fi
-if [ "$was_here/$was_lock/$was_project/$was_build" = "$here/$lock/$project/$build" ]; then
+if [ "$was_here/$was_lock/$was_project/$was_build/$was_extras" = \
+    "$here/$lock/$project/$build/$extras" ]; then
     if [ "$build" = cpu ] && has_driver; then
         echo "make env: PyTorch is installed for processors; for this NVIDIA GPU: make env TORCH=cuda"
     fi
@@ -149,9 +171,9 @@ if [ "$was_here" != "$here" ]; then
     choose_build
     echo "make env: installing requirements.lock: $size, less what uv has in its cache"
     sync || fail "installing requirements.lock failed, see above; $check (downloads are kept)"
-elif [ "$was_lock/$was_build" != "$lock/$build" ]; then
+elif [ "$was_lock/$was_build/$was_extras" != "$lock/$build/$extras" ]; then
     choose_build
-    [ "$was_lock/$was_project/$was_build" != "$lock/$project/$build" ] || exit 0
+    [ "$was_lock/$was_project/$was_build/$was_extras" != "$lock/$project/$build/$extras" ] || exit 0
     echo "make env: what changes in .venv (all of it would be $size):"
     # if the packages cannot be downloaded, this fails while .venv is still complete
     sync --dry-run || fail "planning the update of .venv failed, see above; .venv is as it was; $check"
@@ -162,4 +184,4 @@ fi
 .venv/bin/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable . ||
     fail "installing this project's package failed, see above; is pyproject.toml as git has it?"
 
-printf '%s\n' "$here" "$lock" "$project" "$build" >.venv/made-from
+printf '%s\n' "$here" "$lock" "$project" "$build" "$extras" >.venv/made-from

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -76,13 +77,59 @@ def test_the_choice_is_kept_until_another_is_asked_for(folder: Path) -> None:
     assert _choice(folder) == "cuda"
 
 
+def test_extras_are_kept_until_others_are_asked_for(folder: Path) -> None:
+    theirs = {"team": {"dvc-s3", "s3fs", "botocore", "psycopg"}, "server": {"boto3", "flask-wtf"}}
+    both = theirs["team"] | theirs["server"]
+    for given, there in (
+        ({"EXTRAS": "team"}, theirs["team"]),
+        ({}, theirs["team"]),
+        ({"EXTRAS": "server team"}, both),
+        ({"EXTRAS": ""}, set()),
+    ):
+        (folder / "calls").unlink(missing_ok=True)
+        _make_env(folder, TORCH="cpu", **given)
+        names = {line.partition("==")[0] for line in (folder / "synced").read_text().splitlines()}
+        assert names & both == there
+        assert {"mlflow", "dvc"} <= names
+        assert (folder / "calls").exists() == bool(given or not there)
+    kept = (folder / ".venv" / "made-from").read_text()
+    assert kept.splitlines()[3:] == ["cpu", ""]
+
+
+def test_an_extra_that_there_is_not_is_refused(folder: Path) -> None:
+    done = subprocess.run(
+        ("sh", "scripts/env.sh"),
+        cwd=folder,
+        env=os.environ | {"EXTRAS": "team tests"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "EXTRAS=tests is neither team nor server" in done.stderr
+
+
+def test_an_extra_names_no_package_that_everybody_needs() -> None:
+    """So that it cannot move the version of one."""
+    lock = (PROJECT / "requirements.lock").read_text()
+    sections = [
+        set(re.findall(r"^([a-z0-9][\w.-]*)==", section, re.MULTILINE))
+        for section in lock.split("\n# extras: ")
+    ]
+    assert all(sections)
+    assert sum(map(len, sections)) == len(set.union(*sections))
+    assert re.findall("^# extras: (.*)$", lock, re.MULTILINE) == ["server", "server team", "team"]
+    assert "://" not in lock
+
+
 def _made(folder: Path, lock: str, build: str) -> None:
     lines = [str(folder.resolve()), lock, "project", build]
     (folder / ".venv" / "made-from").write_text("\n".join(lines) + "\n")
 
 
 def _make_env(folder: Path, **environment: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if name != "TORCH"}
+    chosen = ("TORCH", "EXTRAS")
+    kept = {name: value for name, value in os.environ.items() if name not in chosen}
     command = ("sh", "scripts/env.sh")
     done = subprocess.run(
         command, cwd=folder, env=kept | environment, capture_output=True, text=True, check=False
@@ -92,4 +139,4 @@ def _make_env(folder: Path, **environment: str) -> str:
 
 
 def _choice(folder: Path) -> str:
-    return (folder / ".venv" / "made-from").read_text().splitlines()[-1]
+    return (folder / ".venv" / "made-from").read_text().splitlines()[3]

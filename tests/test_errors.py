@@ -1380,7 +1380,7 @@ MET = {
     f"{STORE}another version of MLflow made it (<reason>); move it elsewhere; a new one is "
     "then made": (store_of_another_version),
     f"{STORE}this needs the package <package>, which is not installed; install it, or use a "
-    "server": (store_at("postgresql://me:secret@127.0.0.1:9/mlflow")),
+    "server": (store_at("mysql://me:secret@127.0.0.1:9/mlflow")),
     "mnist-lstm <command>: no run yet: `dvc repro` makes one": commanded_to("runs", results=False),
     "mnist-lstm <command>: <folder>: DVC cannot open the project: <reason>; clone the project "
     "with git, or make a repository of this folder: `git init`": without_git,
