@@ -3,7 +3,7 @@
 ACTIVATE := . .venv/bin/activate &&
 ACCEPTED := CVE-2025-69872 # has no fix yet; docs/machines.md says why we accept it and what to do
 
-.PHONY: help env repro ui serve draw report test test-gpu soak bench check docs lock audit clean
+.PHONY: help env repro ui server serve share fetch draw report test test-gpu soak bench check docs lock audit clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,9 +19,22 @@ ui: PORT ?= 5000
 ui: env ## start MLflow's UI, to look at the runs in a browser (PORT=5000)
 	@$(ACTIVATE) exec python scripts/ui.py $(PORT)
 
+server: PORT ?= 5000
+server: env ## start an MLflow server for a team (PORT=5000; BACKEND=postgresql://...; ARTIFACTS=s3://...)
+	@$(ACTIVATE) exec python scripts/mlflow_server.py $(PORT)
+
 serve: PORT ?= 5001
 serve: env ## serve the champion over HTTP, on this machine only (PORT=5001): docs/serving.md
 	@$(ACTIVATE) exec python scripts/serve.py $(PORT)
+
+share: env ## push results, run cache and experiments, for others to `make fetch`: docs/team.md
+	@$(ACTIVATE) dvc push --run-cache --all-commits
+	@$(ACTIVATE) dvc exp push --all-commits origin
+
+fetch: env ## fetch what others have shared; nothing of it is then trained here: docs/team.md
+	@$(ACTIVATE) dvc exp pull --all-commits origin
+	@$(ACTIVATE) dvc fetch --run-cache --all-commits
+	@$(ACTIVATE) dvc checkout --quiet --allow-missing
 
 draw: env ## write draw.html, in which one draws and the model reads it, and open it: docs/draw.md
 	@$(ACTIVATE) mnist-lstm draw --open

@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from click import Context
+from mlflow import cli
 from samples import PROJECT
 
 pytestmark = pytest.mark.skipif(
@@ -140,3 +143,26 @@ def _make_env(folder: Path, **environment: str) -> str:
 
 def _choice(folder: Path) -> str:
     return (folder / ".venv" / "made-from").read_text().splitlines()[3]
+
+
+def test_compose_yaml_starts_three_services_of_pinned_versions() -> None:
+    services = yaml.safe_load((PROJECT / "compose.yaml").read_text())["services"]
+    assert services.keys() == {"database", "storage", "mlflow"}
+    for service in services.values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        if image := service.get("image"):
+            assert re.fullmatch(r"docker\.io/\w+/\w+:[\w.-]*\d[\w.-]*", image)
+        secrets = [v for k, v in service["environment"].items() if "PASSWORD" in k or "SECRET" in k]
+        assert secrets
+        assert all(secret.endswith(":?write it into .env}") for secret in secrets)
+    built = services["mlflow"]["build"]["dockerfile_inline"]
+    pinned = re.findall(r'"([\w-]+)(?:\[\w+\])?==([\d.]+)"', built)
+    assert [name for name, _ in pinned] == ["mlflow", "psycopg", "boto3"]
+    lock = (PROJECT / "requirements.lock").read_text()
+    for name, version in pinned:
+        assert f"\n{name}=={version} " in lock
+    program, command, *options = services["mlflow"]["command"]
+    assert (program, command) == ("mlflow", "server")
+    parsed, _, _ = cli.server.make_parser(Context(cli.server)).parse_args(list(options))
+    assert parsed["artifacts_destination"] == "s3://mlflow/artifacts"
+    assert parsed["host"] == "0.0.0.0"

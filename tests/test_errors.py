@@ -8,6 +8,7 @@ import errno
 import hashlib
 import http.server
 import importlib
+import importlib.util
 import os
 import re
 import shlex
@@ -1133,16 +1134,16 @@ def another_make(project: Project) -> str:
     return make_env(project)
 
 
-def port_in_use(project: Project, target: str = "ui") -> str:
+def port_in_use(project: Project, target: str = "ui", script: str | None = None) -> str:
     with silent_server() as url:
-        return made(project, target, int(url.rpartition(":")[2].rstrip("/")))
+        return made(project, target, int(url.rpartition(":")[2].rstrip("/")), script)
 
 
-def made(project: Project, target: str, port: int) -> str:
+def made(project: Project, target: str, port: int, script: str | None = None) -> str:
     """The message with which `make ui` or `make serve` refuses."""
     shutil.copy(PROJECT / "Makefile", project.folder)
     (project.folder / "scripts").mkdir()
-    shutil.copy(PROJECT / "scripts" / f"{target}.py", project.folder / "scripts")
+    shutil.copy(PROJECT / "scripts" / f"{script or target}.py", project.folder / "scripts")
     for name in ("scripts/env.sh", ".venv/bin/activate"):  # the environment is the one of the tests
         (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (project.folder / name).touch()
@@ -1153,6 +1154,20 @@ def made(project: Project, target: str, port: int) -> str:
     )
     assert done.returncode != 0
     return done.stderr.splitlines()[0]
+
+
+def server_without_a_package(project: Project) -> str:
+    path = PROJECT / "scripts" / "mlflow_server.py"
+    spec = importlib.util.spec_from_file_location("mlflow_server", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    project.monkeypatch.setenv("BACKEND", "postgresql://mlflow@127.0.0.1/mlflow")
+    project.monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as ended:
+        module.main("0")
+    return str(ended.value)
 
 
 PARAMS = "<stage>: params.yaml: "
@@ -1603,7 +1618,16 @@ MET = {
     "make env: another make is at work on .venv (process <number>); wait until it has finished": (
         another_make
     ),
+    "make env: EXTRAS=<text> is neither team nor server; leave it out to keep what is installed": (
+        partial(make_env, EXTRAS="tests")
+    ),
     "make ui: cannot use port <number>; take another: make ui PORT=5001": port_in_use,
+    "make server: cannot use port <number> of <address>; take another: make server PORT=5003": (
+        partial(port_in_use, target="server", script="mlflow_server")
+    ),
+    "make server: this needs <package>; `make env EXTRAS=server` installs it": (
+        server_without_a_package
+    ),
     "make serve: cannot use port <number>; take another: make serve PORT=5002": partial(
         port_in_use, target="serve"
     ),
