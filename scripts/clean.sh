@@ -17,7 +17,7 @@ agreed() {
 }
 
 rm -rf .venv .venv-bench .bench .checkpoints data/raw data/sequences
-rm -rf dvc_plots comparison.png report.html draw.html served
+rm -rf dvc_plots comparison.png report.html draw.html served .pull_request
 rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -22,7 +22,7 @@ Write an HTML page about the results in the workspace. It has their metrics besi
 with the differences; both curves (on MNIST, also the published script's); the confusion matrix; the
 accuracy and the model's answers after each row; the most confident mistakes; and all parameters.
 The page is one file with all pictures in it. It loads nothing when it opens, so you can send it,
-keep it and read it without a network.
+keep it and read it without a network. --markdown prints the first part of it instead.
 
 Exit code: 0 when the page is written, 2 when there are no results or the page cannot be written."""
 
@@ -70,6 +70,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="file for the page (default: report.html in the project's folder)",
     )
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the metrics, the parameters that differ and the curve as Markdown, for a "
+        "comment on GitHub, and write no page",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,6 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
     history = read_history(root, "report", mixture=False)
     here, committed = _workspace(history), _committed(history)
     published = read_rows(root / "data" / "published_curve.csv") if here.dataset == "mnist" else []
+    title = f"mnist-lstm: {_name(here, 'the workspace')}"
+    if arguments.markdown:
+        from mnist_lstm.views import markdown_page
+
+        metrics = _metrics(here, committed, published)
+        print(markdown_page.page(title, _introduction(here), [metrics]))
+        print(_chart(here, committed), end="")
+        return 0
     say("report", "drawing the pictures")
     sections = [
         _metrics(here, committed, published),
@@ -91,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         *_recipe(here),
     ]
     path = Path(os.path.relpath(arguments.out or root / "report.html"))
-    text = page(f"mnist-lstm: {_name(here, 'the workspace')}", _introduction(here), sections)
+    text = page(title, _introduction(here), sections)
     try:
         write_atomically(path, text.encode())
     except OSError as error:
@@ -163,9 +177,11 @@ def _metrics(here: Side, committed: Side | None, published: Sequence["Row"]) -> 
     rows = [titles + ["published script"] * bool(published)]
     for title, key in FIGURES.items():
         row, now = [title], value_at(here.metrics, key)
+        before = value_at(committed.metrics, key) if committed else None
+        if now is None and before is None:  # earlier versions did not measure it
+            continue
         row.append(_format(now, key))
         if committed:
-            before = value_at(committed.metrics, key)
             row += [_format(before, key), _difference(now, before, key)]
         if published:
             final = published[-1]["test_accuracy"]
@@ -241,6 +257,27 @@ def _curves(here: Side, committed: Side | None, published: Sequence["Row"]) -> "
         ends.append(f"published script {published[-1]['test_accuracy']:.2%}")
     alt = f"Accuracy over the steps; the last test accuracies are: {', '.join(ends)}"
     return Section("Curves", [Picture(alt, figures.png(figures.several_curves(curves, published)))])
+
+
+def _chart(here: Side, committed: Side | None) -> str:
+    """The curve of the test accuracy, and the committed one if it has the same steps."""
+    from mnist_lstm.views import markdown_page
+
+    steps = [row["step"] for row in here.curve]
+    lines = {"workspace": here.curve}
+    if (
+        committed
+        and (committed.dataset, [row["step"] for row in committed.curve]) == (here.dataset, steps)
+        and committed.curve != here.curve
+    ):
+        lines["committed (HEAD)"] = committed.curve
+    return markdown_page.chart(
+        "Accuracy on the test images",
+        "step",
+        "accuracy (%)",
+        steps,
+        {name: [100 * row["test_accuracy"] for row in rows] for name, rows in lines.items()},
+    )
 
 
 def _evaluation(history: "History") -> list["Section"]:

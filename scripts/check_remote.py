@@ -1,0 +1,31 @@
+"""Check that the DVC remote has all files that dvc.lock names. Run: python scripts/check_remote.py
+
+Prints the files that it lacks, each on a line. Exit code: 0 when it lacks none, or when the project
+has no remote; 1 when it lacks some.
+"""
+
+import json
+import subprocess
+import sys
+
+
+def main() -> None:
+    """Ask DVC, which compares MD5 sums and downloads nothing."""
+    if not _dvc("remote", "list").strip():
+        print("this project has no DVC remote: nothing to check")
+        return
+    status = json.loads(_dvc("data", "status", "--not-in-remote", "--json") or "{}")
+    missing = status.get("not_in_remote", [])
+    print(*missing, sep="\n", end="\n" if missing else "")
+    if missing:
+        what = f"{len(missing)} files are not in the remote"
+        sys.exit(f"{what}; run `dvc push` on the machine that made them")
+    print("the remote has all files that dvc.lock names")
+
+
+def _dvc(*arguments: str) -> str:
+    return subprocess.run(["dvc", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

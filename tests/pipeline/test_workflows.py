@@ -1,0 +1,131 @@
+"""GitHub's workflows: what they run works here, and runs nothing that a stranger wrote."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+import zygote
+from samples import PROJECT
+from workspace import Workspace
+
+FOLDER = PROJECT / ".github" / "workflows"
+WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.iterdir())}
+SMALL = {"steps: 1500": "steps: 20", "hidden_size: 64": "hidden_size: 32"}
+
+
+def steps_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_runs_scripts_of_the_project_with_no_more_rights_than_it_needs(
+    name: str,
+) -> None:
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"]["contents"] == ("write" if name == "train.yml" else "read")
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 350
+    for step in steps_of(workflow):
+        assert step.get("uses", "actions/").startswith("actions/")  # GitHub's own
+        # an expression in a script would run what a title or a branch's name has in it
+        assert "${{" not in step.get("run", "")
+        for script in re.findall(r"(?:scripts|\.ci)/[\w.]+", step.get("run", "")):
+            assert (PROJECT / script).is_file(), script
+
+
+def test_workflows_run_each_script_that_is_for_them() -> None:
+    run = "".join(step.get("run", "") for each in WORKFLOWS.values() for step in steps_of(each))
+    for script in ("pull_request.sh", "train_recipe.sh", "check_remote.py"):
+        assert f"scripts/{script}" in run
+
+
+def script(workspace: Workspace, program: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a script as a workflow does; exit code, and what it prints on stdout and stderr."""
+    programs = zygote.folder_of_programs()
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=workspace.folder,
+        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def here(baseline: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the baseline whose quick recipe is a small one, with a remote and an origin."""
+    workspace = baseline.copy(tmp_path / "here")
+    recipe = workspace.folder / "recipes" / "quick.yaml"
+    text = recipe.read_text()
+    for before, after in SMALL.items():
+        assert before in text
+        text = text.replace(before, after)
+    recipe.write_text(text)
+    workspace.git("init", "--quiet", "--bare", str(tmp_path / "origin"))
+    workspace.git("remote", "remove", "origin") if workspace.git("remote") else None
+    workspace.git("remote", "add", "origin", str(tmp_path / "origin"))
+    workspace.dvc("remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    workspace.commit("a quicker recipe, a remote")
+    return workspace
+
+
+def test_the_remote_is_checked(here: Workspace) -> None:
+    code, printed, errors = script(here, "python", "scripts/check_remote.py")
+    assert code == 1
+    assert "results/train/model.safetensors\n" in printed
+    assert re.search(r"^\d+ files are not in the remote; run `dvc push` on the mach", errors, re.M)
+    here.dvc("push")
+    assert script(here, "python", "scripts/check_remote.py")[:2] == (
+        0,
+        "the remote has all files that dvc.lock names\n",
+    )
+    here.dvc("remote", "remove", "store")
+    assert script(here, "python", "scripts/check_remote.py")[1].startswith(
+        "this project has no DVC"
+    )
+
+
+@pytest.mark.soak
+def test_a_change_is_reported_beside_what_was_before(here: Workspace) -> None:
+    base = here.git("rev-parse", "HEAD").strip()
+    recipe = here.folder / "recipes" / "quick.yaml"
+    recipe.write_text(recipe.read_text().replace("steps: 20", "steps: 30"))
+    (here.folder / "docs" / "draw.md").unlink()
+    here.commit("more steps")
+    before = here.git("status", "--short")
+    code, printed, errors = script(here, "bash", "scripts/pull_request.sh", base)
+    assert code == 0, errors
+    assert "| train.steps | 30 | 20 |" in printed
+    assert re.search(r"\| test accuracy \| [\d.]+% \| [\d.]+% \| ", printed), printed
+    assert "```mermaid" in printed
+    assert here.git("status", "--short") == before
+    assert not (here.folder / ".pull_request" / "docs" / "draw.md").exists()
+    assert errors.count("Running stage 'train'") == 2
+
+    code, _, errors = script(here, "bash", "scripts/pull_request.sh")
+    assert (code, errors) == (
+        2,
+        "pull_request.sh: name the commit that the change is based on\n",
+    )
+
+
+@pytest.mark.soak
+def test_a_recipe_is_trained_and_pushed(here: Workspace, tmp_path: Path) -> None:
+    code, printed, errors = script(
+        here, "bash", "scripts/train_recipe.sh", "recipes/quick.yaml", "results-1"
+    )
+    assert code == 0, errors
+    assert "| steps | 20 |" in printed
+    colleague = Workspace(tmp_path / "colleague")
+    here.git("clone", "--quiet", "--branch", "results-1", str(tmp_path / "origin"), "../colleague")
+    assert colleague.dvc("pull")
+    assert "didn't change, skipping" in colleague.dvc("repro")
+    assert colleague.results() == here.results()
+
+    code, _, errors = script(here, "bash", "scripts/train_recipe.sh", "none.yaml", "x")
+    assert (code, errors[:17]) == (2, "train_recipe.sh: ")
