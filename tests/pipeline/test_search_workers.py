@@ -39,6 +39,7 @@ def test_two_workers_of_one_command(workspace: Workspace) -> None:
     assert len(workspace.experiments()) == 4
 
 
+@pytest.mark.soak
 def test_two_clones_share_a_search_and_one_is_killed(
     workspace: Workspace, tmp_path: Path, baseline: Workspace
 ) -> None:
