@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import postgres
+import pytest
 from workspace import Workspace
 
 from mnist_lstm.tracking.projection import runs
