@@ -12,6 +12,7 @@ if __name__ == "__main__":
     stage.begin()
 
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,8 +177,8 @@ def _print(on_test: Mapping[str, Any], images: int) -> None:
     print(f"test accuracy {on_test['accuracy']:.2%}: {wrong:,} of {images:,} images wrong")
     if "shifted_accuracy" in on_test:
         print(f"accuracy of the mean answer to shifted images: {on_test['shifted_accuracy']:.2%}")
-    each = (f"{name} {value:.2%}" for name, value in on_test["robustness"].items())
-    print(f"accuracy on corrupted test images: {', '.join(each)}")
+    each = ", ".join(f"{name} {value:.2%}" for name, value in on_test["robustness"].items())
+    print(textwrap.fill(f"accuracy on corrupted images: {each}", 80, subsequent_indent="  "))
 
 
 def _show(name: str, training: Path, results: Path) -> None:

@@ -82,8 +82,8 @@ def test_dropout_masks_each_step_and_layer_and_never_the_state(
 ) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def watched(x: torch.Tensor, fraction: float) -> torch.Tensor:
-        y = dropout(x, fraction)
+    def watched(x: torch.Tensor, fraction: float, of: None) -> torch.Tensor:
+        y = dropout(x, fraction, of)
         seen.append((x.detach(), y.detach()))
         return y
 

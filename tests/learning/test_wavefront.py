@@ -26,7 +26,7 @@ def compare(reads, layers, hidden, batch, rows):
     torch.manual_seed(1)
     masks = module.dropout(torch.ones(layers * (1 + (reads == "both")), rows, batch, hidden), 0.4)
     taken = iter(masks.transpose(1, 2))
-    with patch.object(module, "dropout", lambda y, fraction: y * next(taken)):
+    with patch.object(module, "dropout", lambda y, *_: y * next(taken)):
         logits = model(pixels)
     expected = torch.autograd.grad(logits.square().sum(), weights)
 

@@ -106,7 +106,7 @@ def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
     Raises UserError for runs among recipes, recipes that are the same, or too few seeds.
     """
     from mnist_lstm.pipeline import params
-    from mnist_lstm.runs import groups, recipes
+    from mnist_lstm.runs import recipes
 
     found: dict[str, Recipe] = {}
     for text in texts:
@@ -114,8 +114,11 @@ def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
         if path.suffix in (".yaml", ".yml"):
             settings = params.flatten(params.load(path).model_dump())
             found[text] = recipes.recipe_of(history, settings, text)
-        elif text.startswith(groups.SEEDS) and (recipe := groups.named(history, text)):
-            found[text] = replace(recipe, name=text)
+        elif text.startswith(recipes.SEEDS):
+            from mnist_lstm.runs import groups  # imports MLflow
+
+            if recipe := groups.named(history, text):
+                found[text] = replace(recipe, name=text)
     if found and len(found) < len(texts):
         others = [text for text in texts if text not in found] or [texts[0]]
         raise UserError(f"{others[0]!r} is no other recipe; compare recipes with recipes only")

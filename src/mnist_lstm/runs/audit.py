@@ -56,9 +56,12 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
         stored: dict[str, list[StoredRun]] = {}
         for run in every:
             stored.setdefault(run.data.tags.get("training_id", ""), []).append(run)
+    may_be_mended = False  # by whoever takes them from here
     for result in history.results:
         its = stored.get(result.record.training_id, [])
-        yield from _of_result(store, history, result, its, overview)
+        for disagreement in _of_result(store, history, result, its, overview):
+            may_be_mended |= disagreement.mend is not None
+            yield disagreement
     dvc_works = dvc_cache.is_at_work(root)
     at_work = {each.record.training_id: each.at_work for each in unfinished(root / ".checkpoints")}
     for training_id in stored:
@@ -79,7 +82,7 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
                     line = "no result here has its model"
                     yield Disagreement(name, training_id, [line], None)
     yield from _of_groups(store, history)
-    for version in registry.outdated(store, every):
+    for version in registry.outdated(store, None if may_be_mended else every):
         yield Disagreement(
             version.entrant.name,
             version.training_id,

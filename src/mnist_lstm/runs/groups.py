@@ -16,7 +16,7 @@ from mnist_lstm import UserError
 from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.params import assignments
 from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.recipes import FIGURES, SEED, Recipe, digest, recipes, record_files
+from mnist_lstm.runs.recipes import FIGURES, SEED, SEEDS, Recipe, digest, recipes, record_files
 from mnist_lstm.runs.seeds import summary
 from mnist_lstm.tracking.parents import Parent
 from mnist_lstm.tracking.run_name import joined
@@ -25,7 +25,6 @@ from mnist_lstm.tracking.view import CURVE, ONCE, milliseconds
 if TYPE_CHECKING:
     from mnist_lstm.runs.search import Recorded
 
-SEEDS = "seeds of "  # the name of a recipe's parent run begins so
 # the name of an experiment of `mnist-lstm search`
 TRIAL = re.compile(r"(.+)-trial-\d+-[0-9a-f]{6}")
 # what a search is judged by, as the axis of its picture names it

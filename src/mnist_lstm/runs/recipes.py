@@ -18,6 +18,7 @@ from mnist_lstm.pipeline.result_files import Row, read_json, read_rows
 from mnist_lstm.runs.history import History, Result
 from mnist_lstm.runs.listing import SECTIONS
 
+SEEDS = "seeds of "  # the name of a recipe's parent run in MLflow begins so
 # the name of an experiment of `mnist-lstm seeds`
 SEED = re.compile(r"(.+)-seed-\d+-[0-9a-f]{6}")
 FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "loss"))
