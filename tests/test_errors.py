@@ -56,12 +56,12 @@ from mnist_lstm.pipeline.result_files import (
     write_rows,
 )
 from mnist_lstm.pipeline.timing import now
-from mnist_lstm.runs import experiment, groups, recipes, resolve, workers
+from mnist_lstm.runs import champions, experiment, groups, recipes, resolve, workers
 from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.resolve import find
 from mnist_lstm.serving import app as serving
 from mnist_lstm.tracking import registry
-from mnist_lstm.tracking.entrant import Entrant
+from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.follower import Follower
 from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.projection import project as show
@@ -609,6 +609,27 @@ def recipes_of_two_data_sets(project: Project) -> str:
             write_json(project.folder / name / f"seed-{seed}.json", about)
     assert cli.main(["compare", "one.yaml", "two.yaml"]) == 2
     return project.capsys.readouterr().err.rstrip("\n")
+
+
+def said_by_sync(project: Project) -> str:
+    """What sync said, without the line about a store that is slow to open."""
+    lines = project.capsys.readouterr().err.splitlines()
+    return next(line for line in lines if "waiting for the MLflow store" not in line)
+
+
+def a_damaged_decision(project: Project) -> str:
+    project.with_history(results=False)
+    (project.folder / champions.FILE).write_text("<<<<<<< HEAD\n")
+    assert cli.main(["sync"]) == 2
+    return said_by_sync(project)
+
+
+def a_champion_without_results(project: Project) -> str:
+    project.with_history(results=False)
+    entrant = Entrant("drawn", "a" * 32, "b" * 64, "drawn", "d" * 64, 10, 0.5)
+    champions.write(project.folder, Decision("promotion", entrant, {"at": "2026-01-02"}))
+    assert cli.main(["sync"]) == 0
+    return said_by_sync(project)
 
 
 def no_run_is_meant(
@@ -1489,6 +1510,10 @@ MET = {
     ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this seed": a_seed_without_stages,
+    "mnist-lstm sync: <file>: line <number> is no decision of `promote`": a_damaged_decision,
+    "mnist-lstm sync: <run>: its results are not here, so it has no version": (
+        a_champion_without_results
+    ),
     "mnist-lstm compare: '<text>' is no other recipe; compare recipes with recipes only": (
         commanded_to("compare", "params.yaml", "drawn")
     ),

@@ -110,6 +110,16 @@ def promote(tour: Tour, best: dict[str, Any], worst: dict[str, Any]) -> None:
     for run in (best, worst):
         assert f"{run['validation_accuracy']:.2%}" in refused
     assert tour.champion.training_id == best["training_id"]
+    (line,) = (tour.project.folder / "champions.jsonl").read_text().splitlines()
+    assert json.loads(line)["model"]["training_id"] == best["training_id"]
+    note = {key: json.loads(line)[key] for key in ("at", "why", "margin")}
+    copy = tour.project.without_store(tour.project.folder.with_name("without_store"))
+    assert f"{best['name']}: it is the champion by git" in copy.command("sync")
+    restored = registry.champion(open_store(copy.folder))
+    assert restored
+    assert restored.training_id == best["training_id"]
+    assert json.loads(restored.tags["promotion.1"]).items() >= note.items()
+    assert "agrees with all" in copy.command("verify")
 
 
 def read_pictures(tour: Tour, ours: Classifier, folder: Path) -> None:

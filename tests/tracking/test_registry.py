@@ -20,7 +20,7 @@ from mnist_lstm.pipeline.result_files import SplitRecord, read_run, write_json
 from mnist_lstm.runs import predictor
 from mnist_lstm.runs.history import History
 from mnist_lstm.tracking import registry
-from mnist_lstm.tracking.entrant import Entrant
+from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.projection import project, runs
 from mnist_lstm.tracking.store import Store, TrackingError, open_store
 from mnist_lstm.tracking.view import View
@@ -108,6 +108,58 @@ def test_a_model_is_registered_once_and_is_promoted_and_returned(
     assert again
     assert again.number == "3"
     assert {"promotion.1", "promotion.2"} <= again.tags.keys()
+
+
+def test_a_registry_that_is_lost_comes_back_from_the_decisions(
+    shown: Path, root: Path, store: Store, entrants: list[Entrant], tmp_path: Path
+) -> None:
+    one, two, three = entrants
+    decided = [
+        Decision("promotion", one, {"at": "2026-01-01", "why": "the first"}),
+        Decision("promotion", two, {"at": "2026-01-02", "why": "better"}),
+        Decision("promotion", three, {"at": "2026-01-03", "why": "best"}),
+        Decision("return", two, {"at": "2026-01-04", "because": "too slow"}),
+    ]
+    assert len(registry.lacking(store, decided)) == 5
+    assert registry.restore(store, decided) == []
+    assert registry.lacking(store, decided) == []
+    assert champion(store) == "b"
+    notes = {
+        each.entrant.name: {
+            key: json.loads(text)
+            for key, text in each.tags.items()
+            if key.startswith(("promotion.", "return."))
+        }
+        for each in registry.every(store)
+    }
+    assert notes == {
+        "a": {"promotion.1": dict(decided[0].note)},
+        "b": {"promotion.1": dict(decided[1].note)},
+        "c": {"promotion.1": dict(decided[2].note), "return.1": dict(decided[3].note)},
+    }
+    registry.restore(store, decided)  # which adds nothing
+    assert len(registry.every(store)) == 3
+    former = registry.former(store)
+    assert former
+    assert former.entrant == one
+    promote_again = registry.register(store, three)
+    registry.promote(store, promote_again, registry.champion(store), {"at": "2026-01-05"})
+    assert registry.lacking(store, decided) == []  # this registry knows more than the file
+    assert champion(store) == "c"
+
+
+def test_a_decision_about_a_model_that_is_gone_is_left_out(
+    store: Store, entrants: list[Entrant]
+) -> None:
+    gone = replace(entrants[0], name="gone", training_id="x" * 32, model_sha256="y" * 64)
+    decided = [
+        Decision("promotion", gone, {"at": "2026-01-01"}),
+        Decision("promotion", entrants[1], {"at": "2026-01-02"}),
+    ]
+    assert registry.restore(store, decided) == ["gone: its results are not here"]
+    assert champion(store) == "b"
+    assert registry.former(store) is None
+    assert registry.restore(store, decided[:1]) == ["gone: its results are not here"]
 
 
 def test_deleted_versions_are_skipped(store: Store, entrants: list[Entrant]) -> None:

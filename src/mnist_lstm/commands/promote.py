@@ -28,6 +28,9 @@ cannot be compared with it. To promote such a model, or a worse one, give a reas
 --because "the reason". The reason and the accuracies of each promotion are tags of the version.
 --rollback goes back to the previous champion; a second call goes back to the one before that.
 
+champions.jsonl gets a line for each promotion and each return. Commit this file: others then see in
+git who is the champion and why, and `mnist-lstm sync` makes MLflow's registry anew from it.
+
 Exit code: 0 when the model is the champion now (with --dry-run: when it would be), 1 when the
 promotion is refused or there is no previous champion, 2 when the command is wrong, a RUN fits no
 run or several, or the MLflow store cannot be reached."""
@@ -72,8 +75,10 @@ def _check(arguments: argparse.Namespace) -> None:
 def _promote(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.pipeline.params import load
+    from mnist_lstm.runs import champions
     from mnist_lstm.runs.promotion import decide, entrant_of
     from mnist_lstm.runs.resolve import find
+    from mnist_lstm.tracking.entrant import Decision
 
     root = stage.root()
     margin = load(root / "params.yaml").promote.margin
@@ -106,6 +111,7 @@ def _promote(arguments: argparse.Namespace) -> int:
                 notes["instead_of"] = champion.number
                 notes["its_validation_accuracy"] = defender.validation_accuracy
             registry.promote(store, version, champion, notes)
+            champions.write(root, Decision("promotion", entrant, notes))
     _report(entrant, version, promotes, decision.why, arguments)
     return 0 if promotes else 1
 
@@ -143,14 +149,19 @@ def _report(
 
 def _roll_back(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
+    from mnist_lstm.runs import champions
     from mnist_lstm.tracking import registry
+    from mnist_lstm.tracking.entrant import Decision
 
-    store = open_store(stage.root(), "promote")
+    root = stage.root()
+    store, note = open_store(root, "promote"), _notes(arguments)
     left = registry.champion(store)
     if arguments.dry_run:
         back = registry.former(store)
     else:
-        back = registry.roll_back(store, _notes(arguments))
+        back = registry.roll_back(store, note)
+        if back:
+            champions.write(root, Decision("return", back.entrant, note))
     since = f" before {left.entrant.name}, {_name_of(left)}" if left else ""
     if back is None:
         before = since and f"{since},"
@@ -170,7 +181,7 @@ def _notes(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
     origin = Origin.here(stage.root())
     reason = {"because": arguments.because.strip()} if arguments.because else {}
     forced = {"forced": True} if arguments.force else {}
-    at = datetime.now(UTC).isoformat(timespec="seconds")
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {"at": at, "by": origin.user, "host": origin.host} | reason | forced | more
 
 

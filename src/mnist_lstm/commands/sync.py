@@ -13,7 +13,8 @@ original times. The results are those in the workspace, in commits, of DVC exper
 cache. A run that contradicts its result is deleted and made again. A run that agrees with its
 result stays as it is. The seeds of a recipe and the trials of a search get a parent run, with what
 all of them show together. A registered model whose run was made again becomes a new version, with
-all tags and aliases. The MLflow store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
+all tags and aliases. Versions, notes and the champion come back from champions.jsonl. The MLflow
+store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
 
 Exit code: 0 when MLflow agrees with all results, 1 when files of a result are damaged, 2 when the
 MLflow store cannot be reached."""
@@ -26,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Add what MLflow lacks of each result, and print what changed."""
     from mnist_lstm.pipeline import stage
-    from mnist_lstm.runs import groups
+    from mnist_lstm.runs import champions, groups
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking import registry
     from mnist_lstm.tracking.parents import Parents
@@ -58,6 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         line = f"version {version.number} of {registry.MODEL} is of a run that was made again"
         made = registry.renew(store, version)
         print(f"{escaped(f'{version.entrant.name}: {line}')}: it is version {made.number} now")
+    if lines := registry.lacking(store, decisions := champions.read(root)):
+        for line in registry.restore(store, decisions):
+            print(f"mnist-lstm sync: {escaped(line)}, so it has no version", file=sys.stderr)
+        for line in lines:
+            print(f"{escaped(f'{decisions[-1].entrant.name}: {line}')}: restored")
     same = len(history.results) - changed - unread
     print(f"{printable(store.uri)}: runs updated: {changed}, up to date before: {same}")
     if history.elsewhere:

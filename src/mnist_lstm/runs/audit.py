@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from mnist_lstm import UserError, dvc_cache
+from mnist_lstm.runs import champions
 from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
 from mnist_lstm.runs.groups import parents
 from mnist_lstm.runs.history import History, Result, is_held, unfinished
@@ -82,6 +83,7 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
                     line = "no result here has its model"
                     yield Disagreement(name, training_id, [line], None)
     yield from _of_groups(store, history)
+    yield from _of_champion(store, root)
     for version in registry.outdated(store, None if may_be_mended else every):
         yield Disagreement(
             version.entrant.name,
@@ -127,6 +129,16 @@ def _of_groups(store: Store, history: History) -> Iterator[Disagreement]:
         for each in groups:
             if lines := shown.lines(each):
                 yield Disagreement(each.name, "", lines, partial(shown.show, each))
+
+
+def _of_champion(store: Store, root: Path) -> Iterator[Disagreement]:
+    """What the registry lacks of the decisions in git."""
+    decisions = champions.read(root)
+    if lines := registry.lacking(store, decisions):
+        last = decisions[-1].entrant
+        mend = partial(registry.restore, store, decisions)
+        is_here = registry.can_restore(store, last)
+        yield Disagreement(last.name, last.training_id, lines, mend if is_here else None)
 
 
 def _killed(store: Store, run: StoredRun, line: str) -> Disagreement:

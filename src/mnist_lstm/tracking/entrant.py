@@ -1,6 +1,8 @@
 """A candidate for the champion: a model and its validation accuracy, as its version records it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,15 @@ class Entrant:
     def summary(self) -> str:
         """The accuracy as a percentage and as a count: `94.00% (188 of 200)`."""
         return f"{self.validation_accuracy:.2%} ({self.correct:,} of {self.validation_images:,})"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A `promotion`, or the `return` to a former champion: the champion from then on, and a note.
+
+    `note` says when (`at`, ISO 8601), by whom and why.
+    """
+
+    what: str
+    entrant: Entrant
+    note: Mapping[str, Any]

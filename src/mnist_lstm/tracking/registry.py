@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from torch import Tensor
 
 from mnist_lstm.tracking import logged_model
-from mnist_lstm.tracking.entrant import Entrant
+from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.projection import StoredRun, runs
 from mnist_lstm.tracking.store import Store, TrackingError, one_process
 
@@ -223,6 +223,78 @@ def roll_back(store: Store, note: Mapping[str, Any]) -> Version | None:
             _write_before(store, before)
             return version
     return None
+
+
+def lacking(store: Store, decisions: Sequence[Decision]) -> list[str]:
+    """A line for each decision that the registry lacks. None if it has later ones than these.
+
+    Raises TrackingError.
+    """
+    with store.errors():
+        notes = _decided(_all(store))
+        if not decisions or max(notes, default="") > str(decisions[-1].note["at"]):
+            return []
+        lines = [
+            f"the registry lacks its {each.what} of {each.note['at']}"
+            for each in decisions
+            if each.note["at"] not in notes
+        ]
+        present, last = champion(store), decisions[-1].entrant
+        if present is None or present.model_sha256 != last.model_sha256:
+            lines.append(f"it is the champion by git, and {ALIAS} in MLflow is another, or none")
+        return lines
+
+
+def restore(store: Store, decisions: Sequence[Decision]) -> list[str]:
+    """Make the registry as these decisions made it: versions, notes, the champion, former ones.
+
+    A version that is there stays; a new one may have another number than before. Returns a line for
+    each model that MLflow does not have, whose decisions are left out. Raises TrackingError.
+    """
+    left_out: dict[str, str] = {}
+    present: Version | None = None
+    before: list[str] = []
+    with store.errors():
+        for each in decisions:
+            entrant = each.entrant
+            if not can_restore(store, entrant):
+                left_out[entrant.model_sha256] = f"{entrant.name}: its results are not here"
+                continue
+            version = register(store, entrant)
+            noted = present if each.what == "return" else version
+            if noted and each.note["at"] not in _decided(_all(store)):
+                _Note(noted, each.what, each.note).add(store)
+            if each.what == "return":
+                while before and before.pop() != version.number:
+                    pass
+            elif present and present.number != version.number:
+                before.append(present.number)
+            present = version
+        if present:
+            _write_before(store, before)
+            store.client.set_registered_model_alias(MODEL, ALIAS, present.number)
+    return list(left_out.values())
+
+
+def can_restore(store: Store, entrant: Entrant) -> bool:
+    """Whether MLflow has a version of a model, or a run that one can be made of."""
+    if registered(store, entrant.model_sha256):
+        return True
+    found = runs(store, f"tags.training_id = '{entrant.training_id}'")
+    return any(
+        logged_model.logged_model(store, run.info.run_id, entrant.model_sha256) for run in found
+    )
+
+
+def _decided(versions: Sequence[ModelVersion]) -> set[str]:
+    """The times of all decisions in the notes of versions."""
+    found = set()
+    for version in versions:
+        for key, text in version.tags.items():
+            if key.startswith(("promotion.", "return.")):
+                with suppress(ValueError, LookupError, TypeError):
+                    found.add(str(json.loads(text)["at"]))
+    return found
 
 
 @dataclass(frozen=True)

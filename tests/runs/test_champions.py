@@ -1,0 +1,53 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+from samples import PROJECT
+
+from mnist_lstm import UserError
+from mnist_lstm.runs.champions import FILE, read, write
+from mnist_lstm.tracking.entrant import Decision, Entrant
+
+ENTRANT = Entrant("quick", "a" * 32, "b" * 64, "digits", "d" * 64, 200, 0.94)
+
+
+def decision(minute: int, what: str = "promotion") -> Decision:
+    note = {"at": f"2026-01-02T03:{minute:02}:00.000+00:00", "by": "Ä. Tester", "why": "better"}
+    return Decision(what, ENTRANT, note)
+
+
+def test_decisions_come_back_in_the_order_of_their_times(tmp_path: Path) -> None:
+    assert read(tmp_path) == []
+    every = [decision(2), decision(1), decision(3, "return")]
+    for each in every:
+        write(tmp_path, each)
+    assert len((tmp_path / FILE).read_text().splitlines()) == 3
+    assert read(tmp_path) == [every[1], every[0], every[2]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "[]", "<<<<<<< HEAD", '{"what": "promotion", "at": "2026"}', '{"what": "x"}'],
+)
+def test_a_line_that_is_no_decision_is_named(tmp_path: Path, line: str) -> None:
+    write(tmp_path, decision(1))
+    with (tmp_path / FILE).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=r"champions\.jsonl: line 2 is no decision of `promote`"):
+        read(tmp_path)
+
+
+def test_lines_of_two_people_join_by_themselves(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=A. Tester", "-c", "user.email=tester@example.org")
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "--quiet", "--initial-branch=main")
+    (tmp_path / ".gitattributes").write_text((PROJECT / ".gitattributes").read_text())
+    for branch, minute in (("main", 1), ("one", 3), ("two", 2)):
+        git("checkout", "--quiet", "-B", branch, *(["main"] if branch != "main" else []))
+        write(tmp_path, decision(minute))
+        git("add", "--all")
+        git("commit", "--quiet", "--message", branch)
+    git("merge", "--quiet", "--no-edit", "one")
+    assert read(tmp_path) == [decision(minute) for minute in (1, 2, 3)]
