@@ -105,7 +105,7 @@ def test_a_change_is_reported_beside_what_was_before(here: Workspace) -> None:
     assert "```mermaid" in printed
     assert here.git("status", "--short") == before
     assert not (here.folder / ".pull_request" / "docs" / "draw.md").exists()
-    assert errors.count("Running stage 'train'") == 2
+    assert errors.count("> python src/train.py") == 2, errors
 
     code, _, errors = script(here, "bash", "scripts/pull_request.sh")
     assert (code, errors) == (
