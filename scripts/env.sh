@@ -10,10 +10,10 @@
 # EXTRAS chooses what is installed beside the packages that everybody needs: the sections of the lock
 # with these names. It is kept until EXTRAS is given again; EXTRAS= removes them.
 #
-# .venv/made-from holds the project's folder, the checksums of the last complete installation and
-# its build of PyTorch and its extras. It is written last. If it is missing, an installation was interrupted. If it names another folder, the
-# project was moved or copied, and scripts in .venv point to the old place. In both cases .venv is
-# made again.
+# .venv/made-from holds the project's folder, and of the last complete installation the checksums, the
+# build of PyTorch and the extras. It is written last. If it is missing, an installation was
+# interrupted. If it names another folder, the project was moved or copied, and scripts in .venv point
+# to the old place. In both cases .venv is made again.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -17,7 +17,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     # what a test sets, monkeypatch takes back only if it knows of it
     monkeypatch.setenv("OMP_WAIT_POLICY", "")
     monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setattr(company, "_cores", lambda: 4)
+    monkeypatch.setattr(company, "cores", lambda: 4)
     monkeypatch.setattr(company, "_load", lambda: 1.5)
 
 

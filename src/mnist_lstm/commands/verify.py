@@ -10,10 +10,10 @@ HELP = """\
 Compare every result of this project with its run in MLflow, and every run with the results. List
 results without a run; curves, parameters and tags that differ; artifacts and models that are
 missing; runs whose model belongs to no result; runs that are marked as running although no process
-trains them; parent runs of seeds and of searches that are missing or differ; and registered models
-whose run was made again. The results are those in the workspace,
-in commits, of DVC experiments and in DVC's cache. Damaged files are named on stderr; --fix leaves
-them as they are.
+trains them; parent runs of seeds and of searches that are missing or differ; registered models
+whose run was made again; and what the registry lacks of champions.jsonl. The results are those in
+the workspace, in commits, of DVC experiments and in DVC's cache. Damaged files are named on stderr;
+--fix leaves them as they are.
 
 A run that was made by somebody else, on another machine or in another clone, and whose results are
 not here, is a note with the command that brings them, and no disagreement.

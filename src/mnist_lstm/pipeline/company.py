@@ -25,7 +25,7 @@ def choose_wait_policy(*, expects_company: bool) -> None:
     threads = _threads()
     if threads == 1 or wait_policy():
         return
-    if expects_company or _cores() - _load() < threads - TAKEN:
+    if expects_company or cores() - _load() < threads - TAKEN:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
@@ -37,10 +37,11 @@ def wait_policy() -> str | None:
 
 def _threads() -> int:
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() else _cores()
+    return int(given) if given.isdecimal() else cores()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The number of cores that this process may use."""
     return len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
 
 

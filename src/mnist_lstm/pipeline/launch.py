@@ -15,10 +15,9 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from mnist_lstm import UserError
 from mnist_lstm.files import write_atomically
+from mnist_lstm.pipeline import company
 from mnist_lstm.pipeline.signals import NAMES, OUTCOMES
 
 # Otherwise processes that are started again may find the addresses of those before them
@@ -62,8 +61,7 @@ def run(processes: int) -> None:
         if name.startswith("torch.distributed.elastic"):  # it logs each signal
             logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault(*OWN_STORE)
-    cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, company.cores() // processes)))
     stopped, failed = None, False
     with tempfile.TemporaryDirectory() as folder:
         os.environ[OUTCOMES] = folder
