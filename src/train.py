@@ -8,8 +8,6 @@ if __name__ == "__main__":
 
     stage.begin()
 
-import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,22 +20,22 @@ from tqdm import tqdm
 
 from mnist_lstm import UserError
 from mnist_lstm.data.sequences import SPLITS, Sequences
-from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm.files import sha256
 from mnist_lstm.learning import build, checkpoint, device, group, health, precision
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.build import Learner
-from mnist_lstm.learning.checkpoint import Checkpoint, Damaged
+from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.learning.fit import Evaluation, fit
 from mnist_lstm.learning.group import Group, Parted
 from mnist_lstm.learning.health import Diverged
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.learning.optimizer import averaged
-from mnist_lstm.pipeline import company, launch, provenance, stage
+from mnist_lstm.pipeline import launch, provenance, run_record, stage
 from mnist_lstm.pipeline.params import Params
 from mnist_lstm.pipeline.progress import StepBar
-from mnist_lstm.pipeline.result_files import Progress, RunRecord, SplitRecord, Training, row
+from mnist_lstm.pipeline.result_files import Progress, Training, row
 from mnist_lstm.pipeline.signals import Interrupted
-from mnist_lstm.pipeline.timing import Clock, now
+from mnist_lstm.pipeline.timing import Clock
 from mnist_lstm.tracking.follower import Follower
 
 # parameters that do not determine the weights, or that _facts has in another form
@@ -73,60 +71,44 @@ def _train(
             f"params.yaml: train.batch_size must be at most the {len(data['train'])} images there "
             f"are to train on, is {params.train.batch_size}"
         )
-    tried = _model(params, data["train"], where)
+    make = partial(build.model, data["train"], where, **params.model.model_dump())
+    tried = make()
     computes_in = precision.choose(params.train.precision, tried)
     is_wavefront = together is None and precision.is_wavefront(computes_in, tried)
     facts = _facts(params, files, where, computes_in, is_wavefront)
     saved = Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
+    learner = _learner(params, make, len(data["train"]), computes_in, is_wavefront)
+    fit_from = partial(_fit, params, data, learner, together)
     if together and not together.is_first:
-        learner = _start(params, data["train"], where, computes_in, is_wavefront)
-        _help(params, data, learner, saved, together)
+        with signals.deferred():
+            together.help(saved, learner, fit_from)
         return
     with saved.held(_say_who_trains), signals.deferred():
         saved.prune()
-        learner = _start(params, data["train"], where, computes_in, is_wavefront)
         if together:
             if launch.restarts():
                 print(f"a process ended before its time: all {together.processes} start again")
-            _bring_newest(saved, together)
+            together.bring_newest(saved)
         state = _load(saved, learner, params.train.steps)
         if state is None:
             steps, batch, images = params.train.steps, params.train.batch_size, len(data["train"])
             print(f"{steps:,} steps of {batch:,} of {images:,} images, {_computation(facts)}")
-            about = _about(params, files, data, facts, saved.fingerprint)
+            about = run_record.begin(params, files, data, facts, saved.fingerprint, stage.root())
             state = Progress(0, 0.0, Training(about))
             # before the run is in MLflow: a kill then never leaves a run without a checkpoint
             saved.save(*learner.parts, state.as_state())
-        record = state.record
-        clock = Clock(
-            where,
-            state.seconds,
-            record.timings[-1]["time"] if record.timings else record.about.started,
-        )
+        about, timings = state.record.about, state.record.timings
+        clock = Clock(where, state.seconds, timings[-1]["time"] if timings else about.started)
 
-        run = Follower(stage.root(), record.about, tqdm.write)
+        run = Follower(stage.root(), about, tqdm.write)
         try:
-            _learn(params, data, learner, saved, state, clock, run, together)
+            _learn(params, fit_from, learner, saved, state, clock, run, together)
         except BaseException as error:
             status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
-            run.finish(status, record.about, clock.time)
+            run.finish(status, about, clock.time)
             raise
-
-        with averaged(learner.optimizer):
-            learner.model.save(results / "model.safetensors")
-            doubt = health.doubt(
-                learner.model,
-                data["validation"],
-                record.rows[-1]["validation_accuracy"],
-                params.train.eval_batch_size,
-                "validation",
-            )
-        about = record.about.finished(
-            ended=record.timings[-1]["time"], model_sha256=sha256(results / "model.safetensors")
-        )
-        replace(record, about=about).write(results)
-        run.finish("FINISHED", about, about.ended)
-        right = 100 * record.rows[-1]["test_accuracy"]
+        doubt = _write(params, data["validation"], learner, state.record, results, run)
+        right = 100 * state.record.rows[-1]["test_accuracy"]
         print(f"{right:.2f} % of the test images are right, {_computation(facts)}")
         if doubt:
             print(doubt)
@@ -134,7 +116,7 @@ def _train(
 
 def _learn(
     params: Params,
-    data: Mapping[str, Sequences],
+    fit_from: Callable[..., Iterator[Evaluation | None]],
     learner: Learner,
     saved: Checkpoint,
     state: Progress,
@@ -164,11 +146,11 @@ def _learn(
 
     show(len(record.rows))
     if together:
-        _share(learner, together, step, ended=state.diverged is not None)
+        together.share_state(learner, step, ended=state.diverged is not None)
     if state.diverged is not None:
         raise Diverged(state.diverged)
     bar = StepBar(step, settings.steps, settings.eval_every, clock.device)
-    evaluations = _fit(params, data, learner, step, together, bar.evaluates)
+    evaluations = fit_from(step, bar.evaluates)
     with bar:
         while step < settings.steps:
             try:
@@ -202,8 +184,8 @@ def _fit(
     params: Params,
     data: Mapping[str, Sequences],
     learner: Learner,
-    start: int,
     together: Group | None,
+    start: int,
     evaluates: Callable[[], object] = lambda: None,
 ) -> Iterator[Evaluation | None]:
     settings = params.train
@@ -224,44 +206,30 @@ def _fit(
     )
 
 
-def _help(
+def _write(
     params: Params,
-    data: Mapping[str, Sequences],
+    validation: Sequences,
     learner: Learner,
-    saved: Checkpoint,
-    together: Group,
-) -> None:
-    """Compute a part of each batch, from the first process's state to the last step."""
-    with signals.deferred():
-        _bring_newest(saved, together)
-        step = _share(learner, together)
-        for _ in _fit(params, data, learner, step, together):
-            if together.stops:
-                return
-
-
-def _share(learner: Learner, together: Group, step: int = 0, *, ended: bool = False) -> int:
-    """Give all processes the state of the first. Returns its step, and the last one if `ended`."""
-    about = {"about": torch.tensor([step, ended])}
-    tensors = together.share(checkpoint.capture(*learner.parts) | about)
-    step, ended = tensors.pop("about").tolist()
-    checkpoint.restore(tensors, *learner.parts)
-    learner.model.part = together.part
-    return sys.maxsize if ended else step
-
-
-def _bring_newest(saved: Checkpoint, together: Group) -> None:
-    """Bring the newest checkpoint of any host to the host of the first process.
-
-    Only the first process saves. After a restart, another host may have it.
-    """
-    step, source = together.largest(saved.step() if group.leads_host() else 0)
-    if step and source:
-        content = saved.path.read_bytes() if together.rank == source else b""
-        file = torch.frombuffer(bytearray(content or 1), dtype=torch.uint8)
-        found = together.share({"file": file}, source)["file"]
-        if together.is_first:
-            write_atomically(saved.path, found.numpy().tobytes())
+    record: Training,
+    results: Path,
+    run: Follower,
+) -> str | None:
+    """Write all results, and close the MLflow run. Returns a doubt about the model, if any."""
+    with averaged(learner.optimizer):
+        learner.model.save(results / "model.safetensors")
+        doubt = health.doubt(
+            learner.model,
+            validation,
+            record.rows[-1]["validation_accuracy"],
+            params.train.eval_batch_size,
+            "validation",
+        )
+    about = record.about.finished(
+        ended=record.timings[-1]["time"], model_sha256=sha256(results / "model.safetensors")
+    )
+    replace(record, about=about).write(results)
+    run.finish("FINISHED", about, about.ended)
+    return doubt
 
 
 def _load(saved: Checkpoint, learner: Learner, steps: int) -> Progress | None:
@@ -273,39 +241,26 @@ def _load(saved: Checkpoint, learner: Learner, steps: int) -> Progress | None:
             raise UserError(f"its record: step {found.step} is not one of this training")
         return found
 
-    while True:
-        try:
-            about = saved.load(*learner.parts, progress)
-        except Damaged as error:
-            aside = saved.set_aside().name
-            then = "the checkpoint before it is used"
-            if not saved.path.exists():
-                then = "the training starts over"
-            print(f"{error}; renamed to {aside}; {then}")
-            continue
-        if about is None:
-            return None
-        state = progress(about)
-        print(f"continues from step {state.step:,} of {steps:,}, its last checkpoint")
-        return state
+    about = saved.load_undamaged(*learner.parts, progress, print)
+    if about is None:
+        return None
+    state = progress(about)
+    print(f"continues from step {state.step:,} of {steps:,}, its last checkpoint")
+    return state
 
 
 def _say_who_trains(holder: str) -> None:
     print(f"the same training is running in {holder}; waiting until it ends", flush=True)
 
 
-def _model(params: Params, data: Sequences, where: torch.device) -> RowLSTM:
-    return build.model(data, where, **params.model.model_dump())
-
-
-def _start(
-    params: Params, data: Sequences, where: torch.device, computes_in: str, is_wavefront: bool
+def _learner(
+    params: Params, make: Callable[[], RowLSTM], images: int, computes_in: str, is_wavefront: bool
 ) -> Learner:
     settings = params.train
     return build.learner(
         params.seed,
-        lambda: _model(params, data, where),
-        len(data),
+        make,
+        images,
         precision=computes_in,
         wavefront=is_wavefront,
         steps=settings.steps,
@@ -340,52 +295,6 @@ def _facts(
         "threads": torch.get_num_threads(),
         **several,
     }
-
-
-def _about(
-    params: Params,
-    files: dict[str, Path],
-    data: dict[str, Sequences],
-    facts: dict[str, Any],
-    fingerprint: str,
-) -> RunRecord:
-    found, train = provenance.observe(Path.cwd()), data["train"]
-    origin = provenance.Origin.here(stage.root())
-    training_id = uuid.uuid4().hex
-    sections = {
-        "seed": params.seed,
-        "fetch": {"dataset": train.dataset},
-        "preprocess": train.preprocess,
-        "model": params.model.model_dump(),
-        "augment": params.augment.model_dump(),
-        "train": params.train.model_dump(),
-    }
-    return RunRecord(
-        training_id=training_id,
-        name=found.dvc_experiment or f"{train.dataset}-seed-{params.seed}-{training_id[:6]}",
-        started=now(),
-        fingerprint=fingerprint,
-        dataset=train.dataset,
-        image=(train.pixels.shape[1], train.pixels.shape[2]),
-        data={
-            split: SplitRecord(str(files[split]), len(data[split]), facts["data"][split])
-            for split in SPLITS
-        },
-        device=facts["device"],
-        precision=facts["precision"],
-        threads=facts["threads"],
-        commit=found.commit,
-        dirty=bool(found.patch),
-        dvc_experiment=found.dvc_experiment,
-        dvc_baseline=found.dvc_baseline,
-        versions=facts["versions"] | provenance.versions("mlflow", "dvc"),
-        params=sections,
-        patch=found.patch.decode(errors="surrogateescape"),
-        wait_policy=company.wait_policy(),
-        user=origin.user,
-        host=origin.host,
-        folder=origin.folder,
-    )
 
 
 def _computation(facts: Mapping[str, Any]) -> str:

@@ -73,7 +73,7 @@ def test_imports_go_one_way() -> None:
         ("precision", {"model", "wavefront"}),
         ("health", {"model", "sequences"}),
         ("build", {"model", "optimizer", "sequences"}),
-        ("group", set()),
+        ("group", {"build", "checkpoint", "files"}),
         ("corruptions", set()),
         ("fit", {"augmentation", "group", "health", "model", "optimizer", "sequences"}),
         ("checkpoint", {"files", "optimizer", "sequences"}),

@@ -262,6 +262,22 @@ def test_the_checkpoint_before_a_damaged_one_is_still_there(checkpoint: Checkpoi
     assert checkpoint.load(*other.parts) is None
 
 
+def test_damaged_checkpoints_are_set_aside_until_one_is_not(checkpoint: Checkpoint) -> None:
+    training, said = Learner(seed=0), list[str]()
+    for step in (3, 5):
+        checkpoint.save(*training.parts, {"step": step})
+    checkpoint.path.write_bytes(b"damaged")
+    check = {"step": 3}.__eq__
+    assert checkpoint.load_undamaged(*training.parts, check, said.append) == {"step": 3}
+    (line,) = said
+    assert "checkpoint.safetensors: damaged (" in line
+    assert line.endswith("; renamed to checkpoint.damaged; the checkpoint before it is used")
+    checkpoint.path.write_bytes(b"damaged")
+    checkpoint.previous.unlink(missing_ok=True)
+    assert checkpoint.load_undamaged(*training.parts, check, said.append) is None
+    assert said[1].endswith("; renamed to checkpoint.damaged; the training starts over")
+
+
 def test_checkpoints_keep_to_their_share_of_the_time(tmp_path: Path) -> None:
     training, checkpoint = Learner(seed=0), Checkpoint(tmp_path, "f")
     assert checkpoint.is_due(0)  # what one costs is not known yet

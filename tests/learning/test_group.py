@@ -1,15 +1,19 @@
 """Parts of a batch together give what the whole batch gives; tests/pipeline has the processes."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from learners import Learner
 from samples import drawn, small_model
 
 from mnist_lstm.learning import group
 from mnist_lstm.learning.augmentation import Augmentation
+from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.learning.group import Group
 
 CPU = torch.device("cpu")
@@ -66,3 +70,61 @@ def test_one_process_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert group.size() == 1
     with group.joined(CPU) as together:
         assert together is None
+
+
+class Wired(Group):
+    """One of two processes on two hosts, with a dictionary in place of the network."""
+
+    def __init__(self, rank: int, sent: dict[str, Any]) -> None:
+        super().__init__(rank, 2, CPU)
+        self.sent = sent
+
+    def share(self, tensors: Mapping[str, torch.Tensor] | None, source: int = 0) -> dict[str, Any]:
+        if self.rank == source:
+            self.sent["tensors"] = dict(tensors or {})
+        return dict(self.sent["tensors"])
+
+    def largest(self, value: int) -> tuple[int, int]:
+        values = self.sent.setdefault("values", {})
+        values[self.rank] = max(value, values.get(self.rank, 0))
+        return max(values.values()), max(values, key=lambda rank: int(values[rank]))
+
+
+@pytest.mark.parametrize("newest", [0, 1])
+def test_the_newest_checkpoint_of_any_host_is_that_of_the_first(
+    tmp_path: Path, newest: int
+) -> None:
+    saved = [Checkpoint(tmp_path / str(rank), "f") for rank in (0, 1)]
+    for rank, checkpoint in enumerate(saved):
+        checkpoint.folder.mkdir(parents=True)
+        checkpoint.save(*Learner(seed=rank).parts, {"step": 5 + 2 * (rank == newest)})
+    expected = [checkpoint.path.read_bytes() for checkpoint in saved]
+    expected[0] = expected[newest]
+    sent: dict[str, Any] = {}
+    for rank in (0, 1, 0):  # the last time, the first process knows the other's step
+        Wired(rank, sent).bring_newest(saved[rank])
+    assert [checkpoint.path.read_bytes() for checkpoint in saved] == expected
+
+
+@pytest.mark.parametrize(
+    ("stops", "ended", "expected"), [(3, False, 3), (9, False, 7), (3, True, 0)]
+)
+def test_who_helps_starts_from_the_state_of_the_first(
+    tmp_path: Path, stops: int, ended: bool, expected: int
+) -> None:
+    first, sent = Learner(seed=1), {"values": {0: 0}}
+    first.run(0, 2)
+    assert Wired(0, sent).share_state(first, 2, ended=ended) == (2 if not ended else sys.maxsize)
+    weights, helper, made = first.weights(), Learner(seed=2), []
+    group = Wired(1, sent)
+
+    def fit_from(start: int) -> Iterable[None]:
+        assert torch.equal(helper.weights(), weights)
+        for step in range(start + 1, 10):
+            made.append(step)
+            group.stops = step == 2 + stops
+            yield
+
+    group.help(Checkpoint(tmp_path, "f"), helper, fit_from)
+    assert made == list(range(3, 3 + expected))
+    assert helper.model.part(16) == slice(8, 16)

@@ -322,6 +322,27 @@ class Checkpoint:
         restore(state.tensors, model, optimizer, batches)
         return state.about
 
+    def load_undamaged(
+        self,
+        model: nn.Module,
+        optimizer: Averaging,
+        batches: Batches,
+        check: Callable[[Mapping[str, Any]], object],
+        say: Callable[[str], None],
+    ) -> Mapping[str, Any] | None:
+        """Load the newest checkpoint that is not damaged, as `load` does.
+
+        Set damaged ones aside, and `say` so: a line for each.
+        """
+        while True:
+            try:
+                return self.load(model, optimizer, batches, check)
+            except Damaged as error:
+                aside = self.set_aside().name
+                there = self.path.exists()
+                then = "the checkpoint before it is used" if there else "the training starts over"
+                say(f"{error}; renamed to {aside}; {then}")
+
     def step(self) -> int:
         """The step of the newest checkpoint; 0 if there is none, or it is damaged."""
         try:

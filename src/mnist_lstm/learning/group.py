@@ -9,7 +9,8 @@ B batch, P processes
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -19,6 +20,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from mnist_lstm import UserError
+from mnist_lstm.files import write_atomically
+from mnist_lstm.learning import checkpoint
+from mnist_lstm.learning.build import Learner
+from mnist_lstm.learning.checkpoint import Checkpoint
 
 PATIENCE = timedelta(minutes=30)  # for the first process, which evaluates and saves alone
 KINDS = ("cpu", "cuda")  # of devices that several processes can train on
@@ -104,6 +109,46 @@ class Group:
         with _parting():
             dist.all_reduce(values)
         return int(values.max()), int(values.argmax())
+
+    def bring_newest(self, saved: Checkpoint) -> None:
+        """Bring the newest checkpoint of any host to the host of the first process.
+
+        Only the first process saves. After a restart, another host may have its checkpoint. Raises
+        Parted.
+        """
+        step, source = self.largest(saved.step() if leads_host() else 0)
+        if step and source:
+            content = saved.path.read_bytes() if self.rank == source else b""
+            file = torch.frombuffer(bytearray(content or 1), dtype=torch.uint8)
+            found = self.share({"file": file}, source)["file"]
+            if self.is_first:
+                write_atomically(saved.path, found.numpy().tobytes())
+
+    def share_state(self, learner: Learner, step: int = 0, *, ended: bool = False) -> int:
+        """Set the learner of each process to the state of the first, which is at `step`.
+
+        From here on, each process computes its part of a batch. Returns that step, or a step after
+        the last one if the first process says that the training has `ended`. Raises Parted.
+        """
+        about = {"about": torch.tensor([step, ended])}
+        tensors = self.share(checkpoint.capture(*learner.parts) | about)
+        step, ended = tensors.pop("about").tolist()
+        checkpoint.restore(tensors, *learner.parts)
+        learner.model.part = self.part
+        return sys.maxsize if ended else step
+
+    def help(
+        self, saved: Checkpoint, learner: Learner, fit_from: Callable[[int], Iterable[object]]
+    ) -> None:
+        """Compute a part of each batch, from the first process's state to the last step.
+
+        `fit_from` is `fit` as a function of its `start`. Returns early if a process asks all to
+        stop. Raises Parted.
+        """
+        self.bring_newest(saved)
+        for _ in fit_from(self.share_state(learner)):
+            if self.stops:
+                return
 
 
 @contextmanager
