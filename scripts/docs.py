@@ -71,6 +71,8 @@ def _range(entry: Mapping[str, Any]) -> str:
         return " or ".join(_range(one) for one in entry["anyOf"])
     if names := entry.get("enum", entry.get("examples")):
         return ", ".join(f"`{name}`" for name in names)
+    if entry["type"] == "boolean":
+        return "`true` or `false`"
     kinds = {"integer": "whole number", "number": "number", "null": "`null`", "string": "text"}
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {_limit(entry[key])}" for key, sign in limits.items() if key in entry]

@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from mnist_lstm import UserError
 from mnist_lstm.data.sequences import SPLITS, Sequences
-from mnist_lstm.files import sha256
+from mnist_lstm.files import sha256, write_atomically
 from mnist_lstm.learning import build, checkpoint, device, group, health, precision
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.build import Learner
-from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.learning.checkpoint import Checkpoint, State
 from mnist_lstm.learning.fit import Evaluation, fit
 from mnist_lstm.learning.group import Group, Parted
 from mnist_lstm.learning.health import Diverged
@@ -33,7 +33,7 @@ from mnist_lstm.learning.optimizer import averaged
 from mnist_lstm.pipeline import launch, provenance, run_record, stage
 from mnist_lstm.pipeline.params import Params
 from mnist_lstm.pipeline.progress import StepBar
-from mnist_lstm.pipeline.result_files import Progress, Training, row
+from mnist_lstm.pipeline.result_files import BEST, Progress, Training, row
 from mnist_lstm.pipeline.signals import Interrupted
 from mnist_lstm.pipeline.timing import Clock
 from mnist_lstm.tracking.follower import Follower
@@ -89,7 +89,7 @@ def _train(
             if launch.restarts():
                 print(f"a process ended before its time: all {together.processes} start again")
             together.bring_newest(saved)
-        state = _load(saved, learner, params.train.steps)
+        state = _load(saved, learner, params.train.steps, params.train.keep_best)
         if state is None:
             steps, batch, images = params.train.steps, params.train.batch_size, len(data["train"])
             print(f"{steps:,} steps of {batch:,} of {images:,} images, {_computation(facts)}")
@@ -142,7 +142,8 @@ def _learn(
 
     def save(*, wait: bool, diverged: str | None = None) -> None:
         now = Progress(step, clock.seconds, record, diverged).as_state()
-        saved.save(*learner.parts, now, partial(show, len(record.rows)), wait=wait)
+        then = partial(show, len(record.rows))
+        saved.save(*learner.parts, now, then, wait=wait, best=learner.best)
 
     show(len(record.rows))
     if together:
@@ -166,6 +167,8 @@ def _learn(
             if evaluation:
                 record.rows.append(row(evaluation))
                 record.timings.append(row(clock.read(step)))
+                if settings.keep_best and record.best_step == step:
+                    learner.keep()
                 bar.set_postfix_str(f"loss {evaluation.train_loss:.3f}", refresh=False)
                 tqdm.write(_reference_line(evaluation))
             signal = signals.came()
@@ -225,26 +228,42 @@ def _write(
             "validation",
         )
     about = record.about.finished(
-        ended=record.timings[-1]["time"], model_sha256=sha256(results / "model.safetensors")
+        ended=record.timings[-1]["time"],
+        model_sha256=sha256(results / "model.safetensors"),
+        best_sha256=_write_best(learner, results / BEST),
     )
     replace(record, about=about).write(results)
     run.finish("FINISHED", about, about.ended)
     return doubt
 
 
-def _load(saved: Checkpoint, learner: Learner, steps: int) -> Progress | None:
+def _write_best(learner: Learner, path: Path) -> str | None:
+    """Write the best model, and return its SHA-256; an empty file if the learner keeps none.
+
+    The learner's model has the best weights afterwards.
+    """
+    if not learner.best:
+        write_atomically(path, b"")
+        return None
+    learner.model.load_state_dict(learner.best)
+    learner.model.save(path)
+    return sha256(path)
+
+
+def _load(saved: Checkpoint, learner: Learner, steps: int, keep_best: bool) -> Progress | None:
     """Restore the learner from its last checkpoint; returns its state, None if there is none."""
 
-    def progress(about: Mapping[str, Any]) -> Progress:
-        found = Progress.from_state(about, "its record")
+    def check(state: State) -> None:
+        found = Progress.from_state(state.about, "its record")
         if found.step > steps or (found.step == steps != found.record.step):
             raise UserError(f"its record: step {found.step} is not one of this training")
-        return found
+        if bool(state.best) != (keep_best and bool(found.record.rows)):
+            raise UserError("its record: the best model is not one of this training")
 
-    about = saved.load_undamaged(*learner.parts, progress, print)
+    about = saved.load_undamaged(*learner.parts, check, print, best=learner.best)
     if about is None:
         return None
-    state = progress(about)
+    state = Progress.from_state(about, "its record")
     print(f"continues from step {state.step:,} of {steps:,}, its last checkpoint")
     return state
 

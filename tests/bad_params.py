@@ -37,6 +37,7 @@ WORDS = st.text(string.ascii_lowercase, min_size=6, max_size=12)
 WRONG = {
     "integer": ["0.5", "1.0", "1e3", "0777", "0x1F", "1:30", "2001-01-01", "true", "'1'", ".inf"],
     "number": ["1e-3", "0x1F", "1:30.5", "2001-01-01", "true", "'0.5'", ".nan", "-.inf", "1.e+999"],
+    "boolean": ["yes", "no", "on", "0", "1", "0.5", "'true'", ".inf"],
     "string": ["1", "0.5", ".inf", "true", "''", r'"\0"', r'"\ud800"', r'"cpu\n"', "cuda:128"],
 }
 ANY = ["[]", "[1]", "{}", "{a: 1}"]

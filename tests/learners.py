@@ -53,6 +53,7 @@ class Learner:
             weight_decay=0.01 * beyond if decay is None else decay,
             optimizer=optimizer,
         )
+        self.learner = learner
         self.parts = learner.parts
         self.model, self.optimizer, self.batches = learner.parts
         self.train, self.held_out = (

@@ -1223,6 +1223,7 @@ MET = {
     f"{PARAMS}<key> must be a number, is <value> (text); write <number>": edited(
         "rate: 0.005", "rate: 5e-3"
     ),
+    f"{PARAMS}<key> must be true or false, is <value>": edited("best: false", "best: 1"),
     f"{PARAMS}<key> must be text, is <value>": edited("device: auto", "device: 0"),
     f"{PARAMS}<key> must be Unicode text, is <value>": edited("device: auto", r'device: "\\ud800"'),
     f"{PARAMS}<key> must be <one> or <another>, is <value>": edited("fused", "fast"),

@@ -58,6 +58,11 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
         ("batch_size: 128", "batch_size: 0", "train.batch_size must be at least 1, is 0"),
         ("steps: 2000", "steps: 2.5", "train.steps must be a whole number, is 2.5"),
         ("steps: 2000", "steps: true", "train.steps must be a whole number, is true (true/false)"),
+        (
+            "keep_best: false",
+            "keep_best: no",
+            "train.keep_best must be true or false, is 'no' (text)",
+        ),
         ("steps: 2000", "steps: [1]", "train.steps must be a whole number, is a list"),
         ("steps: 2000", "steps:", "train.steps must be a whole number, is nothing"),
         (

@@ -90,7 +90,7 @@ def test_progress_comes_back_from_a_checkpoint_and_only_whole() -> None:
 def test_keys_of_run_json_are_in_the_order_of_the_fields() -> None:
     keys = list(FINISHED.as_json())
     assert keys[:3] == ["training_id", "name", "started"]
-    assert keys[-3:] == ["patch", "ended", "model_sha256"]
+    assert keys[-4:] == ["patch", "ended", "model_sha256", "best_sha256"]
     assert FINISHED.as_json()["image"] == [8, 8]
     assert FINISHED.as_json()["data"]["test"] == {
         "file": "data/test",
@@ -138,7 +138,7 @@ def test_a_field_of_another_type_is_named(key: str, value: Any, reason: str) -> 
 
 
 # fields that records of earlier versions do not have
-ADDED = ("wait_policy", "user", "host", "folder")
+ADDED = ("wait_policy", "user", "host", "folder", "best_sha256")
 
 
 @pytest.mark.parametrize("key", [key for key in FINISHED.as_json() if key not in ADDED])

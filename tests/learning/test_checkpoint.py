@@ -4,7 +4,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
@@ -23,11 +23,13 @@ from mnist_lstm.learning.checkpoint import (
     SHARE,
     Checkpoint,
     Damaged,
+    State,
     capture,
     code_digest,
     fingerprint,
     read,
 )
+from mnist_lstm.learning.optimizer import averaged
 
 
 @pytest.mark.parametrize("beyond", [False, True])
@@ -128,8 +130,8 @@ def test_damage_is_recognised_and_changes_nothing(
 
 
 def test_a_checkpoint_that_the_training_cannot_use_changes_nothing(checkpoint: Checkpoint) -> None:
-    def check(about: Mapping[str, object]) -> None:
-        raise UserError(f"its record: seconds is missing beside {about}; it is damaged")
+    def check(state: State) -> None:
+        raise UserError(f"its record: seconds is missing beside {state.about}; it is damaged")
 
     training = Learner(seed=3)
     before = capture(*training.parts)
@@ -141,6 +143,35 @@ def test_a_checkpoint_that_the_training_cannot_use_changes_nothing(checkpoint: C
     )
     after = capture(*training.parts)
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_the_best_weights_are_those_that_were_evaluated(tmp_path: Path, beyond: bool) -> None:
+    training, checkpoint = Learner(seed=0, beyond=beyond), Checkpoint(tmp_path, "f")
+    training.run(0, 3)
+    before = capture(*training.parts)
+    training.learner.keep()
+    after = capture(*training.parts)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    with averaged(training.optimizer):
+        evaluated = {name: each.clone() for name, each in training.model.state_dict().items()}
+    training.run(3, 7)
+    checkpoint.save(*training.parts, {"step": 7}, best=training.learner.best)
+
+    other = Learner(seed=5, beyond=beyond)
+    assert checkpoint.load(*other.parts, best=other.learner.best) == {"step": 7}
+    assert other.learner.best.keys() == evaluated.keys()
+    assert all(torch.equal(other.learner.best[name], evaluated[name]) for name in evaluated)
+    assert torch.equal(other.weights(), training.weights())
+
+
+def test_best_weights_that_do_not_fit_are_refused(checkpoint: Checkpoint) -> None:
+    training = Learner(seed=0)
+    weights = {name: each.clone() for name, each in training.model.state_dict().items()}
+    best = weights | {"head.bias": torch.zeros(3)}
+    checkpoint.save(*training.parts, {}, best=best)
+    with pytest.raises(Damaged, match=r"its best\.head\.bias is not that of this training"):
+        checkpoint.load(*Learner(seed=3).parts)
 
 
 def test_the_checkpoint_of_another_training_is_refused(checkpoint: Checkpoint) -> None:

@@ -1,29 +1,39 @@
 """Build a learner (model, optimizer, batches and learning rates) from plain values."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mnist_lstm.data.sequences import Batches, Sequences
 from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.learning.optimizer import OPTIMIZERS, Averaging, one_cycle
+from mnist_lstm.learning.optimizer import OPTIMIZERS, Averaging, averaged, one_cycle
 
 
 @dataclass(frozen=True)
 class Learner:
-    """Model, optimizer and batches. `rate_at` gives the learning rate of a step; None: constant."""
+    """Model, optimizer and batches. `rate_at` gives the learning rate of a step; None: constant.
+
+    `best` are the weights that `keep` copied last; empty before.
+    """
 
     model: RowLSTM
     optimizer: Averaging
     batches: Batches
     rate_at: Callable[[int], float] | None
+    best: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[RowLSTM, Averaging, Batches]:
         """The parts whose state a checkpoint holds."""
         return self.model, self.optimizer, self.batches
+
+    def keep(self) -> None:
+        """Copy the weights that an evaluation sees: their averages, if the optimizer has any."""
+        with averaged(self.optimizer):
+            self.best.update({name: each.clone() for name, each in self.model.state_dict().items()})
 
 
 def model(data: Sequences, device: torch.device, **settings: Any) -> RowLSTM:

@@ -33,6 +33,7 @@ from mnist_lstm.learning.optimizer import Averaging
 SHARE = 0.02  # fraction of a training's time that its checkpoints may take
 LONGEST = 5.0  # seconds between checkpoints on a GPU, where saving does not stop the training
 LIMIT = 10**9  # bytes that the checkpoints of all trainings may take
+BEST = "best."  # before the names of the best weights so far
 
 
 class Damaged(UserError):
@@ -69,6 +70,11 @@ class State:
 
     tensors: Mapping[str, Tensor]
     about: Mapping[str, Any]
+
+    @property
+    def best(self) -> dict[str, Tensor]:
+        """The best weights so far, by name; empty if the training keeps none."""
+        return _below(BEST, self.tensors)
 
 
 def capture(model: nn.Module, optimizer: Averaging, batches: Batches) -> dict[str, Tensor]:
@@ -137,6 +143,9 @@ def _misfit(
                 expected[f"optimizer.{index}.step"] = (torch.float32, torch.Size())
             for moment in moments:
                 expected[f"optimizer.{index}.{moment}"] = _kind(weight)
+    if any(name.startswith(BEST) for name in tensors):
+        weights = model.state_dict().items()
+        expected |= {f"{BEST}{name}": _kind(weight) for name, weight in weights}
     left = tensors.get("batches.left", torch.empty(0))
     expected["batches.left"] = (torch.int64, torch.Size([left.numel()]))
     for name in sorted(expected.keys() | tensors.keys()):
@@ -227,17 +236,19 @@ class Checkpoint:
         then: Callable[[], None] = lambda: None,
         *,
         wait: bool = True,
+        best: Mapping[str, Tensor] = {},
     ) -> None:
         """Write the present state as the newest checkpoint, then call `then`.
 
-        `about` are JSON values. If `wait` is False and the model is on a GPU, a thread writes while
-        the training continues. Raises OSError if this checkpoint, or the one before it, could not
-        be written.
+        `about` are JSON values, and `best` the best weights so far, if the training keeps them. If
+        `wait` is False and the model is on a GPU, a thread writes while the training continues.
+        Raises OSError if this checkpoint, or the one before it, could not be written.
         """
         self.finish()
         self._since = time.perf_counter()
         text = json.dumps({**about, "fingerprint": self.fingerprint})
         live = _live(model, optimizer, batches)
+        live |= {f"{BEST}{name}": weight for name, weight in best.items()}
         device = next(model.parameters()).device
         self._is_beside = device.type == "cuda"
         if not self._is_beside:
@@ -304,11 +315,14 @@ class Checkpoint:
         model: nn.Module,
         optimizer: Averaging,
         batches: Batches,
-        check: Callable[[Mapping[str, Any]], object] = lambda _: None,
+        check: Callable[[State], object] = lambda _: None,
+        *,
+        best: dict[str, Tensor] | None = None,
     ) -> Mapping[str, Any] | None:
         """Set newly made parts to the newest checkpoint's state. Returns its `about`, or None.
 
-        Raises Damaged before anything is changed, also if `check` raises UserError for the `about`.
+        The best weights in it are put into `best`. Raises Damaged before anything is changed, also
+        if `check` raises UserError.
         """
         if not self.path.exists():
             return None
@@ -316,10 +330,12 @@ class Checkpoint:
         if misfit := _misfit(state.tensors, model, optimizer, batches):
             raise Damaged(f"{self.path}: damaged (its {misfit} is not that of this training)")
         try:
-            check(state.about)
+            check(state)
         except UserError as error:
             raise Damaged(f"{self.path}: damaged ({str(error).partition(';')[0]})") from None
         restore(state.tensors, model, optimizer, batches)
+        if best is not None:
+            best.update(state.best)
         return state.about
 
     def load_undamaged(
@@ -327,8 +343,10 @@ class Checkpoint:
         model: nn.Module,
         optimizer: Averaging,
         batches: Batches,
-        check: Callable[[Mapping[str, Any]], object],
+        check: Callable[[State], object],
         say: Callable[[str], None],
+        *,
+        best: dict[str, Tensor] | None = None,
     ) -> Mapping[str, Any] | None:
         """Load the newest checkpoint that is not damaged, as `load` does.
 
@@ -336,7 +354,7 @@ class Checkpoint:
         """
         while True:
             try:
-                return self.load(model, optimizer, batches, check)
+                return self.load(model, optimizer, batches, check, best=best)
             except Damaged as error:
                 aside = self.set_aside().name
                 there = self.path.exists()

@@ -33,6 +33,7 @@ ADDED = {
     "model.cell": "lstm",
     "train.optimizer": "adam",
     "train.processes": 1,
+    "train.keep_best": False,
 }
 
 
@@ -174,6 +175,11 @@ class TrainParams(_Section):
     processes: Annotated[int, Field(ge=1, le=64), _in("processes")] = Field(
         description="Number of processes that train together, each on a part of every batch; on "
         "GPUs, each has one of its own: docs/machines.md"
+    )
+    keep_best: bool = Field(
+        description="Whether to keep the model of the evaluation with the highest validation "
+        "accuracy, the earliest of equals, beside the last one: docs/runs.md; the last one is "
+        "evaluated, promoted and served all the same"
     )
     eval_every: Steps = Field(description="Steps from one evaluation to the next")
     checkpoint_every: Steps = Field(
@@ -393,6 +399,8 @@ def _explain(error: ErrorDetails) -> str:
         case "int_type" | "float_type":
             number = "a whole number" if error["type"] == "int_type" else "a number"
             return f"{key} must be {number}, is {_described(value)}{_yaml_hint(value)}"
+        case "bool_type":
+            return f"{key} must be true or false, is {_described(value)}"
         case "string_type":
             return f"{key} must be text, is {_described(value)}"
         case "string_unicode":  # half of a surrogate pair, such as "\\ud800"

@@ -30,6 +30,7 @@ KINDS: Mapping[Any, str] = {
 LARGEST = 2**53  # smaller whole numbers have an exact float
 DEEPEST = 20  # levels of objects and lists
 DAMAGED = "it is damaged, or of another version of this project"
+BEST = "best.safetensors"  # of results/train: the best model; empty if none is kept
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # the columns that a table has had in every version
 _ACCURACIES = {"validation_accuracy": float, "test_accuracy": float}
@@ -83,10 +84,14 @@ class RunRecord:
     folder: str | None = None
     patch: Bytes
 
-    def finished(self, ended: str, model_sha256: str) -> "FinishedRecord":
+    def finished(
+        self, ended: str, model_sha256: str, best_sha256: str | None = None
+    ) -> "FinishedRecord":
         """The record of the same training at its end."""
         start = {entry.name: getattr(self, entry.name) for entry in fields(RunRecord)}
-        return FinishedRecord(**start, ended=ended, model_sha256=model_sha256)
+        return FinishedRecord(
+            **start, ended=ended, model_sha256=model_sha256, best_sha256=best_sha256
+        )
 
     @property
     def patch_bytes(self) -> bytes:
@@ -109,10 +114,14 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRecord(RunRecord):
-    """All of results/train/run.json, for a training that has finished."""
+    """All of results/train/run.json, for a training that has finished.
+
+    `best_sha256` is the digest of its best model, with train.keep_best.
+    """
 
     ended: Time
     model_sha256: str
+    best_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,12 @@ class Training:
     def step(self) -> int:
         """The step of the last evaluation; 0 before the first."""
         return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def best_step(self) -> int:
+        """The step with the highest validation accuracy, the earliest of equals; 0 before any."""
+        best = max(self.rows, key=lambda row: row["validation_accuracy"], default={"step": 0})
+        return int(best["step"])
 
     def as_state(self) -> dict[str, Any]:
         """The training in JSON's types, for a checkpoint."""

@@ -19,28 +19,32 @@ from torch import Tensor
 
 from mnist_lstm.learning.model import Classifier
 from mnist_lstm.tracking.store import NOTE, Store, is_server
-from mnist_lstm.tracking.view import MeasuredOn, Point, View, description
+from mnist_lstm.tracking.view import MeasuredOn, Point, ShownModel, View, description
 
 EARLIER_NAME = "model"  # in earlier versions, the models of all runs were called so
 # MLflow refuses them in a model's name; a point is mostly a decimal point
 REPLACED = str.maketrans({".": "\u00b7", "/": "-", ":": "-", "%": "-", '"': "", "'": ""})
 
 
-def log_model(store: Store, run: mlflow.entities.Run, view: View) -> None:
-    """Log the model as a torch.export program (pt2), under the name of its run.
+def log_model(store: Store, run: mlflow.entities.Run, view: View, shown: ShownModel) -> None:
+    """Log a model as a torch.export program (pt2), under the name of its run.
 
     The program takes pixels (B, T, D) and returns probabilities (B, C).
     """
-    client, digest, run_id = store.client, view.about.model_sha256, run.info.run_id
+    client, digest, run_id = store.client, shown.sha256, run.info.run_id
     logged = logged_model(store, run_id, digest) or client.create_logged_model(
         store.experiment_id,
-        name=str(run.info.run_name).translate(REPLACED),
+        name=str(run.info.run_name).translate(REPLACED) + "-best" * shown.is_best,
         source_run_id=run_id,
-        tags={NOTE: _description(view), "dataset": view.about.dataset, "model_sha256": digest},
+        tags={
+            NOTE: _description(view, shown),
+            "dataset": view.about.dataset,
+            "model_sha256": digest,
+        },
         params=dict(view.params),
         model_type=view.params.get("model.cell", "lstm").upper(),
     )
-    model = Classifier(view.model).eval()
+    model = Classifier(shown.weights).eval()
     # two images: with a batch of one, the exported program would accept no other batch size
     example = torch.zeros((2, *view.about.image), dtype=torch.uint8)
     signature = ModelSignature(
@@ -68,7 +72,7 @@ def log_model(store: Store, run: mlflow.entities.Run, view: View) -> None:
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     if logged.model_id not in _model_ids(client.get_run(run_id)):
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=view.step)])
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=shown.step)])
 
 
 def logged_model(store: Store, run_id: str, model_sha256: str) -> LoggedModel | None:
@@ -78,7 +82,7 @@ def logged_model(store: Store, run_id: str, model_sha256: str) -> LoggedModel | 
 
 
 def models_of(store: Store, run_id: str, condition: str = "") -> list[LoggedModel]:
-    """The logged models of a run; there is more than one only if the run was damaged."""
+    """The logged models of a run: the last one, and the best one if that was kept."""
     condition = f"source_run_id = '{run_id}'{condition}"
     return list(store.client.search_logged_models([store.experiment_id], condition))
 
@@ -101,20 +105,26 @@ def weights(uri: str) -> dict[str, Tensor]:
             }
 
 
-def links(logged: LoggedModel | None, view: View) -> dict[Point, MeasuredOn]:
-    """The points of a view that its logged model lacks, each with its data set."""
+def links(logged: LoggedModel | None, shown: ShownModel) -> dict[Point, MeasuredOn]:
+    """The points of a model that its logged model lacks, each with its data set."""
     metrics = logged.metrics if logged else None
     there = {
         ((metric.key, metric.step, metric.timestamp), (metric.dataset_name, metric.dataset_digest))
         for metric in metrics or []
     }
-    return {point: on for point, on in view.measured.items() if (point, on) not in there}
+    return {point: on for point, on in shown.measured.items() if (point, on) not in there}
 
 
-def log_links(store: Store, run_id: str, view: View, missing: Mapping[Point, MeasuredOn]) -> None:
-    """Log points of a run's metrics for its logged model and their data sets, too."""
-    logged = logged_model(store, run_id, view.about.model_sha256)
-    if logged and missing:
+def log_links(
+    store: Store,
+    run_id: str,
+    view: View,
+    shown: ShownModel,
+    missing: Mapping[Point, MeasuredOn],
+) -> None:
+    """Log points of a run's metrics for one of its logged models and their data sets, too."""
+    logged = logged_model(store, run_id, shown.sha256)
+    if logged:
         batch = [
             Metric(
                 *(key, view.points[key, step, at], at, step),
@@ -150,11 +160,16 @@ def _listed(store: Store, logged: LoggedModel, folder: str) -> list[FileInfo]:
     return list(mlflow.artifacts.list_artifacts(address, tracking_uri=store.uri))
 
 
-def _description(view: View) -> str:
+def _description(view: View, shown: ShownModel) -> str:
     rows, pixels = view.about.image
+    best = ""
+    if shown.is_best:
+        best = (
+            f"This is the model at step {shown.step:,}, which had the highest validation accuracy. "
+        )
     return (
-        f"{description(view.about)} It takes pixels from 0 to 255, of shape (N, {rows}, {pixels}), "
-        "and returns probabilities."
+        f"{best}{description(view.about)} It takes pixels from 0 to 255, of shape "
+        f"(N, {rows}, {pixels}), and returns probabilities."
     )
 
 

@@ -47,6 +47,7 @@ from mnist_lstm.tracking.view import (
     CURVE,
     MeasuredOn,
     Point,
+    ShownModel,
     View,
     curve,
     dataset_of,
@@ -75,9 +76,9 @@ class Differences:
     name: str | None
     tags: Mapping[str, str]
     points: Mapping[Point, float]
-    links: Mapping[Point, MeasuredOn]
+    links: Sequence[tuple[ShownModel, Mapping[Point, MeasuredOn]]]
     files: Mapping[str, bytes]
-    model: bool
+    models: Sequence[ShownModel]
     ending: bool
     contradictions: Sequence[str]  # differences that MLflow cannot correct in a run
     artifacts: str | None = None  # the tag ARTIFACTS that it must get, when it has the files
@@ -91,10 +92,11 @@ class Differences:
         lines += [f"it is not called {self.name!r}"] if self.name else []
         lines += [f"its tag {key} is not {value!r}" for key, value in self.tags.items()]
         lines += [f"its artifact {path} is missing or differs" for path in self.files]
-        lines += ["its model is missing"] * self.model
-        if self.links and not self.model:
-            keys = ", ".join(sorted({key for key, _, _ in self.links}))
-            lines.append(f"its model lacks {keys}")
+        lines += [f"its {shown.kind} is missing" for shown in self.models]
+        for shown, points in self.links:
+            if shown not in self.models:
+                keys = ", ".join(sorted({key for key, _, _ in points}))
+                lines.append(f"its {shown.kind} lacks {keys}")
         lines += ["its state or its end time differs"] * self.ending
         return lines
 
@@ -152,9 +154,10 @@ class TrackedRun:
                     path.write_bytes(content)
                 if lacks.files:
                     self.store.client.log_artifacts(self.id, folder)
-            if lacks.model:
-                log_model(self.store, self.store.client.get_run(self.id), view)
-            log_links(self.store, self.id, view, lacks.links)
+            for shown in lacks.models:
+                log_model(self.store, self.store.client.get_run(self.id), view, shown)
+            for shown, missing in lacks.links:
+                log_links(self.store, self.id, view, shown, missing)
             tags = [RunTag(*tag) for tag in lacks.tags.items()]
             if lacks.artifacts:
                 tags.append(RunTag(ARTIFACTS, lacks.artifacts))
@@ -219,12 +222,12 @@ def differences(
         ended = milliseconds(view.about.ended)
         points = {_point(metric) for metric in there}
         strangers = {metric.key for metric in there if _is_stranger(metric, view)}
-        digest = view.about.model_sha256
-        logged = (
-            overview.model(run, digest)
+        logged = [
+            overview.model(run, shown.sha256)
             if overview
-            else logged_model(store, run.info.run_id, digest)
-        )
+            else logged_model(store, run.info.run_id, shown.sha256)
+            for shown in view.models
+        ]
         params = run.data.params
         # keep an evaluation later than those of the view: its files may be on another machine
         outdated = max((at for _, _, at in points), default=0) > max(at for *_, at in view.points)
@@ -246,9 +249,17 @@ def differences(
             _new_name(store, run, view.about),
             tags,
             {point: value for point, value in view.points.items() if point not in points},
-            links(logged, view),
+            [
+                (shown, missing)
+                for shown, its in zip(view.models, logged, strict=True)
+                if (missing := links(its, shown))
+            ],
             files,
-            not has_model(store, run, logged),
+            [
+                shown
+                for shown, its in zip(view.models, logged, strict=True)
+                if not has_model(store, run, its)
+            ],
             (run.info.status, run.info.end_time)
             != (RunStatus.to_string(RunStatus.FINISHED), ended),
             [
@@ -264,7 +275,7 @@ def differences(
                 ),
                 *(
                     ["its model is from an earlier version of this project"]
-                    if logged and logged.name == EARLIER_NAME
+                    if logged[0] and logged[0].name == EARLIER_NAME
                     else []
                 ),
                 *(f"its {key} has points that its training lacks" for key in sorted(strangers)),

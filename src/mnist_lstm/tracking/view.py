@@ -13,6 +13,7 @@ from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.params import flatten, with_values
 from mnist_lstm.pipeline.result_files import (
+    BEST,
     LARGEST,
     EvaluationRecord,
     FinishedRecord,
@@ -50,6 +51,25 @@ MeasuredOn = tuple[str, str]  # name and digest of a data set
 
 
 @dataclass(frozen=True)
+class ShownModel:
+    """A model that a training kept. `measured` are the points that were measured on its weights.
+
+    `is_best`: the one with the highest validation accuracy, where the last one is another.
+    """
+
+    sha256: str
+    step: int
+    weights: RowLSTM
+    measured: Mapping[Point, MeasuredOn]
+    is_best: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What messages call it."""
+        return "best model" if self.is_best else "model"
+
+
+@dataclass(frozen=True)
 class View:
     """All that MLflow shows of a training and its evaluations."""
 
@@ -57,14 +77,13 @@ class View:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     points: Mapping[Point, float]
-    measured: Mapping[Point, MeasuredOn]  # the points that belong to the finished model
     files: Mapping[str, bytes]  # artifacts, by path
-    model: RowLSTM
+    models: Sequence[ShownModel]  # the last one first
 
     @property
     def step(self) -> int:
         """The last step of the training."""
-        return max(step for _, step, _ in self.points)
+        return self.models[0].step
 
     @staticmethod
     def read(training: Path, evaluations: Sequence[Path] = ()) -> "View":
@@ -73,10 +92,8 @@ class View:
         Raises UserError if a file is missing, damaged, or of another training.
         """
         record = FinishedTraining.read(training)
-        about, weights = record.about, training / "model.safetensors"
-        model = RowLSTM.load(weights)
-        if sha256(weights) != about.model_sha256:
-            raise UserError(f"{weights}: not the model whose SHA-256 run.json has")
+        about = record.about
+        model = _model(training / "model.safetensors", about.model_sha256)
         points = curve(record.rows, record.timings)
         latest = {name: record.rows[-1][name] for name in CURVE}
         tags, files = tags_of(about), _contents(training, "train")
@@ -102,7 +119,13 @@ class View:
             tags |= {key: str(value) for key, value in evaluated.params.items()}
             files |= _contents(folder, "evaluate") | {"params.yaml": _params_yaml(about, evaluated)}
         params = {key: str(value) for key, value in flatten(about.params).items()}
-        return View(about, params, tags, points, _measured(about, points), files, model)
+        models = [ShownModel(about.model_sha256, record.step, model, _measured(about, points))]
+        if about.best_sha256 and about.best_sha256 != about.model_sha256:
+            best = _model(training / BEST, about.best_sha256)
+            step = record.best_step
+            its = {point: value for point, value in points.items() if point[1] == step}
+            models.append(ShownModel(about.best_sha256, step, best, _measured(about, its), True))
+        return View(about, params, tags, points, files, models)
 
 
 def step_of(key: str, last: int) -> int:
@@ -177,10 +200,18 @@ def description(about: RunRecord) -> str:
         raise UserError(f"the parameters of {about.name} are no training's: {error!r}") from None
 
 
+def _model(path: Path, digest: str) -> RowLSTM:
+    """Load a model of the results. Raises UserError if its SHA-256 is another one."""
+    model = RowLSTM.load(path)
+    if sha256(path) != digest:
+        raise UserError(f"{path}: not the model whose SHA-256 run.json has")
+    return model
+
+
 def _measured(about: FinishedRecord, points: Mapping[Point, float]) -> dict[Point, MeasuredOn]:
     """The last points of each metric of a split, with the split's data set.
 
-    They were measured on the finished weights; the earlier points of a curve were not.
+    They were measured on the weights at that time; the earlier points of a curve were not.
     """
     last: dict[str, Point] = {}
     for point in sorted(points, key=lambda each: each[1:]):  # a clock may have been set back
@@ -192,7 +223,8 @@ def _measured(about: FinishedRecord, points: Mapping[Point, float]) -> dict[Poin
 
 
 def _contents(folder: Path, name: str) -> dict[str, bytes]:
-    return {f"{name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
+    contents = {f"{name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path: content for path, content in contents.items() if content}  # no empty BEST
 
 
 def milliseconds(time: str) -> int:
