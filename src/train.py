@@ -16,6 +16,7 @@ from signal import SIGTERM
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from tqdm import tqdm
 
 from mnist_lstm import UserError
@@ -238,12 +239,13 @@ def _write(
 
 
 def _write_best(learner: Learner, path: Path) -> str | None:
-    """Write the best model, and return its SHA-256; an empty file if the learner keeps none.
+    """Write the best model, and return its SHA-256; a file that says so if the learner keeps none.
 
     The learner's model has the best weights afterwards.
     """
     if not learner.best:
-        write_atomically(path, b"")
+        # DVC wants each output of a stage, and warns of an empty one
+        write_atomically(path, save({}, {"note": "train.keep_best is false: there is no model"}))
         return None
     learner.model.load_state_dict(learner.best)
     learner.model.save(path)

@@ -30,7 +30,7 @@ KINDS: Mapping[Any, str] = {
 LARGEST = 2**53  # smaller whole numbers have an exact float
 DEEPEST = 20  # levels of objects and lists
 DAMAGED = "it is damaged, or of another version of this project"
-BEST = "best.safetensors"  # of results/train: the best model; empty if none is kept
+BEST = "best.safetensors"  # of results/train: the best model, or that none is kept
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # the columns that a table has had in every version
 _ACCURACIES = {"validation_accuracy": float, "test_accuracy": float}

@@ -93,7 +93,7 @@ def _check_images(images: Any, rows: int, pixels: int) -> None:
             if not isinstance(row, list) or len(row) != pixels:
                 has = f"has {len(row)}" if isinstance(row, list) else f"is {_kind(row)}"
                 raise Unacceptable(f"inputs[{at}][{number}] must have {pixels} pixels; it {has}")
-            if not all(type(pixel) is int and 0 <= pixel <= 255 for pixel in row):
+            if set(map(type, row)) != {int} or min(row) < 0 or max(row) > 255:
                 _refuse_pixel(at, number, row)
 
 

@@ -97,6 +97,8 @@ class View:
         points = curve(record.rows, record.timings)
         latest = {name: record.rows[-1][name] for name in CURVE}
         tags, files = tags_of(about), _contents(training, "train")
+        if not about.best_sha256:
+            files.pop(f"train/{BEST}", None)  # no model
         if about.patch:
             files["code.patch"] = about.patch_bytes
         records = [read_evaluation(evaluation / "run.json") for evaluation in evaluations]
@@ -223,8 +225,7 @@ def _measured(about: FinishedRecord, points: Mapping[Point, float]) -> dict[Poin
 
 
 def _contents(folder: Path, name: str) -> dict[str, bytes]:
-    contents = {f"{name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
-    return {path: content for path, content in contents.items() if content}  # no empty BEST
+    return {f"{name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def milliseconds(time: str) -> int:
