@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from samples import BEGUN, write_lock
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -34,6 +36,8 @@ from tracked import about, leave_results
 from mnist_lstm import cli
 from mnist_lstm.pipeline import stage, timing
 from mnist_lstm.pipeline.result_files import FinishedTraining, read_evaluation, write_json
+from mnist_lstm.runs import champions
+from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.store import Store, open_store
 
 __all__ = ["project"]  # the fixture
@@ -113,6 +117,79 @@ def with_results(folder: Path) -> None:
     metrics = {split: {"accuracy": 0.9, "loss": 0.1} for split in ("validation", "test")}
     write_json(results / "evaluate" / "metrics.json", metrics)
     write_lock(folder)
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
+@pytest.fixture
+def promotable(project: Project) -> Project:
+    shutil.copy(project.fresh_store, project.folder)
+    project.with_history(results=False)
+    with_results(project.folder)
+    return project
+
+
+def promote_until(project: Project, place: object, function: str) -> None:
+    """Promote, and be killed when this function is called."""
+    with project.monkeypatch.context() as patch:
+        patch.setattr(place, function, killed)
+        with pytest.raises(Killed):
+            cli.main(["promote", "drawn"])
+
+
+NEXT = ["promote drawn", "sync", "verify --fix"]
+
+
+@pytest.mark.parametrize("command", NEXT)
+def test_a_promotion_that_is_killed_before_its_line_is_written_gets_it(
+    promotable: Project, command: str
+) -> None:
+    promote_until(promotable, champions, "write")
+    assert champions.read(promotable.folder) == []
+    promoted = registry.champion(open_store(promotable.folder))
+    assert promoted
+    assert cli.main(["verify"]) == 1
+    assert "its promotion of 20" in promotable.capsys.readouterr().out
+    assert cli.main(command.split()) == 0
+    (decision,) = champions.read(promotable.folder)
+    assert (decision.entrant, decision.note) == (promoted.entrant, promoted.promoted)
+    assert cli.main(["verify"]) == 0
+
+
+@pytest.mark.parametrize("command", NEXT)
+def test_a_promotion_that_is_killed_before_the_alias_moves_has_not_happened(
+    promotable: Project, command: str
+) -> None:
+    promote_until(promotable, MlflowClient, "set_registered_model_alias")
+    store = open_store(promotable.folder)
+    assert cli.main(command.split()) == 0
+    (version,) = registry.every(store)
+    decisions = champions.read(promotable.folder)
+    if command == "promote drawn":
+        (decision,) = decisions
+        assert decision.note == version.promoted
+        assert "promotion.2" not in version.tags
+    else:
+        assert (decisions, version.promoted, registry.champion(store)) == ([], {}, None)
+    assert cli.main(["verify"]) == 0
+
+
+def test_a_promotion_that_fails_leaves_no_line(promotable: Project) -> None:
+    def fail(*_: object) -> None:
+        raise MlflowException("no")
+
+    with promotable.monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", fail)
+        assert cli.main(["promote", "drawn"]) == 2
+    assert champions.read(promotable.folder) == []
+    assert not (promotable.folder / champions.PENDING).exists()
+    assert cli.main(["verify"]) == 0
 
 
 def test_the_stages_go_on_where_the_store_is_full(project: Project) -> None:

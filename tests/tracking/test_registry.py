@@ -65,6 +65,39 @@ def promote(store: Store, entrant: Entrant) -> registry.Version:
     return version
 
 
+def test_a_decision_was_made_if_its_model_was_the_champion_then(
+    store: Store, entrants: list[Entrant]
+) -> None:
+    one, two, three = entrants
+
+    def decided(hour: int, what: str, entrant: Entrant) -> Decision:
+        return Decision(what, entrant, {"at": f"2026-01-02T0{hour}:00:00.000+00:00"})
+
+    every = [
+        decided(1, "promotion", one),
+        decided(2, "promotion", two),
+        decided(3, "return", one),
+        decided(4, "promotion", three),
+    ]
+    for decision in every:
+        assert not registry.was_made(store, decision)
+        left = registry.champion(store)
+        if decision.what == "return":
+            registry.roll_back(store, decision.note)
+        else:
+            version = registry.register(store, decision.entrant)
+            note = dict(decision.note) | ({"instead_of": left.number} if left else {})
+            registry.promote(store, version, left, note)
+        assert registry.was_made(store, decision)
+    for decision in every:
+        assert registry.was_made(store, decision)
+        for other in entrants:
+            if other != decision.entrant and decision is not every[-1]:
+                assert not registry.was_made(store, replace(decision, entrant=other))
+    with pytest.raises(TrackingError, match="the champion has changed meanwhile"):
+        registry.roll_back(store, {}, registry.champion(store))
+
+
 def test_a_model_is_registered_once_and_is_promoted_and_returned(
     store: Store, entrants: list[Entrant]
 ) -> None:

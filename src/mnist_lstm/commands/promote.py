@@ -3,6 +3,7 @@
 import argparse
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
@@ -92,6 +93,9 @@ def _promote(arguments: argparse.Namespace) -> int:
     from mnist_lstm.tracking.projection import project
 
     store = open_store(root, "promote")
+    was_made = partial(registry.was_made, store)
+    if not arguments.dry_run:
+        champions.settle(root, was_made)
     champion = registry.champion(store)
     if champion and champion.model_sha256 == entrant.model_sha256:
         print(f"{entrant.name} is already the champion, {_name_of(champion)}")
@@ -110,8 +114,8 @@ def _promote(arguments: argparse.Namespace) -> int:
             if champion and defender:
                 notes["instead_of"] = champion.number
                 notes["its_validation_accuracy"] = defender.validation_accuracy
-            registry.promote(store, version, champion, notes)
-            champions.write(root, Decision("promotion", entrant, notes))
+            with champions.pending(root, Decision("promotion", entrant, notes), was_made):
+                registry.promote(store, version, champion, notes)
     _report(entrant, version, promotes, decision.why, arguments)
     return 0 if promotes else 1
 
@@ -155,13 +159,13 @@ def _roll_back(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     store, note = open_store(root, "promote"), _notes(arguments)
-    left = registry.champion(store)
-    if arguments.dry_run:
-        back = registry.former(store)
-    else:
-        back = registry.roll_back(store, note)
-        if back:
-            champions.write(root, Decision("return", back.entrant, note))
+    was_made = partial(registry.was_made, store)
+    if not arguments.dry_run:
+        champions.settle(root, was_made)
+    left, back = registry.champion(store), registry.former(store)
+    if back and not arguments.dry_run:
+        with champions.pending(root, Decision("return", back.entrant, note), was_made):
+            back = registry.roll_back(store, note, back)
     since = f" before {left.entrant.name}, {_name_of(left)}" if left else ""
     if back is None:
         before = since and f"{since},"

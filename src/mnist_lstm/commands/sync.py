@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import open_store, read_history, say
@@ -55,6 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
         for parent in parents:
             for line in shown.show(parent):
                 print(f"{escaped(f'{parent.name}: {line}')}: fixed", flush=True)
+    for each in champions.settle(root, partial(registry.was_made, store)):
+        line = f"{champions.FILE} lacks its {each.what} of {each.note['at']}"
+        print(f"{escaped(f'{each.entrant.name}: {line}')}: fixed")
     for version in registry.outdated(store):
         line = f"version {version.number} of {registry.MODEL} is of a run that was made again"
         made = registry.renew(store, version)

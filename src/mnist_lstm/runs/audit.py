@@ -132,7 +132,12 @@ def _of_groups(store: Store, history: History) -> Iterator[Disagreement]:
 
 
 def _of_champion(store: Store, root: Path) -> Iterator[Disagreement]:
-    """What the registry lacks of the decisions in git."""
+    """What the registry lacks of the decisions in git, and git of one that was interrupted."""
+    for each in champions.read(root, champions.PENDING):
+        name, training_id = each.entrant.name, each.entrant.training_id
+        line = f"its {each.what} of {each.note['at']} was interrupted"
+        settle = partial(champions.settle, root, partial(registry.was_made, store))
+        yield Disagreement(name, training_id, [line], settle)
     decisions = champions.read(root)
     if lines := registry.lacking(store, decisions):
         last = decisions[-1].entrant

@@ -3,9 +3,14 @@
 `champions.jsonl` has a line for each promotion and each return, the latest last. MLflow's registry
 is made anew from it, as runs are from results. Lines of two people join by themselves:
 .gitattributes says so, and the time of a line decides its place.
+
+A kill may come when the registry has a decision and the file does not. So a decision is first
+written into PENDING, and the next command that looks at the champion settles it.
 """
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -14,19 +19,57 @@ from mnist_lstm.files import write_atomically
 from mnist_lstm.tracking.entrant import Decision, Entrant
 
 FILE = "champions.jsonl"
+PENDING = ".mlflow.decision"  # in the same form; git ignores it
+
+
+@contextmanager
+def pending(root: Path, decision: Decision, was_made: Callable[[Decision], bool]) -> Iterator[None]:
+    """Make a decision in the block, then add it to the file.
+
+    After a UserError, `settle` it; if the store cannot be reached, it stays pending.
+    """
+    write_atomically(root / PENDING, _line(decision))
+    try:
+        yield
+    except UserError:
+        with suppress(UserError):
+            settle(root, was_made)
+        raise
+    write(root, decision)
+    (root / PENDING).unlink()
+
+
+def settle(root: Path, was_made: Callable[[Decision], bool]) -> list[Decision]:
+    """Add a pending decision to the file, if it was made; returns what was added.
+
+    Raises what `was_made` raises.
+    """
+    added = [
+        each
+        for each in read(root, PENDING)
+        if was_made(each) and each.note["at"] not in [one.note["at"] for one in read(root)]
+    ]
+    for each in added:
+        write(root, each)
+    (root / PENDING).unlink(missing_ok=True)
+    return added
 
 
 def write(root: Path, decision: Decision) -> None:
     """Add a decision to the file."""
     path = root / FILE
     before = path.read_bytes() if path.is_file() else b""
-    line = json.dumps({"what": decision.what, **decision.note, "model": asdict(decision.entrant)})
-    write_atomically(path, before + line.encode() + b"\n")
+    write_atomically(path, before + _line(decision))
 
 
-def read(root: Path) -> list[Decision]:
+def _line(decision: Decision) -> bytes:
+    line = {"what": decision.what, **decision.note, "model": asdict(decision.entrant)}
+    return json.dumps(line).encode() + b"\n"
+
+
+def read(root: Path, name: str = FILE) -> list[Decision]:
     """The decisions in the file, the earliest first. Raises UserError for a line that is none."""
-    path = root / FILE
+    path = root / name
     if not path.is_file():
         return []
     found = []

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -211,18 +211,48 @@ def former(store: Store) -> Version | None:
     return None
 
 
-def roll_back(store: Store, note: Mapping[str, Any]) -> Version | None:
+def roll_back(store: Store, note: Mapping[str, Any], to: Version | None = None) -> Version | None:
     """Make the former champion the champion again; returns None if there was none.
 
-    Deleted versions are skipped. Raises TrackingError.
+    Deleted versions are skipped. Raises TrackingError, also if the former one is no longer `to`.
     """
     with store.errors(), one_process(store.lock):
         left = champion(store)
         for before, version in _candidates(store):
+            if to and version.number != to.number:
+                break
             _move(store, version, left, _Note(left, "return", note) if left else None)
             _write_before(store, before)
             return version
+        if to:
+            raise _outrun(left)
     return None
+
+
+def was_made(store: Store, decision: Decision) -> bool:
+    """Whether a decision that was interrupted was made: its model became the champion.
+
+    The note of one that was not made is deleted. Raises TrackingError.
+    """
+    at = str(decision.note["at"])
+    with store.errors():
+        notes = _notes(_all(store))
+        later = [each for each in notes if each.at > at]
+        if at not in {each.at for each in notes}:
+            return False
+        if not later:
+            present = champion(store)
+            number = present.number if present else None
+        elif later[0].key.startswith("return."):  # a note of the version that was left
+            number = later[0].number
+        else:
+            number = later[0].instead_of
+        version = registered(store, decision.entrant.model_sha256)
+        is_made = version is not None and version.number == number
+        for each in notes:
+            if each.at == at and not is_made and not later:
+                store.client.delete_model_version_tag(MODEL, each.number, each.key)
+        return is_made
 
 
 def lacking(store: Store, decisions: Sequence[Decision]) -> list[str]:
@@ -231,7 +261,7 @@ def lacking(store: Store, decisions: Sequence[Decision]) -> list[str]:
     Raises TrackingError.
     """
     with store.errors():
-        notes = _decided(_all(store))
+        notes = {each.at for each in _notes(_all(store))}
         if not decisions or max(notes, default="") > str(decisions[-1].note["at"]):
             return []
         lines = [
@@ -262,7 +292,7 @@ def restore(store: Store, decisions: Sequence[Decision]) -> list[str]:
                 continue
             version = register(store, entrant)
             noted = present if each.what == "return" else version
-            if noted and each.note["at"] not in _decided(_all(store)):
+            if noted and each.note["at"] not in {one.at for one in _notes(_all(store))}:
                 _Note(noted, each.what, each.note).add(store)
             if each.what == "return":
                 while before and before.pop() != version.number:
@@ -286,15 +316,26 @@ def can_restore(store: Store, entrant: Entrant) -> bool:
     )
 
 
-def _decided(versions: Sequence[ModelVersion]) -> set[str]:
-    """The times of all decisions in the notes of versions."""
-    found = set()
+class _Noted(NamedTuple):
+    """A note in the tag `key` of a version: when, and which version was the champion before."""
+
+    at: str
+    number: str
+    key: str
+    instead_of: str | None
+
+
+def _notes(versions: Sequence[ModelVersion]) -> list[_Noted]:
+    """The notes of all decisions, the earliest first."""
+    found = []
     for version in versions:
         for key, text in version.tags.items():
             if key.startswith(("promotion.", "return.")):
-                with suppress(ValueError, LookupError, TypeError):
-                    found.add(str(json.loads(text)["at"]))
-    return found
+                with suppress(ValueError, LookupError, TypeError, AttributeError):
+                    note = json.loads(text)
+                    before = note.get("instead_of")
+                    found.append(_Noted(str(note["at"]), str(version.version), key, before))
+    return sorted(found)
 
 
 @dataclass(frozen=True)
