@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any
 
 import torch
@@ -161,7 +160,7 @@ def _learn(
                 step += 1
                 save(wait=True, diverged=str(error))
                 if together and step < settings.steps:  # the others are in the next step
-                    together.sum_gradients(learner.model, stop=True)
+                    together.sum_gradients(learner.model, stop=1)
                 raise
             step += 1
             bar.stepped(evaluated=evaluation is not None)
@@ -174,7 +173,7 @@ def _learn(
                 tqdm.write(_reference_line(evaluation))
             signal = signals.came()
             if together:  # all stop after the same step
-                signal = (signal or SIGTERM) if together.stops else None
+                signal = together.stops
             if signal:
                 save(wait=True)
                 where = f"step {step:,} of {settings.steps:,}"
@@ -206,7 +205,7 @@ def _fit(
         clip_norm=settings.clip_norm,
         evaluates=evaluates,
         group=together,
-        stop=lambda: signals.came() is not None,
+        stop=lambda: signals.came() or 0,
     )
 
 

@@ -150,10 +150,12 @@ def test_a_stage_ends_when_the_command_above_dvc_ends() -> None:
     assert "stopped since mnist-lstm is gone" in printed
 
 
-def test_a_stage_ends_when_its_dvc_ends() -> None:
+@pytest.mark.parametrize("variable", ["DVC_STAGE", signals.OUTCOMES])
+def test_a_stage_ends_when_its_dvc_or_its_launcher_ends(variable: str) -> None:
     """Only its parent is killed; it gets no signal."""
     starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
-    environment = os.environ | {"PYTHONPATH": str(PROJECT / "src"), "DVC_STAGE": "train"}
+    environment = {k: v for k, v in os.environ.items() if k != "DVC_STAGE"}
+    environment |= {"PYTHONPATH": str(PROJECT / "src"), variable: "train"}
     with subprocess.Popen(
         [sys.executable, "-c", starts, SCRIPT.replace("0.5", "2")],
         stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from learners import Learner
 from samples import drawn, small_model
@@ -122,9 +123,25 @@ def test_who_helps_starts_from_the_state_of_the_first(
         assert torch.equal(helper.weights(), weights)
         for step in range(start + 1, 10):
             made.append(step)
-            group.stops = step == 2 + stops
+            group.stops = int(step == 2 + stops)
             yield
 
     group.help(Checkpoint(tmp_path, "f"), helper, fit_from)
     assert made == list(range(3, 3 + expected))
     assert helper.model.part(16) == slice(8, 16)
+
+
+@pytest.mark.parametrize("reason", [0, 2, 15])
+def test_who_asks_to_stop_says_why(reason: int) -> None:
+    model = small_model()
+    model(drawn(images=3, seed=1).pixels).sum().backward()
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    expected = [weight.grad.clone() for weight in weights]
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        alone = Group(0, 1, CPU)
+        alone.sum_gradients(model, reason)
+    finally:
+        dist.destroy_process_group()
+    assert alone.stops == reason
+    assert all(map(torch.equal, expected, [weight.grad for weight in weights]))

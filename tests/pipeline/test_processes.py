@@ -22,9 +22,14 @@ from workspace import Workspace
 from mnist_lstm.pipeline.result_files import read_rows
 
 MODEL, CURVE = "results/train/model.safetensors", "results/train/curve.csv"
-STEPS = 300
+STEPS = 150
 # losses of one process and of two differ by the order in which gradients are added
 TOLERANCE = 0.02  # nats
+STOPPED = (
+    "train: stopped by <signal>; saved at step <number> of <number>: run it again to continue from "
+    "there"
+)
+GOES_ON = "continues from step "
 BEYOND = {
     "train.schedule": "one-cycle",
     "train.weight_decay": 0.01,
@@ -38,9 +43,9 @@ BEYOND = {
 
 @pytest.fixture
 def here(baseline: Workspace, tmp_path: Path) -> Workspace:
-    """A clone whose sequences are there and whose training is that of these tests."""
+    """A copy whose training is that of these tests."""
     workspace = prepare(baseline.copy(tmp_path / "here"), STEPS)
-    workspace.dvc("checkout", "preprocess")
+    workspace.set("train.eval_every", 50)
     return workspace
 
 
@@ -50,7 +55,7 @@ def trained(workspace: Workspace, processes: int) -> bytes:
     with train_warm(workspace) as process:
         printed, _ = process.communicate()
     assert process.returncode == 0, printed
-    assert printed.count("step 300, train-test") == 1  # one process prints
+    assert printed.count("step 150, train-test") == 1  # one process prints
     return (workspace.folder / MODEL).read_bytes()
 
 
@@ -60,27 +65,29 @@ def forget(workspace: Workspace) -> None:
         file.unlink()
 
 
-def disturbed(workspace: Workspace, number: signal.Signals, rank: int | None) -> tuple[str, int]:
-    """Train, and after the first evaluation signal a process, or the stage; what it prints."""
-    forget(workspace)
-    with train_warm(workspace) as process:
-        assert process.stdout
-        printed = ""
-        for line in process.stdout:
-            printed += line
-            if line.startswith("Iter"):
-                break
-        if rank is None:
-            process.send_signal(number)
-        else:
-            os.kill(processes_in(workspace, rank)[0], number)
-        printed += process.stdout.read()
-    return printed, process.wait()
+def until(process: "subprocess.Popen[str]", start: str) -> str:
+    """Read what a process prints, up to a line that starts with this."""
+    printed = ""
+    assert process.stdout
+    for line in process.stdout:
+        printed += line
+        if line.startswith(start):
+            return printed
+    raise AssertionError(printed)
 
 
-def test_two_processes_give_the_same_weights_each_time_and_whoever_is_killed(
-    here: Workspace,
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param({"train.steps": 300}, id="reference", marks=pytest.mark.soak),
+        pytest.param(BEYOND, id="beyond"),
+    ],
+)
+def test_two_processes_give_the_same_weights_whoever_is_stopped_or_killed(
+    here: Workspace, recipe: dict[str, object]
 ) -> None:
+    for key, value in recipe.items():
+        here.set(key, value)
     alone = trained(here, 1)
     curve = read_rows(here.folder / CURVE)
     together = trained(here, 2)
@@ -89,35 +96,33 @@ def test_two_processes_give_the_same_weights_each_time_and_whoever_is_killed(
         assert abs(one["train_loss"] - two["train_loss"]) < TOLERANCE
     assert here.json("results/train/run.json")["params"]["train"]["processes"] == 2
 
-    for rank in (0, 1):
-        printed, code = disturbed(here, signal.SIGKILL, rank)
-        assert code == 0, printed
-        assert "a process ended before its time: all 2 start again\n" in printed
-        assert re.search(r"(?m)^continues from step \d+ of 300, its last checkpoint$", printed)
-        assert (here.folder / MODEL).read_bytes() == together
-
-
-def test_everything_beyond_the_reference_works_and_a_stop_loses_nothing(here: Workspace) -> None:
-    for key, value in BEYOND.items():
-        here.set(key, value)
-    together = trained(here, 2)
-    printed, code = disturbed(here, signal.SIGINT, None)
-    assert code == 130, printed
+    forget(here)
+    (here.folder / MODEL).unlink()
+    with train_warm(here) as process:
+        until(process, "Iter")
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate()
+    assert process.returncode == 130, printed
     assert "Traceback" not in printed
     (line,) = [line for line in printed.splitlines() if line.startswith("train: ")]
-    expected = (
-        "train: stopped by <signal>; saved at step <number> of <number>: run it again to "
-        "continue from there"
-    )
-    assert is_the_line(expected, line), line
+    assert is_the_line(STOPPED, line), line
+
     with train_warm(here) as process:
-        printed, _ = process.communicate()
-    assert re.search(r"(?m)^continues from step [12]\d\d of 300", printed), printed
+        printed = ""
+        for rank, line in ((1, "Iter"), (0, GOES_ON)):  # in a step, and at the start
+            printed += until(process, line)
+            os.kill(processes_in(here, rank)[0], signal.SIGKILL)
+        printed += process.communicate()[0]
+    assert process.returncode == 0, printed
+    assert printed.count("a process ended before its time: all 2 start again\n") == 2
+    steps = re.findall(r"(?m)^continues from step (\d+) of \d+, its last checkpoint$", printed)
+    assert 0 < int(steps[0]) <= int(steps[1]) <= int(steps[2])
     assert (here.folder / MODEL).read_bytes() == together
 
 
 def test_an_error_is_said_once(here: Workspace) -> None:
     here.set("train.processes", 2)
+    here.set("train.eval_every", 10)
     for key, value in (("optimizer", "sgd"), ("learning_rate", 1.0), ("weight_decay", 3.0)):
         here.set(f"train.{key}", value)
     with train_warm(here) as process:
@@ -129,14 +134,12 @@ def test_an_error_is_said_once(here: Workspace) -> None:
     assert line.startswith("train: the loss is ")
 
 
+@pytest.mark.soak  # tests/test_signals.py has the short form
 def test_without_its_launcher_no_process_goes_on(here: Workspace) -> None:
     here.set("train.processes", 2)
     here.set("train.steps", 100_000)
     with here.start(*TRAIN) as process:  # a fork would not be its parent's child
-        assert process.stdout
-        for line in process.stdout:
-            if line.startswith("Iter"):
-                break
+        until(process, "Iter")
         process.kill()  # the launcher
         deadline = time.monotonic() + 600  # against a test that would never end
         while ranks := processes_in(here):
@@ -225,7 +228,7 @@ def test_two_hosts_train_as_one_does_with_two_processes(
     assert [process.returncode for process in started] == [0, 0], printed
     models = [workspace.folder / MODEL for workspace in workspaces]
     assert [model.read_bytes() for model in models if model.exists()] == [expected], printed
-    assert re.search(r"(?m)^continues from step \d+ of 300", "".join(printed)), printed
+    assert re.search(r"(?m)^continues from step \d+ of 150", "".join(printed)), printed
 
 
 def step_of(workspace: Workspace) -> int:

@@ -56,7 +56,7 @@ def fit(
     clip_norm: float | None = None,
     evaluates: Callable[[], object] = lambda: None,
     group: Group | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], int] = lambda: 0,
 ) -> Iterator[Evaluation | None]:
     """Train from step `start` to `steps`. `batches` are indices (B,) into `train`.
 
@@ -73,8 +73,8 @@ def fit(
     evaluation. Raises Diverged if the loss is then not finite.
 
     With a `group`, its processes train the model together: all call this with the same arguments,
-    and only the first process evaluates. If `stop` returns True in one of them, `group.stops` is
-    True in all of them after that step.
+    and only the first process evaluates. If `stop` returns a number other than 0 in one of them,
+    all of them have it in `group.stops` after that step.
     """
 
     def update(indices: Tensor) -> None:

@@ -54,7 +54,7 @@ class Group:
 
     def __init__(self, rank: int, processes: int, device: torch.device) -> None:
         self.rank, self.processes, self.device = rank, processes, device
-        self.stops = False  # whether any process asked the others to stop after the last step
+        self.stops = 0  # why a process asked all to stop after the last step; 0 if none did
 
     @property
     def is_first(self) -> bool:
@@ -67,11 +67,11 @@ class Group:
             images * self.rank // self.processes, images * (self.rank + 1) // self.processes
         )
 
-    def sum_gradients(self, model: nn.Module, stop: bool) -> None:
+    def sum_gradients(self, model: nn.Module, stop: int) -> None:
         """Replace each gradient by its sum over all processes, in one message.
 
-        If one process asks to `stop`, all of them have `stops` set after the same step. Raises
-        Parted.
+        If one process asks to `stop`, for a reason other than 0, all of them have the reason in
+        `stops` after the same step: of several reasons the largest. Raises Parted.
         """
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         asked = torch.tensor([float(stop)], device=self.device)
@@ -81,7 +81,7 @@ class Group:
         asked, *sums = flat.split([1, *(gradient.numel() for gradient in gradients)])
         for gradient, total in zip(gradients, sums, strict=True):
             gradient.copy_(total.view_as(gradient))
-        self.stops = bool(asked.item())
+        self.stops = self.largest(stop)[0] if asked.item() else 0
 
     def share(self, tensors: Mapping[str, Tensor] | None, source: int = 0) -> dict[str, Tensor]:
         """Send the `tensors` of process `source` to all processes. Returns them, on the CPU.
