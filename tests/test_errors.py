@@ -58,14 +58,15 @@ from mnist_lstm.pipeline.result_files import (
 from mnist_lstm.pipeline.timing import now
 from mnist_lstm.runs import champions, experiment, groups, recipes, resolve, workers
 from mnist_lstm.runs.history import History, Partial
+from mnist_lstm.runs.predictor import of_version
 from mnist_lstm.runs.resolve import find
 from mnist_lstm.serving import app as serving
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.follower import Follower
-from mnist_lstm.tracking.projection import TrackedRun
+from mnist_lstm.tracking.projection import TrackedRun, runs
 from mnist_lstm.tracking.projection import project as show
-from mnist_lstm.tracking.store import TrackingError, open_store
+from mnist_lstm.tracking.store import Store, TrackingError, open_store
 from mnist_lstm.tracking.view import View
 
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
@@ -859,7 +860,7 @@ def picture_of_another(project: Project) -> str:
     return predicted(draw)(project)
 
 
-def with_champion(project: Project, accuracy: float = 0.9, **origin: str) -> Entrant:
+def with_champion(project: Project, accuracy: float = 0.9, **origin: Any) -> Entrant:
     """Make an MLflow store with a champion of this validation accuracy."""
     project.with_history(results=True)
     shutil.copy(project.fresh_store, project.folder)
@@ -929,6 +930,42 @@ def served(project: Project) -> str:
     """The message of `make serve` in a project without a champion."""
     shutil.copy(project.fresh_store, project.folder)
     return made(project, "serve", port=0)
+
+
+def served_from_the_store(damage: Callable[[Project, str], object]) -> Callable[[Project], str]:
+    """The message for a champion whose results are gone, after damage to its run in MLflow."""
+
+    def provoke(project: Project) -> str:
+        model = {"hidden_size": 16, "num_layers": 2, "dropout": 0.5, "forget_bias": 1.0}
+        params = about().params | {"model": model | {"implementation": "fused"}}
+        with_champion(project, params=params, image=(8, 8))
+        store = open_store(project.folder)
+        (run,) = runs(store)
+        damage(project, run.info.run_id)
+        found = registry.champion(store)
+        assert found
+        with pytest.raises(UserError) as error:
+            of_version(History(project.folder), store, found)
+        return f"make serve: {error.value}"
+
+    return provoke
+
+
+def without_its_run(project: Project, run_id: str) -> None:
+    open_store(project.folder).client.delete_run(run_id)
+
+
+def without_its_record(project: Project, run_id: str) -> None:
+    (project.folder / "mlruns" / run_id / "artifacts" / "train" / "run.json").unlink()
+
+
+def with_other_weights(project: Project, _: str) -> None:
+    really = registry.weights
+
+    def weights(store: Store, version: registry.Version) -> dict[str, torch.Tensor]:
+        return {name: weight + 1 for name, weight in really(store, version).items()}
+
+    project.monkeypatch.setattr(registry, "weights", weights)
 
 
 def served_under_a_wrong_name(project: Project) -> str:
@@ -1559,6 +1596,15 @@ MET = {
     "make serve: there is no champion yet; `mnist-lstm promote RUN` makes a run the champion": (
         served
     ),
+    **{
+        f"make serve: version <number> of row-lstm, of <run>: {what}, and its results are not "
+        "here; get them from whoever made it, or promote another run": served_from_the_store(damage)
+        for what, damage in {
+            "its run is not in MLflow": without_its_run,
+            "its run has no run.json in MLflow": without_its_record,
+            "its model in MLflow is not the one that was registered": with_other_weights,
+        }.items()
+    },
     "mnist-lstm draw: no examples: the test images are not here; `dvc repro preprocess` makes "
     "them": page_of(),
     "mnist-lstm draw: no examples: the test images here are not of the model's data set and size": (

@@ -117,10 +117,14 @@ def of_version(history: History, store: "Store", version: "Version") -> Predicto
     from mnist_lstm.tracking.registry import weights
 
     with store.errors():
-        (run, *_) = runs(store, f"tags.training_id = '{version.training_id}'")
-        described = artifact(store, run, f"{Path(TRAIN).name}/run.json")
+        found = runs(store, f"tags.training_id = '{version.training_id}'")
+        described = artifact(store, found[0], f"{Path(TRAIN).name}/run.json") if found else None
     if described is None:
-        raise UserError(f"{source} has no run.json in MLflow, and its results are not here")
+        what = "its run has no run.json in MLflow" if found else "its run is not in MLflow"
+        raise UserError(
+            f"{source}: {what}, and its results are not here; get them from whoever made it, "
+            "or promote another run"
+        )
     named = weights(store, version)
     record = parse_run(described, f"run.json of {source}")
     rows, pixels = record.image
@@ -131,7 +135,10 @@ def of_version(history: History, store: "Store", version: "Version") -> Predicto
     with TemporaryDirectory() as scratch:
         model.save(file := Path(scratch) / "model.safetensors")
         if sha256(file) != version.model_sha256:
-            raise UserError(f"{source}: its model in MLflow is not the one that was registered")
+            raise UserError(
+                f"{source}: its model in MLflow is not the one that was registered, and its "
+                "results are not here; get them from whoever made it, or promote another run"
+            )
     classes = _names(history.root, record.dataset, count)
     return Predictor(model, source, record.dataset, record.image, classes)
 
