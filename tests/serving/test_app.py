@@ -33,7 +33,7 @@ from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning.model import Classifier, infer
 from mnist_lstm.runs import demonstration, servable
 from mnist_lstm.runs.predictor import Predictor
-from mnist_lstm.serving.app import OPTIONS, application
+from mnist_lstm.serving.app import application, options
 from mnist_lstm.serving.classifier import TOGETHER, BusyClassifier
 from mnist_lstm.serving.patience import PatientProtocol
 from mnist_lstm.serving.request import LARGEST, PICTURE, most_bytes
@@ -67,7 +67,7 @@ OURS = Classifier(SERVED.model)
 @contextmanager
 def serving(served: servable.Servable) -> Iterator[int]:
     app = application(served, ["digits.example.org"])
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **OPTIONS))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **options(app)))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=[[listener]])
         thread.start()
@@ -258,7 +258,9 @@ def metrics(port: int) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_metrics_count_requests_refusals_and_what_is_on_the_images() -> None:
+def test_metrics_count_requests_refusals_and_what_is_on_the_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with serving(made()) as port:
         before = metrics(port)
         assert before["expected", "ink"] == pytest.approx(PIXELS.mean() / 255)
@@ -271,6 +273,12 @@ def test_metrics_count_requests_refusals_and_what_is_on_the_images() -> None:
         asked(port, path="/made/up")
         asked(port, Host="evil.example.org")
         sent(port, head("/predict", Content_Type="image/png", Content_Length=PICTURE + 1))
+        assert status(sent(port, b"GET\r\n\r\n")) == 400
+        with monkeypatch.context() as hurried:
+            hurried.setattr(PatientProtocol, "seconds", 0.1)
+            half = head(Content_Type=JSON, Content_Length=len(BODY)) + BODY[:9]
+            for start in (b"", b"GET /ping HT", half):
+                sent(port, start)
         after = metrics(port)
     answers, most = ours(PIXELS[:30]).argmax(axis=1), ours(PIXELS[:30]).max(axis=1)
     assert after["requests_total", "/invocations", "200"] == 1
@@ -282,6 +290,9 @@ def test_metrics_count_requests_refusals_and_what_is_on_the_images() -> None:
         ("content type", "/predict"): 1,
         ("too large", "/predict"): 1,
         ("path", "other"): 1,
+        ("malformed", "other"): 1,
+        ("too slow", "other"): 1,
+        ("broken off", "/invocations"): 1,
     }
     for name in DIGITS:
         assert after["answers_total", name] == (answers == int(name)).sum()

@@ -35,12 +35,6 @@ from mnist_lstm.serving.patience import PatientProtocol
 from mnist_lstm.serving.request import PICTURE, Unacceptable, check, most_bytes, wishes
 
 OWN_HOSTS = ("127.0.0.1", "localhost")
-OPTIONS: dict[str, Any] = {  # uvicorn's
-    "http": PatientProtocol,
-    "ws": "none",
-    "access_log": False,
-    "lifespan": "off",
-}
 JSON = "application/json"
 PICTURES = ("image/png", "image/jpeg", "image/jpg", "application/octet-stream")
 KIND = "mnist_lstm.kind"  # of a refusal, in the scope of its request
@@ -76,7 +70,18 @@ def application(served: Servable, hosts: Sequence[str] = ()) -> Starlette:
         },
     )
     app.router.redirect_slashes = False
+    app.state.metrics = server.metrics
     return app
+
+
+def options(app: Starlette) -> dict[str, Any]:
+    """The options of uvicorn for an application of this file."""
+
+    class Protocol(PatientProtocol):
+        def refused(self, kind: str) -> None:
+            app.state.metrics.refusals.labels("other", kind).inc()
+
+    return {"http": Protocol, "ws": "none", "access_log": False, "lifespan": "off"}
 
 
 class _Server:
@@ -221,7 +226,8 @@ def serve(served: Servable, host: str, port: int, hosts: Sequence[str] = ()) -> 
     """Answer requests until Ctrl-C."""
     # the thread of the event loop and those that compute take turns: 5 ms a turn are too long
     sys.setswitchinterval(0.001)
-    uvicorn.run(application(served, hosts), host=host, port=port, **OPTIONS)
+    app = application(served, hosts)
+    uvicorn.run(app, host=host, port=port, **options(app))
 
 
 def main(folder: str, host: str, port: str, *hosts: str) -> None:

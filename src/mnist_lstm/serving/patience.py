@@ -1,7 +1,8 @@
-"""uvicorn's HTTP with two additions: a time limit for each request, and only one answer to it.
+"""uvicorn's HTTP, with a time limit for each request, only one answer to it, and its own counts.
 
 uvicorn refuses a malformed body even if the request already has an answer or gets one right after
-that. h11 then raises an error.
+that. h11 then raises an error. What is refused here never reaches the application, so it is counted
+here.
 """
 
 import asyncio
@@ -22,12 +23,16 @@ class PatientProtocol(H11Protocol):
         super().connection_made(transport)
         self._watch()
 
+    def refused(self, kind: str) -> None:
+        """Called for each request that is refused here: it is "malformed" or "too slow"."""
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a malformed request, if it has no answer yet, and send no other answer."""
+        self.refused("malformed")
         if self.cycle is not None:
             self.cycle.disconnected = True
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -44,7 +49,12 @@ class PatientProtocol(H11Protocol):
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._stop()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.seconds, self.transport.close)
+            self._deadline = self.loop.call_later(self.seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self.refused("too slow")  # a body that does not come is counted as broken off
+        self.transport.close()
 
     def _stop(self) -> None:
         if self._deadline is not None:
