@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from workspace import Workspace
 
+from mnist_lstm.tracking.store import open_store
+
 SPACE = "train.learning_rate: {low: 0.001, high: 0.02, log: true}\nmodel.hidden_size: [16, 24]\n"
 SHORT = ("-S", "train.steps=10", "-S", "train.eval_every=5")
 
@@ -93,3 +95,22 @@ def test_a_search_that_is_killed_five_times_ends_with_the_same_trials(
         run.data.tags.get("dvc_experiment") for run in workspace.runs() if "pruned" in run.data.tags
     }
     assert tagged == pruned
+
+    def shown(where: Workspace) -> dict[str, Any]:
+        client = open_store(where.folder).client
+        return {
+            run.data.tags["name"]: [
+                (m.step, m.value)
+                for m in client.get_metric_history(run.info.run_id, "validation_accuracy")
+            ]
+            for run in where.runs()
+            if "name" in run.data.tags
+        }
+
+    groups, curves = workspace.groups(), shown(workspace)
+    assert pruned < curves.keys()
+    copy = workspace.without_store(tmp_path / "copy")
+    copy.command("sync")
+    assert copy.groups() == groups
+    assert shown(copy) == curves
+    assert "agrees with all" in copy.command("verify")

@@ -16,8 +16,8 @@ List the runs of this project, the earliest first: the results in the workspace,
 experiments and in DVC's cache, and the trainings that have not ended, from their checkpoints.
 
   different  the parameters that differ from the reference recipe: params.yaml at HEAD
-  state      finished; not evaluated; training or stopped, at a step; or tables only: the model and
-             the pictures are not on this machine
+  state      finished; not evaluated; training, stopped, or pruned by a search, at a step; or tables
+             only: the model and the pictures are not on this machine
 
 Of the results of other commits and experiments whose model is not here, only the number is printed;
 --all lists them.
@@ -69,13 +69,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, filter, sort, print."""
     from mnist_lstm.pipeline import stage
-    from mnist_lstm.runs import listing
-    from mnist_lstm.runs.history import unfinished
+    from mnist_lstm.runs import listing, pruned
     from mnist_lstm.runs.resolve import NO_RUN_YET
+    from mnist_lstm.runs.unfinished import unfinished
 
     root = stage.root()
     history = read_history(root, "runs")
-    every = listing.runs(history, unfinished(root / ".checkpoints"))
+    every = listing.runs(history, unfinished(root / ".checkpoints"), pruned.reasons(root))
     matching = listing.matching(every, arguments.where) if every else []
     found = matching
     if not (arguments.all or arguments.json):

@@ -30,9 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import champions, groups
     from mnist_lstm.runs.audit import view
+    from mnist_lstm.runs.pruned import pruned
     from mnist_lstm.tracking import registry
     from mnist_lstm.tracking.parents import Parents
-    from mnist_lstm.tracking.projection import project
+    from mnist_lstm.tracking.projection import project, project_pruned
     from mnist_lstm.tracking.store import printable
 
     root = stage.root()
@@ -51,6 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         changed += bool(lines)
         for line in lines:
             print(f"{escaped(f'{result.name}: {line}')}: fixed", flush=True)
+    for trial in pruned(root):
+        for line in project_pruned(store, trial.training, trial.status, trial.why):
+            print(f"{escaped(f'{trial.training.about.name}: {line}')}: fixed", flush=True)
     if parents := groups.parents(history):
         shown = Parents(store)
         for parent in parents:

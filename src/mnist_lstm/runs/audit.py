@@ -10,7 +10,9 @@ from mnist_lstm import UserError, dvc_cache
 from mnist_lstm.runs import champions
 from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
 from mnist_lstm.runs.groups import parents
-from mnist_lstm.runs.history import History, Result, is_held, unfinished
+from mnist_lstm.runs.history import History, Result
+from mnist_lstm.runs.pruned import pruned
+from mnist_lstm.runs.unfinished import is_held, unfinished
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.overview import Overview
@@ -20,8 +22,10 @@ from mnist_lstm.tracking.projection import (
     StoredRun,
     delete,
     differences,
+    lacks_of_pruned,
     mark_killed,
     project,
+    project_pruned,
     runs,
 )
 from mnist_lstm.tracking.store import Store, is_server
@@ -82,6 +86,11 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
                 else:
                     line = "no result here has its model"
                     yield Disagreement(name, training_id, [line], None)
+    for each in pruned(root):
+        shown = each.training.about
+        if lines := lacks_of_pruned(store, each.training, each.why, overview):
+            mend = partial(project_pruned, store, each.training, each.status, each.why)
+            yield Disagreement(shown.name, shown.training_id, lines, mend)
     yield from _of_groups(store, history)
     yield from _of_champion(store, root)
     for version in registry.outdated(store, None if may_be_mended else every):

@@ -1,14 +1,12 @@
-"""All trainings that are recorded: those that left results, and those that have not ended.
+"""All trainings that are recorded, with what they left. runs/unfinished has those without an end.
 
 Results are in the workspace, in commits, in DVC's experiments and in DVC's run cache, which has
 what `dvc repro` made and nobody committed. Files are looked up by MD5: in DVC's cache, in the
 workspace, and in git, which has the small tables.
 """
 
-import fcntl
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,9 +23,7 @@ from mnist_lstm.pipeline.result_files import (
     TABLES,
     EvaluationRecord,
     FinishedRecord,
-    Progress,
     Row,
-    RunRecord,
     parse_evaluation,
     parse_metrics,
     parse_rows,
@@ -45,8 +41,6 @@ EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38,}/(.+)")
 FILE_NAME = re.compile(r"[\w-][\w.-]*")  # as the stages name what they write
 IN_COMMIT = re.compile(r"[0-9a-f]{7}:")  # how a message names a file of a commit
 LISTED = 3  # files in a message
-# what a file that is no checkpoint raises, RecursionError included
-_NO_STATE = UserError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError
 
 Content = TypeVar("Content")
 
@@ -97,17 +91,6 @@ class Partial:
     commits: list[str] = field(default_factory=list)
     experiments: list[str] = field(default_factory=list)
     record: FinishedRecord | None = None
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """A training that has not ended, at its last checkpoint; `at_work`: a process trains it."""
-
-    record: RunRecord
-    rows: Sequence[Row]  # of curve.csv, so far
-    step: int
-    seconds: float
-    at_work: bool
 
 
 @dataclass(frozen=True)
@@ -475,39 +458,6 @@ class History:
         return git.blobs(self.root, names) if self._is_in_git else [None] * len(names)
 
 
-def unfinished(checkpoints: Path) -> list[Unfinished]:
-    """The trainings with a checkpoint in the folder .checkpoints, the earliest first.
-
-    Only the headers of the checkpoints are read, which needs neither torch nor the tensors. A file
-    that is no checkpoint is left out: the training that meets it reports it.
-    """
-    found = []
-    for path in checkpoints.glob("*/checkpoint.safetensors"):
-        try:
-            state = json.loads(_header(path)["__metadata__"]["checkpoint"])
-            progress = Progress.from_state(state, str(path))
-        except _NO_STATE:
-            continue
-        at_work = is_held(path.with_name("lock"))
-        record = progress.record
-        found.append(
-            Unfinished(record.about, record.rows, progress.step, progress.seconds, at_work)
-        )
-    return sorted(found, key=lambda training: training.record.started)
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process has the lock of a training, the file `lock` beside its checkpoint."""
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 def _below(folder: str, files: Files) -> dict[str, str]:
     """The files that lie in a folder."""
     return {
@@ -540,12 +490,3 @@ def _params(lock: Lock) -> dict[str, Any]:
     for stage in ("fetch", "preprocess", "train"):
         found |= dvc_cache.params(lock.get(stage, {}))
     return found
-
-
-def _header(path: Path) -> Any:
-    """The header of a safetensors file: its length in eight bytes, the lowest first, and JSON."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            raise ValueError(f"{path}: no safetensors")
-        return json.loads(file.read(size))

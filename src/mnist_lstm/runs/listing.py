@@ -3,7 +3,7 @@
 import difflib
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.params import completed, flatten, format_value, short_name, values_of
 from mnist_lstm.pipeline.result_files import RunRecord
-from mnist_lstm.runs.history import History, Partial, Result, Unfinished
+from mnist_lstm.runs.history import History, Partial, Result
+from mnist_lstm.runs.unfinished import Unfinished
 
 # the parts of params.yaml that a training depends on
 SECTIONS = ["seed", "fetch", "preprocess", "model", "augment", "train"]
@@ -52,15 +53,20 @@ class Run:
         return self.validation_loss is not None
 
 
-def runs(history: History, unfinished: Sequence[Unfinished]) -> list[Run]:
-    """All recorded trainings and those that have not ended, the earliest first."""
+def runs(
+    history: History, unfinished: Sequence[Unfinished], ended_early: Collection[str | None] = ()
+) -> list[Run]:
+    """All recorded trainings and those that have not ended, the earliest first.
+
+    `ended_early` names the experiments that a search has ended.
+    """
     reference = _reference(history)
     done = {result.record.training_id for result in history.results}
     every = [
         *(of_result(history, result, reference) for result in history.results),
         *(of_result(history, result, reference) for result in history.partial),
         *(
-            _of_unfinished(training, reference)
+            _of_unfinished(training, reference, training.record.dvc_experiment in ended_early)
             for training in unfinished
             if training.record.training_id not in done
         ),
@@ -178,7 +184,8 @@ def _reference(history: History) -> dict[str, Any]:
     return {}
 
 
-def _of_unfinished(training: Unfinished, reference: Mapping[str, Any]) -> Run:
+def _of_unfinished(training: Unfinished, reference: Mapping[str, Any], ended_early: bool) -> Run:
+    stopped = "pruned" if ended_early and training.progress.diverged is None else "stopped"
     last = training.rows[-1] if training.rows else {}
     return _run(
         training.record,
@@ -190,9 +197,9 @@ def _of_unfinished(training: Unfinished, reference: Mapping[str, Any]) -> Run:
         validation_loss=None,
         test_accuracy=last.get("test_accuracy"),
         test_loss=None,
-        steps=training.step,
-        seconds=training.seconds,
-        state=f"{'training' if training.at_work else 'stopped'} at step {training.step:,}",
+        steps=training.progress.step,
+        seconds=training.progress.seconds,
+        state=f"{'training' if training.at_work else stopped} at step {training.progress.step:,}",
     )
 
 

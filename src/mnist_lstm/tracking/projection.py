@@ -30,7 +30,7 @@ from mlflow.entities import (
 from mlflow.types import Schema, TensorSpec
 
 from mnist_lstm.pipeline.params import flatten
-from mnist_lstm.pipeline.result_files import RunRecord
+from mnist_lstm.pipeline.result_files import RunRecord, Training
 from mnist_lstm.tracking.logged_model import (
     EARLIER_NAME,
     has_model,
@@ -330,6 +330,43 @@ def close(store: Store, run: StoredRun, status: str, ended: int) -> None:
     if TRAINER in run.data.tags:
         store.client.delete_tag(run.info.run_id, TRAINER)
     store.client.set_terminated(run.info.run_id, status, ended)
+
+
+def project_pruned(
+    store: Store, training: Training, status: str, why: str, overview: Overview | None = None
+) -> list[str]:
+    """Make the run of a training that a search ended early, with all that it showed.
+
+    Returns a line for each thing that the run lacked. Raises TrackingError.
+    """
+    lines = lacks_of_pruned(store, training, why, overview)
+    if lines:
+        run = TrackedRun(store, training.about)
+        run.log_rows(training.rows, training.timings)
+        timings = training.timings
+        run.finish(
+            status, training.about, timings[-1]["time"] if timings else training.about.started
+        )
+        with store.errors():
+            store.client.set_tag(run.id, PRUNED, why)
+    return lines
+
+
+def lacks_of_pruned(
+    store: Store, training: Training, why: str, overview: Overview | None = None
+) -> list[str]:
+    """A line for each thing that the run of a training lacks. Raises TrackingError."""
+    with store.errors():
+        found = runs(store, f"tags.training_id = '{training.about.training_id}'")
+        if not found:
+            return ["it has no run"]
+        expected = curve(training.rows, training.timings)
+        there = overview.metrics(found[0], list(expected)) if overview else metrics(store, found[0])
+        missing = expected.keys() - {_point(metric) for metric in there}
+        lines = [f"{len(missing):,} of its points are missing"] if missing else []
+        if found[0].data.tags.get(PRUNED) != why:
+            lines.append("its run does not say why it ended early")
+        return lines
 
 
 def mark_pruned(store: Store, experiment: str, why: str) -> None:
