@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from mnist_lstm.views.figures import BLUE, ORANGE, WIDTH, styled
 
 BESIDE = 3  # plots of parameters in a row
+TICKS = 3  # spaces between numbers at most: five numbers such as 0.0015 would touch
 SPREAD = 20.0  # from this ratio of largest and smallest value on, an axis is logarithmic
 
 
@@ -57,6 +58,8 @@ def _slice(axes: Axes, key: str, values: Sequence[Any], reached: np.ndarray) -> 
         axes.set_xlim(-0.5, len(names) - 0.5)
     elif places.min() > 0 and places.max() / places.min() >= SPREAD:
         axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
     ages = np.linspace(0.35, 1, len(reached))
     axes.scatter(places, reached, c=ages, cmap="Blues", vmin=0, vmax=1, s=18, zorder=3)
     axes.set_xlabel(key)
