@@ -9,6 +9,7 @@ import mlflow
 import pytest
 import torch
 from dvc.repo import Repo
+from mlflow.exceptions import RestException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from samples import PROJECT, drawn, write_lock
 from tracked import about, evaluated, leave_results
@@ -349,3 +350,22 @@ def test_a_version_is_read_from_mlflow_if_its_results_are_gone(
     other = replace(version, entrant=replace(version.entrant, model_sha256="0" * 64))
     with pytest.raises(UserError, match="its model in MLflow is not the one that was registered"):
         predictor.of_version(History(root), store, other)
+
+
+def test_a_server_with_logins_hides_a_model_that_is_not_there(
+    store: Store, entrants: list[Entrant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses a question about the model, whether it is not there or may not be read."""
+    client = store.client
+
+    def refuses(*_: object) -> None:
+        raise RestException({"error_code": "PERMISSION_DENIED", "message": "Permission denied"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "get_model_version_by_alias", refuses)
+        patch.setattr(client, "get_registered_model", refuses)
+        assert champion(store) is None
+        assert registry.register(store, entrants[0]).number == "1"
+        with pytest.raises(TrackingError, match="you have no permission for this"):
+            champion(store)
+    assert champion(store) is None

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
@@ -76,7 +77,7 @@ def champion(store: Store) -> Version | None:
         try:
             found = store.client.get_model_version_by_alias(MODEL, ALIAS)
         except MlflowException as error:
-            if _is_absent(error):
+            if _is_absent(store, error):
                 return None  # also if the alias names a version that was deleted
             raise
     return _version(found)
@@ -481,7 +482,7 @@ def _has_model(store: Store) -> bool:
     try:
         store.client.get_registered_model(MODEL)
     except MlflowException as error:
-        if _is_absent(error):
+        if _is_absent(store, error):
             return False
         raise
     return True
@@ -493,5 +494,12 @@ def _make_model(store: Store) -> None:
         store.client.create_registered_model(MODEL, description=what)
 
 
-def _is_absent(error: MlflowException) -> bool:
+def _is_absent(store: Store, error: MlflowException) -> bool:
+    """Whether an error says that a model or a version is not there.
+
+    A server with logins refuses questions about a model that is not there, as if it were somebody's
+    secret. But it lists each model that one may read.
+    """
+    if error.get_http_status_code() == HTTPStatus.FORBIDDEN:
+        return not store.client.search_registered_models(f"name = '{MODEL}'", max_results=1)
     return error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE")
