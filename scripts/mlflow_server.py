@@ -2,16 +2,29 @@
 
 BACKEND is a database (default: SQLite in server/), ARTIFACTS a folder or s3://bucket/prefix
 (default: server/artifacts). The server hands out the artifacts: nobody else needs access to them.
-ADDRESS=0.0.0.0 lets other machines in; NAMES are the names by which they call this one.
+ADDRESS=0.0.0.0 lets other machines in; NAMES are the names by which they call this one. LOGIN=1
+asks everybody for a name and a password; at its first start, MLFLOW_AUTH_ADMIN_PASSWORD has that of
+the user admin. WORKERS is the number of processes (default: 2).
 """
 
 import importlib.util
 import os
+import secrets
 import socket
 import sys
 from pathlib import Path
 
 FOLDER = Path("server")
+SHORTEST = 12  # characters of a password, by MLflow's rule
+USERS = FOLDER / "users.db"
+SETTINGS = f"""\
+[mlflow]
+# what everybody may do who has a name and a password: EDIT, or READ
+default_permission = EDIT
+admin_username = admin
+database_uri = sqlite:///{USERS}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
 
 
 def main(port: str) -> None:
@@ -25,7 +38,7 @@ def main(port: str) -> None:
             f"make server: cannot use port {port} of {host}; take another: make server PORT=5003"
         )
     from mnist_lstm.tracking import credentials
-    from mnist_lstm.tracking.store import printable
+    from mnist_lstm.tracking.store import printable, uri_of_file
 
     if backend := given.get("BACKEND"):
         given[credentials.URI] = backend
@@ -34,11 +47,17 @@ def main(port: str) -> None:
         given.pop("BACKEND")
     else:
         FOLDER.mkdir(exist_ok=True)
-        backend = f"sqlite:///{FOLDER.resolve() / 'mlflow.db'}"
-    for scheme, module in (("postgres", "psycopg"), ("s3:", "boto3")):
-        wanted = backend.startswith(scheme) or artifacts.startswith(scheme)
-        if wanted and importlib.util.find_spec(module) is None:
+        backend = uri_of_file(FOLDER.resolve() / "mlflow.db")
+    login = bool(given.get("LOGIN"))
+    needed = {
+        "psycopg": backend.startswith("postgres"),
+        "boto3": artifacts.startswith("s3:"),
+        "flask_wtf": login,
+    }
+    for module, is_needed in needed.items():
+        if is_needed and importlib.util.find_spec(module) is None:
             sys.exit(f"make server: this needs {module}; `make env EXTRAS=server` installs it")
+    asking = ask_for_logins() if login else []
     print(
         f"make server: runs in {printable(backend)}, artifacts in {artifacts}; people write\n"
         f"    export MLFLOW_TRACKING_URI=http://{names.split(',')[0] or host}:{port}",
@@ -48,7 +67,8 @@ def main(port: str) -> None:
     given["MLFLOW_BACKEND_STORE_URI"] = given["MLFLOW_REGISTRY_STORE_URI"] = backend
     given["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # only language models need jobs
     given["PYTHONWARNINGS"] = "ignore:starlette.middleware.wsgi"  # MLflow itself causes it
-    server = ["mlflow", "server", "--host", host, "--port", port, "--workers", "2"]
+    workers = given.get("WORKERS") or "2"
+    server = ["mlflow", "server", "--host", host, "--port", port, "--workers", workers, *asking]
     served = ["--artifacts-destination", artifacts, "--uvicorn-opts", "--no-access-log"]
     if names:
         served += [
@@ -56,6 +76,22 @@ def main(port: str) -> None:
             ",".join(f"{name},{name}:{port}" for name in names.split(",")),
         ]
     os.execvp("mlflow", [*server, *served])
+
+
+def ask_for_logins() -> list[str]:
+    """The options of a server that asks for a name and a password. Its users are in server/."""
+    FOLDER.mkdir(exist_ok=True)
+    if len(os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", "")) < SHORTEST and not USERS.exists():
+        sys.exit(
+            "make server: LOGIN=1 needs a password for the user admin, at its first start; set "
+            f"MLFLOW_AUTH_ADMIN_PASSWORD to {SHORTEST} characters or more"
+        )
+    settings = FOLDER.resolve() / "login.ini"
+    if not settings.exists():
+        settings.write_text(SETTINGS)
+    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(settings)
+    os.environ.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", secrets.token_hex())
+    return ["--app-name", "basic-auth"]
 
 
 if __name__ == "__main__":

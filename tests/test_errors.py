@@ -1214,17 +1214,33 @@ def made(project: Project, target: str, port: int, script: str | None = None) ->
     return done.stderr.splitlines()[0]
 
 
-def server_without_a_package(project: Project) -> str:
+def server_main() -> Callable[[str], None]:
     path = PROJECT / "scripts" / "mlflow_server.py"
     spec = importlib.util.spec_from_file_location("mlflow_server", path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    main: Callable[[str], None] = module.main
+    return main
+
+
+def server_without_a_package(project: Project) -> str:
+    main = server_main()
     project.monkeypatch.setenv("BACKEND", "postgresql://mlflow@127.0.0.1/mlflow")
     project.monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SystemExit) as ended:
-        module.main("0")
+        main("0")
+    return str(ended.value)
+
+
+def server_without_a_password(project: Project) -> str:
+    main = server_main()
+    project.monkeypatch.setenv("LOGIN", "1")
+    project.monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "secret")
+    project.monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
+    with pytest.raises(SystemExit) as ended:
+        main("0")
     return str(ended.value)
 
 
@@ -1700,6 +1716,8 @@ MET = {
     "make server: this needs <package>; `make env EXTRAS=server` installs it": (
         server_without_a_package
     ),
+    "make server: LOGIN=1 needs a password for the user admin, at its first start; set "
+    "MLFLOW_AUTH_ADMIN_PASSWORD to <number> characters or more": server_without_a_password,
     "make serve: cannot use port <number>; take another: make serve PORT=5002": partial(
         port_in_use, target="serve"
     ),

@@ -15,7 +15,8 @@ import mlflow
 import pytest
 import requests
 import torch
-from servers import free_port, server
+from samples import PROJECT
+from servers import free_port, listens_on, server
 from tracked import about, evaluated, leave_results
 
 from mnist_lstm.pipeline.result_files import read_run
@@ -33,22 +34,22 @@ NAMES = ("ann", "bo")
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Iterator[str]:
-    """The address of a server, for clients that wait as long as a busy machine needs."""
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(fresh_store, folder)
+    """The address of what `make server` starts, for clients that wait as long as is needed."""
+    folder = tmp_path_factory.mktemp("a server") / "50%"
+    (folder / "server").mkdir(parents=True)
+    shutil.copy(fresh_store, folder / "server")
     uri = f"http://127.0.0.1:{(port := free_port())}"
-    arguments = (
-        *("server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
-        *("--artifacts-destination", str(folder / "artifacts")),
-    )
     question = f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
-    program = Path(sys.executable).parent / "mlflow"
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = (sys.executable, PROJECT / "scripts" / "mlflow_server.py", str(port))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-        with server(program, *arguments, folder=folder, health=question, **environment):
+        with server(*command, folder=folder, health=question, WORKERS="1") as process:
             yield uri
+            assert listens_on(process) == {"127.0.0.1"}
+    said = (folder / "server.log").read_text()
+    assert f"\n    export MLFLOW_TRACKING_URI={uri}\n" in said
+    assert {path.name for path in folder.iterdir()} == {"server", "server.log"}
+    assert {path.name for path in (folder / "server").iterdir()} == {"mlflow.db", "artifacts"}
 
 
 class Results(History):
