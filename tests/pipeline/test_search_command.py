@@ -68,6 +68,7 @@ def test_a_search_goes_on_after_a_stop_and_after_the_loss_of_its_records(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_a_search_that_is_killed_five_times_ends_with_the_same_trials(
     workspace: Workspace, baseline: Workspace, fresh_store: Any, tmp_path: Any
 ) -> None:
