@@ -95,18 +95,22 @@ class Workspace:
     def run_the_sweep(self, *, warm: bool = True) -> None:
         """Queue the sweep of docs/runs.md, with suitable values, and run all four at once.
 
-        With a warm cache they start one after another: otherwise all would save the same result of
-        fetch in the same millisecond, and DVC deletes files that another process has half written.
+        With warm imports, the first one starts alone, until its fetch and preprocess are in DVC's
+        run cache: otherwise all would save the same result of fetch in the same millisecond, and
+        DVC deletes entries of the run cache that another process has half written.
         """
         values = ("model.hidden_size=32,48", "train.learning_rate=0.005,0.01")
         self.dvc("exp", "run", "--queue", *(word for one in values for word in ("-S", one)))
         start = self.start_warm if warm else self.start
+        deadline = time.monotonic() + 1000
         for jobs in range(1, 5) if warm else (4,):
             started = start("dvc", "queue", "start", "--jobs", str(jobs))
             assert started.stdout
             assert started.wait() == 0  # not the end of what it prints: workers hold that open
             started.stdout.close()
-        deadline = time.monotonic() + 1000
+            while warm and jobs == 1 and len(self.run_cache()) < 2:
+                assert time.monotonic() < deadline, self.dvc("queue", "status")
+                time.sleep(0.1)
         while "Running" in (status := self.dvc("queue", "status")) or "Queued" in status:
             assert time.monotonic() < deadline, status
             until = time.monotonic() + 20  # asking dvc takes a second of the processor
@@ -115,6 +119,11 @@ class Workspace:
         # a worker that met a half-written file of DVC's would stay idle for ever
         self.dvc("queue", "stop")
         assert status.count("Success") == 4, status
+
+    def run_cache(self) -> list[Path]:
+        """The complete entries of DVC's run cache."""
+        entries = (self.folder / ".dvc" / "cache" / "runs").glob("*/*/*")
+        return [path for path in entries if not path.name.startswith(".")]
 
     def experiments(self) -> list[str]:
         """The git references of DVC's experiments."""
