@@ -149,6 +149,19 @@ def test_a_picture_with_a_side_that_fills_the_memory_is_refused(tmp_path: Path) 
         read(tmp_path / "long.png", MNIST)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "small"), [(64, 64, True), (65, 64, False), (100_000_000, 1, False)]
+)
+def test_small_pictures_are_told_by_their_header(
+    tmp_path: Path, width: int, height: int, small: bool
+) -> None:
+    claim(tmp_path / "one.png", width, height)
+    content = (tmp_path / "one.png").read_bytes()
+    assert photo.is_small(content) == small
+    assert not photo.is_small(content + bytes(photo.SMALL_FILE))
+    assert not photo.is_small(content[:20])
+
+
 def test_a_large_picture_is_taken_in_bands(
     tmp_path: Path, seven: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ class BusyClassifier:
     """A model for many requests at once.
 
     One thread computes the model for single images: while it works, others arrive, and it takes
-    all of them next. Another thread does what takes long. Two threads prepare pictures: a large one
+    all of them next. Another thread does what takes long. Two threads prepare large pictures: one
     takes 0.8 GB, so not all may be prepared at once.
     """
 
@@ -42,6 +42,8 @@ class BusyClassifier:
 
     async def prepared(self, content: bytes) -> photo.Reading:
         """A picture file in the model's form. Raises UserError, as photo.read_bytes does."""
+        if photo.is_small(content):  # to hand it to a thread takes longer than to read it
+            return photo.read_bytes(content, self.form)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pictures, photo.read_bytes, content, self.form)
 
