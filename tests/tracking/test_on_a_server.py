@@ -159,10 +159,11 @@ def prepared(folder: Path) -> tuple[Store, dict[str, registry.Version]]:
 
 @pytest.mark.timeout(200)
 def test_of_two_who_promote_at_once_one_is_champion(
-    root: Path, served: str, monkeypatch: pytest.MonkeyPatch
+    root: Path, served: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
     _, versions = prepared(root)
+    assert "Waiting" not in capfd.readouterr().err  # up to 300 s for a version, MLflow would say
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(len(NAMES) + 1, timeout=100)
     pipes = [context.Pipe(duplex=False) for _ in NAMES]

@@ -17,3 +17,6 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # MLflow then logs nothing when it creates the tables of a new store, and an error is reported once,
 # by the code that catches it
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+# MLflow would announce that it waits up to 300 s for a version, which is ready at once
+logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
