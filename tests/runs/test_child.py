@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from samples import PROJECT
+
+from mnist_lstm.runs import child
 
 COMMAND = """
 import os, sys
@@ -57,6 +60,29 @@ def test_its_lines_are_reported_and_returned(folder: Path) -> None:
         printed, _ = process.communicate()
     said = [f"at work {process.pid}", "at the end"]
     assert printed.splitlines() == [*said, f"(0, {said})"]
+
+
+def test_nobody_asks_whether_it_is_enough_once_it_has_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two threads would tell Optuna of a trial's curve at once."""
+    (folder / "dvc" / "__main__.py").write_text(DVC.format(0.5))
+    monkeypatch.setattr(child, "WATCHED", 0.0)
+    asked: list[str] = []
+
+    def is_enough() -> bool:
+        asked.append("begins")
+        time.sleep(2)  # the child ends meanwhile
+        asked.append("ends")
+        return False
+
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    code, _ = child.run_dvc(
+        "repro", folder=folder, environment=environment, report=print, is_enough=is_enough
+    )
+    assert code == 0
+    assert asked == ["begins", "ends"] * (len(asked) // 2)
+    assert asked
 
 
 IGNORES = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,8 +31,8 @@ def run_dvc(
     """Run dvc in a folder; returns its exit code and the lines of its output.
 
     `report` is called with each line of the output. The child inherits `open_files`. A thread calls
-    `is_enough` several times a second; when it returns True, dvc and its stage are ended as by
-    Ctrl-C.
+    `is_enough` several times a second, but not after this function has returned; when it returns
+    True, dvc and its stage are ended as by Ctrl-C.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     lines = []
@@ -49,14 +48,13 @@ def run_dvc(
         start_new_session=True,  # only this process gets Ctrl-C, and passes it on
         pass_fds=open_files,
     ) as process:
-        if is_enough:
-            threading.Thread(target=_watch, args=(process, is_enough), daemon=True).start()
         try:
-            assert process.stdout
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                report(lines[-1])
-            return process.wait(), lines
+            with _watched(process, is_enough):
+                assert process.stdout
+                for line in process.stdout:
+                    lines.append(line.rstrip())
+                    report(lines[-1])
+                return process.wait(), lines
         except BaseException:
             with undisturbed():
                 _end(process)
@@ -104,13 +102,29 @@ def _restore(handlers: Mapping[signal.Signals, object]) -> None:
         signal.signal(number, handler)  # type: ignore[arg-type]
 
 
-def _watch(process: "subprocess.Popen[str]", is_enough: Callable[[], bool]) -> None:
-    while process.poll() is None:
-        if is_enough():
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-            return
-        time.sleep(WATCHED)
+@contextmanager
+def _watched(
+    process: "subprocess.Popen[str]", is_enough: Callable[[], bool] | None
+) -> Iterator[None]:
+    """Call `is_enough` in a thread that ends with the block. When it returns True, press Ctrl-C."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while is_enough and not over.wait(WATCHED) and process.poll() is None:
+            if is_enough():
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    if is_enough:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if is_enough:
+            thread.join()
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
