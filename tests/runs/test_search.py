@@ -12,6 +12,7 @@ import pytest
 from samples import PROJECT
 
 from mnist_lstm import UserError
+from mnist_lstm.commands.search import table_of
 from mnist_lstm.pipeline import params, watched
 from mnist_lstm.runs import experiment, search, space
 from mnist_lstm.runs.search import Plan, Search, Trial
@@ -242,3 +243,39 @@ def test_each_pruner_lets_the_last_step_be(machine: Machine, pruner: str) -> Non
     pruned = [trial for trial in trials if trial.value is None and trial.curve]
     assert bool(pruned) == (pruner != "none")
     assert found.best
+
+
+def trial_with(number: int, values: dict[str, Any], **reached: Any) -> Trial:
+    return Trial(number, values, values, f"search-trial-{number}-123456", **reached)
+
+
+def test_the_table_at_its_end_fits_into_a_terminal() -> None:
+    """Of 80 columns: with a column for each key, or one for all of them."""
+    values: dict[str, Any] = {
+        "train.learning_rate": 0.00213,
+        "model.hidden_size": 256,
+        "model.dropout": 0.1,
+    }
+    curve = [(100, 0.5), (1500, 0.9)]
+    trials = [
+        trial_with(0, values, curve=curve[:1], why="pruned at step 100, at 50.00% of the …"),
+        trial_with(1, values, curve=curve[:1], why="the loss is nan at step 101"),
+        trial_with(2, values, curve=curve, accuracy=0.9, loss=0.25, value=0.25),
+        trial_with(3, values, curve=curve, accuracy=0.8, loss=0.125, value=0.125),
+    ]
+    lines = table_of(trials, list(values), 80)
+    assert [line.split() for line in lines] == [
+        ["trial", "validation", "loss", "steps", "learning_rate", "hidden_size", "dropout"],
+        ["3", "90.00%", "0.1250", "1,500", "0.00213", "256", "0.1"],
+        ["2", "90.00%", "0.2500", "1,500", "0.00213", "256", "0.1"],
+        ["0", "50.00%", "pruned", "100", "0.00213", "256", "0.1"],
+        ["1", "50.00%", "diverged", "100", "0.00213", "256", "0.1"],
+    ]
+    assert max(map(len, lines)) <= 80
+    more = {**values, "train.weight_decay": 0.0001, "train.batch_size": 64}
+    trials = [replace(each, values=more) for each in trials]
+    assert max(map(len, table_of(trials, list(more), None))) > 80
+    lines = "\n".join(table_of(trials, list(more), 80)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["trial", "validation", "loss", "steps", "tried"]
+    assert lines[1].endswith("learning_rate=0.00213, hidden_size=256,")

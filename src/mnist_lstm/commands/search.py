@@ -177,37 +177,56 @@ def _values(trial: "Trial") -> list[str]:
 
 
 def _print(found: "Search", importance: Mapping[str, float]) -> None:
-    from mnist_lstm.pipeline.params import format_value, short_name
+    from mnist_lstm.pipeline.params import short_name
     from mnist_lstm.runs import experiment
-    from mnist_lstm.views.text_table import table, width
+    from mnist_lstm.views.text_table import folded, width
 
-    keys = list(found.plan.space)
-    titles = ["trial", "validation", "loss", "steps", *map(short_name, keys)]
-    rows = [
-        [
-            str(each.number),
-            f"{each.curve[-1][1]:.2%}" if each.curve else "",
-            f"{each.loss:.4f}" if each.loss is not None else "pruned",
-            f"{each.curve[-1][0]:,}" if each.curve else "0",
-            *(format_value(each.values[key]) for key in keys),
-        ]
-        for each in ranked(found.ended)
-    ]
-    print(*table([titles, *rows], width(), right="rrrr" + "r" * len(keys)), sep="\n")
+    print(*table_of(found.ended, list(found.plan.space), width()), sep="\n")
     if importance:
         shares = ", ".join(f"{short_name(key)} {share:.0%}" for key, share in importance.items())
-        print(f"\nwhat decided (share of the differences): {shares}")
+        print()
+        print(folded(f"what decided (share of the differences): {shares}", width()))
     if best := found.best:
-        print(f"\nthe best: trial {best.number}, {', '.join(_values(best))}")
+        print()
+        print(folded(f"the best: trial {best.number}, {', '.join(_values(best))}", width()))
         if experiment.is_there(found.root, best.experiment):
-            print(f"`dvc exp apply {best.experiment}` brings its parameters and its results here")
+            how = f"`dvc exp apply {best.experiment}` brings its parameters and its results here"
         else:
-            print(
+            how = (
                 f"it was trained elsewhere: there, `dvc exp push REMOTE {best.experiment}`; here, "
                 f"`dvc exp pull REMOTE {best.experiment}`"
             )
+        print(folded(how, width()))
     else:
         print("\nno trial was trained to its end", file=sys.stderr)
+
+
+def table_of(trials: "Sequence[Trial]", keys: Sequence[str], width: int | None) -> list[str]:
+    """The trials as a table, the best first. What was tried has a column for each key, or one
+    column for all keys where these do not fit into the width of the terminal.
+    """
+    from mnist_lstm.pipeline.params import format_value, short_name
+    from mnist_lstm.views.text_table import table
+
+    every = ranked(trials)
+    reached = [["trial", "validation", "loss", "steps"], *map(_reached, every)]
+    values = [[format_value(each.values[key]) for key in keys] for each in every]
+    rows = zip(reached, [[short_name(key) for key in keys], *values], strict=True)
+    lines = table([[*a, *b] for a, b in rows], width, right="rrrr" + "r" * len(keys))
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    tried = [["tried"], *([", ".join(_values(each))] for each in every)]
+    return table([[*a, *b] for a, b in zip(reached, tried, strict=True)], width, right="rrrr")
+
+
+def _reached(trial: "Trial") -> list[str]:
+    step, accuracy = trial.curve[-1] if trial.curve else (0, None)
+    if trial.loss is not None:
+        loss = f"{trial.loss:.4f}"
+    else:  # the other reason is a loss that is not finite
+        loss = "pruned" if (trial.why or "").startswith("pruned") else "diverged"
+    right = f"{accuracy:.2%}" if accuracy is not None else ""
+    return [str(trial.number), right, loss, f"{step:,}"]
 
 
 def ranked(trials: "Sequence[Trial]") -> "list[Trial]":
@@ -234,4 +253,5 @@ def _draw(found: "Search") -> None:
         figures.save(search_figure.search(trials, OBJECTIVES[found.plan.objective]), path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    print(f"picture: {path}")
+    here = Path.cwd()
+    print(f"picture: {path.relative_to(here) if path.is_relative_to(here) else path}")

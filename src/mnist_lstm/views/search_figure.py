@@ -1,12 +1,14 @@
 """The picture of a search: how it got better, and what each parameter did to the objective."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from mnist_lstm.views.figures import BLUE, ORANGE, WIDTH, styled
 
@@ -36,7 +38,9 @@ def search(trials: Sequence[tuple[int, Mapping[str, Any], float]], objective: st
     axes.set_xlabel("trial")
     axes.set_ylabel(objective)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _spread(axes, reached)
+    if _is_wide(reached):
+        axes.set_yscale("log")
+        _mark(axes.yaxis, _round(*axes.get_ylim()))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     shared: Axes = axes
     for place, key in enumerate(keys):
@@ -44,6 +48,8 @@ def search(trials: Sequence[tuple[int, Mapping[str, Any], float]], objective: st
         axes = figure.add_subplot(grid[1 + row, column], sharey=shared)
         _slice(axes, key, [values[key] for _, values, _ in trials], reached)
         axes.tick_params(labelleft=column == 0)
+        if place == 0:
+            axes.set_title("later trials are darker", fontsize="medium")
     return figure
 
 
@@ -56,15 +62,46 @@ def _slice(axes: Axes, key: str, values: Sequence[Any], reached: np.ndarray) -> 
         places = np.array([names.index(str(value)) for value in values], dtype=float)
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
-    elif places.min() > 0 and places.max() / places.min() >= SPREAD:
-        axes.set_xscale("log")
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
+        _scale(axes, places)
     ages = np.linspace(0.35, 1, len(reached))
     axes.scatter(places, reached, c=ages, cmap="Blues", vmin=0, vmax=1, s=18, zorder=3)
     axes.set_xlabel(key)
 
 
-def _spread(axes: Axes, reached: np.ndarray) -> None:
-    if reached.min() > 0 and reached.max() / reached.min() >= SPREAD:
-        axes.set_yscale("log")
+def _scale(axes: Axes, values: np.ndarray) -> None:
+    """Scale the x axis for numbers. It is marked at the values, if these are few and far apart."""
+    if _is_wide(values):
+        axes.set_xscale("log")
+    tried = np.unique(values)
+    places = np.log(tried) if _is_wide(values) else tried
+    gaps = np.diff(places)
+    is_list = 1 < len(tried) <= min(TICKS + 1, len(values) - 1)
+    if is_list and gaps.min() >= (places[-1] - places[0]) / (TICKS + 1):
+        _mark(axes.xaxis, tried)
+    elif _is_wide(values):
+        _mark(axes.xaxis, _round(values.min(), values.max()))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
+
+
+def _is_wide(values: np.ndarray) -> bool:
+    return bool(values.min() > 0 and values.max() / values.min() >= SPREAD)
+
+
+def _round(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis, as many as it has room for."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for digits in ((1, 3), (1,)):
+        every = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        found = [number for number in every if low <= number <= high]
+        if len(found) <= TICKS + 1:
+            break
+    return found[:: -(-len(found) // (TICKS + 1))]
+
+
+def _mark(axis: Axis, numbers: Sequence[float] | np.ndarray) -> None:
+    # matplotlib's own numbers at a logarithmic axis are formulas, which our style writes as TeX
+    axis.set_minor_locator(NullLocator())
+    axis.set_ticks(list(numbers), [f"{number:g}" for number in numbers])
