@@ -1571,6 +1571,9 @@ MET = {
     "mnist-lstm compare: '<text>' is no other recipe; compare recipes with recipes only": (
         commanded_to("compare", "params.yaml", "drawn")
     ),
+    "mnist-lstm compare: no recipe here is called '<text>'; with seeds there are: <names>": (
+        commanded_to("compare", "seeds of quik", "params.yaml")
+    ),
     "mnist-lstm compare: <recipe>: trained with <number> seeds here, and two are needed: "
     "`mnist-lstm seeds 5 <recipe>`": commanded_to("compare", "params.yaml", "./params.yaml"),
     "mnist-lstm compare: the recipes are for different data sets: <names>": (

@@ -175,6 +175,14 @@ def test_recipes_are_compared_by_file_or_by_the_name_of_their_parent(
     assert other["validation accuracy"]["is_paired"]
 
 
+def test_a_recipe_of_two_files_has_the_names_of_both(history: Made) -> None:
+    history.add(0.9, "params-seed-0-aaaaaa", also=["quick-seed-0-aaaaaa"])
+    (parent,) = groups.parents(history)
+    assert parent.name == "seeds of params"
+    found = [groups.named(history, f"seeds of {name}") for name in ("params", "quick", "other")]
+    assert [each and each.key for each in found] == [parent.key.partition(":")[2]] * 2 + [None]
+
+
 def size(recipe: recipes.Recipe) -> int:
     return recipe.params["model.hidden_size"]
 

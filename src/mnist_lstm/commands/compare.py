@@ -103,7 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
     """The recipes that the texts name; none if they name runs.
 
-    Raises UserError for runs among recipes, recipes that are the same, or too few seeds.
+    Raises UserError for runs among recipes, names of none, recipes that are the same, or too few
+    seeds.
     """
     from mnist_lstm.pipeline import params
     from mnist_lstm.runs import recipes
@@ -117,8 +118,12 @@ def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
         elif text.startswith(recipes.SEEDS):
             from mnist_lstm.runs import groups  # imports MLflow
 
-            if recipe := groups.named(history, text):
-                found[text] = replace(recipe, name=text)
+            recipe = groups.named(history, text)
+            if recipe is None:
+                every = [groups.name_of(history.root, each) for each in recipes.recipes(history)]
+                names = "; ".join(every) or "none"
+                raise UserError(f"no recipe here is called {text!r}; with seeds there are: {names}")
+            found[text] = replace(recipe, name=text)
     if found and len(found) < len(texts):
         others = [text for text in texts if text not in found] or [texts[0]]
         raise UserError(f"{others[0]!r} is no other recipe; compare recipes with recipes only")

@@ -8,6 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +77,16 @@ def _of_recipe(history: History, recipe: Recipe, claimed: Collection[str]) -> Pa
 
 
 def named(history: History, text: str) -> Recipe | None:
-    """The recipe whose parent run in MLflow has this name; None if there is none."""
-    return next((each for each in recipes(history) if name_of(history.root, each) == text), None)
+    """The recipe whose parent run in MLflow has this name; None if there is none.
+
+    Seeds that were trained for two files with the same parameters have one parent, which has the
+    name of the first; the name that it would have by the other file counts, too.
+    """
+    for recipe in recipes(history):
+        every = (replace(recipe, name=name) for name in recipe.names)
+        if text in (name_of(history.root, each) for each in every):
+            return recipe
+    return None
 
 
 def name_of(root: Path, recipe: Recipe) -> str:

@@ -55,6 +55,11 @@ class Recipe:
         """The digest of the parameters."""
         return _key(self.params)
 
+    @property
+    def names(self) -> list[str]:
+        """All names that the trainings say, that of the earliest first."""
+        return list(dict.fromkeys(_names_of(self.trainings)))
+
     def values(self, split: str, figure: str) -> dict[int, float]:
         """A metric at the end, by seed."""
         return {each.seed: each.metrics[split][figure] for each in self.seeds}
