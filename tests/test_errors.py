@@ -551,20 +551,30 @@ def a_trial_without_stages(project: Project) -> str:
     return without_stages(project, "search", "1", "--space", "space.yaml")
 
 
-def a_storage_that_is_not_there(project: Project) -> str:
-    project.with_history(results=False)
-    Path("space.yaml").write_text("model.hidden_size: [16, 32]\n")
-    project.monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
-    project.monkeypatch.setattr(workers, "TRIES", 1)
-    command = ["search", "1", "--space", "space.yaml", "--storage", "sqlite:////dev/null/optuna"]
-    assert cli.main(command) == 2
-    return project.capsys.readouterr().err.splitlines()[-1]
+def storage(address: str) -> Callable[[Project], str]:
+    """What a search says of a database that does not open."""
+
+    def provoke(project: Project) -> str:
+        project.with_history(results=False)
+        Path("space.yaml").write_text("model.hidden_size: [16, 32]\n")
+        project.monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
+        project.monkeypatch.setattr(workers, "TRIES", 1)
+        project.monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
+        assert cli.main(["search", "1", "--space", "space.yaml", "--storage", address]) == 2
+        return project.capsys.readouterr().err.splitlines()[-1]
+
+    return provoke
 
 
-def a_space_without_values(project: Project) -> str:
-    Path("space.yaml").write_text("model.hidden_size: 16\n")
-    assert cli.main(["search", "1", "--space", "space.yaml"]) == 2
-    return project.capsys.readouterr().err.splitlines()[-1]
+def space(text: str) -> Callable[[Project], str]:
+    """What a search says of a file of what is tried."""
+
+    def provoke(project: Project) -> str:
+        Path("space.yaml").write_text(text)
+        assert cli.main(["search", "1", "--space", "space.yaml"]) == 2
+        return project.capsys.readouterr().err.splitlines()[-1]
+
+    return provoke
 
 
 def parents_without_a_store(project: Project) -> str:
@@ -1306,7 +1316,12 @@ MET = {
     f"{PARAMS}line <number>, column <number>: <what is wrong there>": edited("seed: 0", "seed: ["),
     f"{PARAMS}not UTF-8 text (<reason> at byte <number>)": params_are(b"\xff\xfe"),
     f"{PARAMS}not readable as YAML: <reason>": params_are(b"seed: \x00"),
+    f"{PARAMS}<key> must be in its section: write `<section>:`, and below it `<name>`": edited(
+        "seed: 0", "train.steps: 5\nseed: 0"
+    ),
     f"{PARAMS}no such file; `git checkout params.yaml` brings it back": no_params,
+    "mnist-lstm seeds: <file>: no such file": commanded_to("seeds", "1", "other.yaml"),
+    "mnist-lstm seeds: <file>: Is a directory": commanded_to("seeds", "1", "."),
     f"{PARAMS}preprocess.validation_size must leave images to train on: it is <number>, and "
     "fetch.dataset <name> has <number> training images": edited("size: 237", "size: 1437"),
     f"{PARAMS}preprocess.train_size must be at most the <number> images that fetch.dataset <name> "
@@ -1583,9 +1598,15 @@ MET = {
     "later": parents_without_a_store,
     "mnist-lstm verify: left out: <file>: not a record of a seed (<reason>)": record_of_no_seed,
     "mnist-lstm verify: left out: <folder>: no search (<reason>)": records_of_no_search,
-    "mnist-lstm search: the storage <address>: <reason>": a_storage_that_is_not_there,
+    "mnist-lstm search: the storage <address>: <reason>": storage("sqlite:////dev/null/optuna"),
+    "mnist-lstm search: the storage <address>: psycopg is not installed; `make env EXTRAS=team` "
+    "installs it": storage("postgresql+psycopg://ann:secret@localhost/optuna"),
+    "mnist-lstm search: the storage <address>: not the address of a database, such as "
+    "postgresql://host/optuna": storage("optuna"),
     "mnist-lstm search: <file>: <key> must be a list of values, or have low and high, and "
-    "log: true or a step": a_space_without_values,
+    "log: true or a step": space("model.hidden_size: 16"),
+    "mnist-lstm search: <file>: <key> cannot be tried: it changes no training, or the images that "
+    "trials are compared by": space("preprocess.split_seed: [1, 2]"),
     "mnist-lstm search: trial <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this trial": a_trial_without_stages,
     "mnist-lstm promote: name a RUN or write --rollback; `mnist-lstm runs` lists the runs": (

@@ -110,7 +110,11 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
             "train.lr is not a known key; known keys here: steps, batch_size, learning_rate, ",
         ),
         ("steps: 2000", "steps: 2000\n  dropout: 0", "train.dropout is not a known key; did you "),
-        ("seed: 0", "seed: 0\ntrain.steps: 9", "train.steps is not a known key; did you mean "),
+        (
+            "seed: 0",
+            "seed: 0\ntrain.steps: 9",
+            "train.steps must be in its section: write `train:`, and below it `steps`",
+        ),
         ("seed: 0", "seed: 0\n1: 2", "1 is not a known key; known keys here: seed, fetch, "),
         (
             "learning_rate: 0.001",

@@ -5,6 +5,7 @@ Slow modules are imported inside the functions that use them, so that `--help` a
 
 import argparse
 import itertools
+import os
 import sys
 import textwrap
 import threading
@@ -180,6 +181,17 @@ def chosen_model(history: "History", arguments: argparse.Namespace, command: str
         chosen = predictor.of_project(history)
     print(folded(f"mnist-lstm {command}: model: {chosen.source}", width()), file=sys.stderr)
     return chosen
+
+
+def folder(text: str) -> Path:
+    """Parse the path of a folder that is there or can be made, as an argparse type."""
+    path = Path(text)
+    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise argparse.ArgumentTypeError(f"{nearest} is no folder")
+    if not os.access(nearest, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{nearest} cannot be written to")
+    return path
 
 
 def count(text: str) -> int:

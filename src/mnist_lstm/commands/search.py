@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import add_recipe, changes, count, show_groups
+from mnist_lstm.commands import add_recipe, changes, count, folder, show_groups
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.search import Search, Trial
@@ -72,7 +72,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record",
         metavar="DIR",
-        type=Path,
+        type=folder,
         help="folder of the records (default: searches/ and the name of the space)",
     )
     parser.add_argument(
@@ -113,14 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
         pruner=arguments.pruner,
         seed=arguments.seed,
     )
-    folder = arguments.record or root / "searches" / name
+    records = arguments.record or root / "searches" / name
     found: search.Search
     if arguments.workers > 1 or arguments.storage:
         from mnist_lstm.runs.workers import Workers
 
-        found = Workers(root, here, plan, folder, arguments.workers, arguments.storage)
+        found = Workers(root, here, plan, records, arguments.workers, arguments.storage)
     else:
-        found = search.Search(root, here, plan, folder)
+        found = search.Search(root, here, plan, records)
     try:
         _run(found, arguments.trials)
         show_groups(root, "search")

@@ -4,10 +4,9 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_lstm.commands import add_recipe, changes, count, note, show_groups
+from mnist_lstm.commands import add_recipe, changes, count, folder, note, show_groups
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.seeds import Summary
@@ -34,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("seeds", metavar="N", type=count, help="how many seeds")
     add_recipe(parser, "a complete params.yaml, such as recipes/fast.yaml; its seed is not used")
-    parser.add_argument("--record", metavar="DIR", type=Path, help="folder of the records")
+    parser.add_argument("--record", metavar="DIR", type=folder, help="folder of the records")
     parser.add_argument(
         "--fresh",
         action="store_true",

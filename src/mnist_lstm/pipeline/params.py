@@ -382,6 +382,9 @@ def _explain(error: ErrorDetails) -> str:
             return f"{key} is missing"
         case "extra_forbidden" | "invalid_key":
             *section, name = map(str, error["loc"])
+            if not section and name in _known():
+                outer, _, inner = name.rpartition(".")
+                return f"{key} must be in its section: write `{outer}:`, and below it `{inner}`"
             return f"{key} is not a known key; {_nearest('.'.join(section), name)}"
         case "model_type":
             what = f"{key} must be a section (keys and values)" if key else "must have sections"
@@ -452,17 +455,27 @@ def _similar(value: object, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def _sections() -> dict[str, list[str]]:
+    """The keys of each section; those of the file itself are below the empty name."""
+    return {"": list(Params.model_fields)} | {
+        field: list(type_.annotation.model_fields)
+        for field, type_ in Params.model_fields.items()
+        if isinstance(type_.annotation, type) and issubclass(type_.annotation, BaseModel)
+    }
+
+
+def _known() -> set[str]:
+    """The dotted keys, such as `train.steps`."""
+    return {f"{section}.{key}" for section, keys in _sections().items() for key in keys if section}
+
+
 def _nearest(section: str, name: str) -> str:
     """Suggest the known key with the most similar name; otherwise list the keys of the section.
 
     Only the last parts of the keys are compared: train.lr and train.steps would otherwise be
     similar because of their section.
     """
-    sections = {"": list(Params.model_fields)} | {
-        field: list(type_.annotation.model_fields)
-        for field, type_ in Params.model_fields.items()
-        if isinstance(type_.annotation, type) and issubclass(type_.annotation, BaseModel)
-    }
+    sections = _sections()
     here = {key: f"{section}.{key}".lstrip(".") for key in sections[section]}
     anywhere = {
         key: f"{one}.{key}".lstrip(".") for one in reversed(sections) for key in sections[one]

@@ -18,7 +18,10 @@ def read(path: Path) -> object:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `git checkout {path}` brings it back") from None
+        hint = f"; `git checkout {path}` brings it back" if path.name == "params.yaml" else ""
+        raise UserError(f"{path}: no such file{hint}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     return parse(text, str(path))

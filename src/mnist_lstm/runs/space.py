@@ -16,6 +16,9 @@ from mnist_lstm import UserError
 from mnist_lstm.pipeline import params, strict_yaml
 
 RANGE = {"low", "high", "log", "step"}
+# keys that change no training, or the images that trials are judged by: by section, those that may
+# be tried all the same
+UNTRIED = {"fetch": set[str](), "preprocess": {"train_size"}, "evaluate": set(), "promote": set()}
 DIGITS = 3  # a learning rate of 0.00213 is read by people; more digits decide nothing
 
 
@@ -80,6 +83,12 @@ def read(path: Path, recipe: Path, changes: Mapping[str, object]) -> Space:
             params.load(recipe, {str(key): given})  # which says what is wrong with the key
             raise UserError(f"{path}: {key} is a section; name a key in it")
         where = f"{path}: {key}"
+        section, _, name = key.partition(".")
+        if section in UNTRIED and name not in UNTRIED[section]:
+            raise UserError(
+                f"{where} cannot be tried: it changes no training, or the images that trials are "
+                "compared by"
+            )
         if isinstance(given, list):
             distributions[key] = _choices(given, where)
             tried = given

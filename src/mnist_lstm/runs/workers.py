@@ -23,7 +23,7 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryFailedTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline import params
@@ -302,9 +302,8 @@ class Workers(Search):
         try:
             yield
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-            why = str(error.__cause__ or error).strip().splitlines()[0]
             address = re.sub(r"//[^/]*@", "//…@", self.address or "")
-            raise UserError(f"the storage {address}: {why}") from None
+            raise UserError(f"the storage {address}: {_reason(error.__cause__ or error)}") from None
 
 
 SAID = ("why", "accuracy", "loss")
@@ -342,6 +341,16 @@ class _Turn:
 
     def __exit__(self, *_: object) -> None:
         self.hears("stage '")
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong with a database, in one line."""
+    match error:
+        case ModuleNotFoundError(name="psycopg"):
+            return "psycopg is not installed; `make env EXTRAS=team` installs it"
+        case ArgumentError():
+            return "not the address of a database, such as postgresql://host/optuna"
+    return str(error).strip().splitlines()[0]
 
 
 @contextlib.contextmanager
