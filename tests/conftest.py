@@ -1,14 +1,16 @@
 """Settings for every test: a seed, one thread, and none of the user's own settings."""
 
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis.configuration import set_hypothesis_home_dir
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 # else each process that the tests start would compile what it imports: half a minute with MLflow
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-torch.set_num_threads(1)  # for models this small, a second one costs more than it brings
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,12 +29,47 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store without an experiment, made once because its tables take seconds."""
-    import mlflow  # seconds, too
+def shared(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], AbstractContextManager[Path]]:
+    """Lends, by its name, a folder that all test processes share; one process at a time has it.
 
-    folder = tmp_path_factory.mktemp("store")
-    mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    The first process that needs the folder makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of this process is in the one of all
+
+    @contextmanager
+    def lend(name: str) -> Iterator[Path]:
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield base / name
+
+    return lend
+
+
+@pytest.fixture(scope="session")
+def warm_programs(shared: Callable[[str], AbstractContextManager[Path]]) -> Path:
+    """The folder of programs that need no time for imports: tests/pipeline/zygote.py."""
+    import zygote
+
+    with shared("zygote") as folder:
+        zygote.start(folder)
+    return zygote.folder_of_programs()
+
+
+@pytest.fixture(scope="session")
+def fresh_store(shared: Callable[[str], AbstractContextManager[Path]]) -> Path:
+    """An MLflow store without an experiment, made once because its tables take seconds."""
+    with shared("store") as folder:
+        if not (folder / "mlflow.db").is_file():
+            import mlflow  # seconds, too
+
+            folder.mkdir(exist_ok=True)
+            draft = folder / "draft.db"
+            mlflow.MlflowClient(f"sqlite:///{draft}").search_experiments()
+            draft.replace(folder / "mlflow.db")
     return folder / "mlflow.db"
 
 
@@ -59,8 +95,18 @@ def results(tmp_path: Path) -> Path:
     return leave_results(tmp_path / "results")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """For models this small, a second thread costs more than it brings."""
+    import torch  # here, because the process that only hands out tests to others needs no torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 

@@ -946,7 +946,7 @@ def served_from_the_store(damage: Callable[[Project, str], object]) -> Callable[
     """The message for a champion whose results are gone, after damage to its run in MLflow."""
 
     def provoke(project: Project) -> str:
-        model = {"hidden_size": 16, "num_layers": 2, "dropout": 0.5, "forget_bias": 1.0}
+        model = {"hidden_size": 16, "num_layers": 1, "dropout": 0.5, "forget_bias": 1.0}
         params = about().params | {"model": model | {"implementation": "fused"}}
         with_champion(project, params=params, image=(8, 8))
         store = open_store(project.folder)

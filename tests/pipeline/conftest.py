@@ -1,12 +1,9 @@
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-import zygote
 from trainings import uninterrupted
 from workspace import Workspace
 
@@ -21,27 +18,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: HERE not in item.path.parents)
 
 
-@contextmanager
-def shared(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
-    """A folder that all test processes share. The first process that needs it makes it."""
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # that of this process is in the one of all
-    with (base / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield base / name
+Shared = Callable[[str], AbstractContextManager[Path]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _zygote(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with shared(tmp_path_factory, "zygote") as folder:
-        zygote.start(folder)
+def _warm(warm_programs: Path) -> None:
+    """All tests here start programs that need no time for imports."""
 
 
 @pytest.fixture(scope="session")
-def baseline(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def baseline(shared: Shared) -> Workspace:
     """A workspace whose pipeline has run, with its results committed. Tests must not change it."""
-    with shared(tmp_path_factory, "baseline") as folder:
+    with shared("baseline") as folder:
         workspace = Workspace(folder)
         if not (folder / "printed.txt").is_file():
             Workspace.create(folder)
@@ -55,20 +43,20 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def whole(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def whole(baseline: Workspace, shared: Shared) -> Workspace:
     """A workspace with an undisturbed training. Tests must not change it."""
-    with shared(tmp_path_factory, "whole") as folder:
+    with shared("whole") as folder:
         return Workspace(folder) if folder.exists() else uninterrupted(baseline, folder)
 
 
 @pytest.fixture(scope="session")
-def sweep(baseline: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def sweep(baseline: Workspace, shared: Shared) -> Workspace:
     """A clone that had run nothing before, in which a sweep ran through DVC's queue.
 
     Then the workspace's recipe, which is one of the four, ran as the experiment `again`; its result
     came out of DVC's cache. Tests must not change this clone.
     """
-    with shared(tmp_path_factory, "sweep") as folder:
+    with shared("sweep") as folder:
         workspace = Workspace(folder)
         if not (folder / "again.txt").is_file():
             baseline.clone(folder)

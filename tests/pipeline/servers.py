@@ -1,5 +1,6 @@
 """Start the project's servers as users do, and send them requests."""
 
+import contextlib
 import json
 import os
 import signal
@@ -46,10 +47,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(
-    *command: str | Path, folder: Path, health: str, **environment: str
-) -> Iterator[psutil.Process]:
-    """The process of a server that answers; at the end it is killed with its children."""
+def server(*command: str | Path, folder: Path, health: str, **environment: str) -> Iterator[None]:
+    """A server that answers; at the end it is killed with its children."""
     log = folder / "server.log"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with log.open("w") as file:
@@ -67,7 +66,7 @@ def server(
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.2)
-        yield psutil.Process(process.pid)
+        yield
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -81,14 +80,18 @@ def answers(url: str) -> bool:
         return False
 
 
-def listens_on(process: psutil.Process) -> set[str]:
-    """The addresses at which a process and its children accept connections."""
-    return {
-        connection.laddr.ip
-        for one in (process, *process.children(recursive=True))
-        for connection in one.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+def listens_on(folder: Path) -> set[str]:
+    """The addresses at which processes that work in a folder accept connections."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()) == folder:
+                found |= {
+                    connection.laddr.ip
+                    for connection in process.net_connections("inet")
+                    if connection.status == psutil.CONN_LISTEN
+                }
+    return found
 
 
 def ask(url: str, content: bytes, kind: str = "application/json") -> tuple[int, str]:

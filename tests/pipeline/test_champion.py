@@ -171,8 +171,8 @@ def serve(tour: Tour, ours: Classifier, folder: Path) -> None:
     pixels = images(tour)
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = make(tour.project, "serve", port)
-    with server(*command, folder=tour.project.folder, health=f"{url}/ping", **watched) as process:
-        assert listens_on(process) == {"127.0.0.1"}
+    with server(*command, folder=tour.project.folder, health=f"{url}/ping", **watched):
+        assert listens_on(tour.project.folder) == {"127.0.0.1"}
         for batch in (pixels[:1], pixels.repeat(3, 1, 1)[:1000]):
             status, said = ask(url, json.dumps({"inputs": batch.tolist()}).encode())
             assert status == 200, said

@@ -116,7 +116,7 @@ def test_garbage_collection_leaves_what_verify_and_sync_can_name(
     (second,) = (run for run in runs(store) if run.info.run_id != first.info.run_id)
     store.client.delete_run(second.info.run_id)
     arguments = ("gc", "--backend-store-uri", store.uri)
-    collect = here.start("mlflow", *arguments, MLFLOW_TRACKING_URI=store.uri)
+    collect = here.start_warm("mlflow", *arguments, MLFLOW_TRACKING_URI=store.uri)
     said, _ = collect.communicate()
     assert collect.returncode == 0, said
     name = second.data.tags["name"]

@@ -87,10 +87,11 @@ class RealServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self.process = self.workspace.start(
+        self.process = self.workspace.start_warm(
             *("mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--workers", "1", "--backend-store-uri", self.database),
             *("--artifacts-destination", str(self.folder / "artifacts")),
+            MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # as `make server` starts it
         )
         # its port takes connections seconds before anything answers there, and the first question
         # to its store takes seconds more: longer than a client of this project waits

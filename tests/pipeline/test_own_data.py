@@ -5,6 +5,7 @@ from pathlib import Path
 
 from samples import PROJECT
 from workspace import Workspace, stages_run
+from zygote import DRAWN
 
 from mnist_lstm.pipeline.result_files import read_rows
 
@@ -18,7 +19,7 @@ def test_own_images_go_through_the_pipeline(tmp_path: Path) -> None:
     assert made.returncode == 0
     workspace.set("fetch.dataset", "own")
     workspace.set("preprocess.validation_size", 50)
-    printed = workspace.dvc("repro")
+    printed = workspace.dvc("repro", **{DRAWN: "yes"})
     assert stages_run(printed) == ["fetch", "preprocess", "train", "evaluate"]
     assert "own: 300 training and 100 test images, into data/raw" in printed
     assert re.search(r"train: +250 images, 12 rows of 9 pixels", printed)
@@ -28,6 +29,8 @@ def test_own_images_go_through_the_pipeline(tmp_path: Path) -> None:
     assert [row["class"] for row in classes] == ["lighter upwards", "lighter downwards"]
     (last,) = read_rows(tmp_path / "results" / "train" / "curve.csv")[-1:]
     assert metrics["test"]["accuracy"] == last["test_accuracy"]
+    for picture in (tmp_path / "results" / "evaluate").glob("*.png"):
+        assert picture.stat().st_size > 10_000, picture
     names = (tmp_path / "data" / "raw" / "classes.txt").read_text()
     assert names == (own / "classes.txt").read_text() == "lighter upwards\nlighter downwards\n"
 

@@ -11,8 +11,8 @@ from workspace import Workspace
 def test_it_makes_the_store_and_opens_on_the_runs_of_the_project(clone: Workspace) -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = make(clone, "ui", port)
-    with server(*command, folder=clone.folder, health=f"{url}/health") as process:
-        assert listens_on(process) == {"127.0.0.1"}
+    with server(*command, folder=clone.folder, health=f"{url}/health"):
+        assert listens_on(clone.folder) == {"127.0.0.1"}
         with urllib.request.urlopen(f"{url}/") as page:
             assert b"<title>MLflow" in page.read()
         address = f"{url}/api/2.0/mlflow/experiments/get-by-name"

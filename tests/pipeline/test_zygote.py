@@ -1,6 +1,7 @@
 """The zygote's programs do the same as the installed ones, and no process outlives the zygote."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 import zygote
+from matplotlib.figure import Figure
+from PIL import Image
 
 SCRIPT = """
 import os, sys
@@ -32,6 +35,8 @@ import subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import zygote
+from matplotlib.figure import Figure
+from PIL import Image
 zygote.start(Path(sys.argv[2]), modules="")
 child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
 warm = subprocess.Popen(
@@ -124,3 +129,36 @@ def is_at_work(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+READS = """
+from pathlib import Path
+from ruamel.yaml import YAML
+text = Path("dvc.yaml").read_text()
+first, second = YAML(typ="safe").load(text), YAML(typ="safe").load(text)
+assert first == second
+first["stages"].clear()  # DVC changes what it has read, too
+print(len(second["stages"]), YAML(typ="safe").load("on: 1e-3"))
+"""
+
+
+@pytest.mark.parametrize("stages", ["{}", "{one: {cmd: 'true'}}"])
+def test_yaml_is_read_as_without_the_zygote(tmp_path: Path, stages: str) -> None:
+    (tmp_path / "dvc.yaml").write_text(f"stages: {stages}")
+    (tmp_path / "script.py").write_text(READS)
+    cold, warm = (
+        subprocess.check_output([program, "script.py"], cwd=tmp_path, text=True)
+        for program in (sys.executable, zygote.folder_of_programs() / "python")
+    )
+    assert warm == cold
+
+
+def test_the_file_of_a_figure_that_is_not_rendered_depends_on_its_texts() -> None:
+    files = []
+    for title in ("a title", "another title", "a title"):
+        figure = Figure()
+        figure.suptitle(title)
+        zygote.Blank.savefig(figure, file := io.BytesIO(), format="png")
+        files.append(file.getvalue())
+        assert Image.open(file).size == (1, 1)
+    assert files[0] == files[2] != files[1]

@@ -1,9 +1,13 @@
 """Start processes at once: fork the zygote, a process that has imported torch, MLflow and DVC.
 
-`start` makes a folder with the programs `python`, `dvc` and `mnist-lstm`. A program there sends its
-arguments, environment, folder and open files to the zygote. A fork of the zygote then does the
-program's work, and the program ends with the fork's exit code. The zygote has imported installed
-packages only; the fork imports the project's code from its own workspace.
+`start` makes a folder with the programs `python`, `dvc`, `mlflow` and `mnist-lstm`. A program there
+sends its arguments, environment, folder and open files to the zygote. A fork of the zygote then
+does the program's work, and the program ends with the fork's exit code. The zygote has imported
+installed packages only; the fork imports the project's code from its own workspace.
+
+A fork of `evaluate` does not render its pictures, which takes half of its time: `Blank` says what
+is in their files instead. With DRAWN in its environment it renders them, as the installed programs
+do.
 
 The program passes on SIGINT, SIGTERM and SIGHUP to the process group of the fork. When the program
 is killed, that group is killed. But a fork is not a child of the program that requested it, and it
@@ -16,8 +20,12 @@ left behind, and then itself.
 
 import atexit
 import contextlib
+import copy
+import functools
 import gc
+import hashlib
 import importlib
+import io
 import json
 import logging
 import os
@@ -32,31 +40,36 @@ import threading
 import time
 import traceback
 import types
+import warnings
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 
 MARK = "MNIST_LSTM_TESTS"  # in the environment of all processes that tests start
+DRAWN = "MNIST_LSTM_TESTS_DRAWN"  # in the environment of an `evaluate` that renders its pictures
 IMPORTED = """
-alembic.command celery.app.amqp celery.concurrency.thread celery.worker.worker
-dulwich.porcelain dvc.api dvc.cachemgr dvc.cli.parser dvc.data_cloud
-dvc.repo.experiments.executor.local dvc.repo.experiments.queue.celery
-dvc.repo.experiments.run dvc.repo.graph dvc.repo.index dvc.repo.plots
-dvc.repo.reproduce dvc.stage.run dvc.utils.hydra dvc.utils.plots
-dvc_data.hashfile.status dvc_data.index.checkout dvc_task.app dvc_task.proc.process
-hydra matplotlib.backends.backend_agg matplotlib.figure matplotlib.style mlflow.pyfunc
-mlflow.pytorch mlflow.store.tracking.sqlalchemy_store
-mlflow.store.tracking.sqlalchemy_workspace_store
-mlflow.utils.search_logged_model_utils mpl_toolkits.mplot3d networkx pandas pygit2
-ruamel.yaml safetensors.torch scipy scmrepo.git scmrepo.git.backend.pygit2.filter
-sklearn.datasets sklearn.metrics sqlalchemy.dialects.sqlite sympy.tensor.tensor
+alembic.command alembic.config celery.app.amqp celery.concurrency.thread celery.worker.worker
+dulwich.porcelain dulwich.worktree dvc._debug dvc.api dvc.cachemgr dvc.cli.parser dvc.data_cloud
+dvc.repo.artifacts dvc.repo.datasets dvc.repo.experiments.executor.local
+dvc.repo.experiments.queue.celery dvc.repo.experiments.run dvc.repo.graph dvc.repo.index
+dvc.repo.open_repo dvc.repo.plots dvc.repo.reproduce dvc.repo.stage dvc.repo.trie dvc.stage.run
+dvc.utils.hydra dvc.utils.plots dvc.utils.strictyaml dvc_data.hashfile.db.local
+dvc_data.hashfile.status dvc_data.index.checkout dvc_task.app dvc_task.proc.process flask flask_cors
+fsspec.implementations.memory graphene hydra matplotlib.backends.backend_agg matplotlib.figure
+matplotlib.style mlflow.pyfunc mlflow.pytorch mlflow.store.tracking.sqlalchemy_store
+mlflow.store.tracking.sqlalchemy_workspace_store mlflow.utils.search_logged_model_utils
+mpl_toolkits.mplot3d networkx optuna optuna.visualization.matplotlib pandas platformdirs.unix
+prometheus_client pygit2 ruamel.yaml safetensors.torch scipy scmrepo.git
+scmrepo.git.backend.pygit2.filter sklearn.datasets sklearn.datasets.data sklearn.datasets.descr
+sklearn.metrics sqlalchemy.dialects.sqlite starlette.middleware.wsgi sympy.tensor.tensor tabulate
 torch._dynamo torch._export.non_strict_utils torch._export.serde.serialize
 torch._functorch.aot_autograd torch._inductor.ir torch._inductor.output_code
 torch.distributed.launcher.api torch.export torch.export._trace torch.export._unlift
-torch.export.pt2_archive._package torch.fx._graph_pickler torch.utils.flop_counter
-tqdm
+torch.export.pt2_archive._package torch.fx._graph_pickler torch.utils.flop_counter tqdm
+uvicorn.lifespan.on uvicorn.main uvicorn.protocols.http.auto
 """  # by the programs and the stages, where they import it
+OPTIONAL = ("aiobotocore.session", "boto3", "dvc_s3", "psycopg", "s3fs")  # the extra `team`
 READ_AT_START = ("PYTHONPATH", "PYTHONSAFEPATH")  # by Python, and by no fork
 PROGRAM = """\
 #!{python} -IS
@@ -105,7 +118,7 @@ def start(folder: Path, modules: str = IMPORTED) -> None:
     if not holders.exists():
         (folder / "bin").mkdir(parents=True)
         os.mkfifo(holders)
-        for name in ("python", "dvc", "mnist-lstm"):
+        for name in ("python", "dvc", "mlflow", "mnist-lstm"):
             program = folder / "bin" / name
             before = [] if name == "python" else [str(installed / name)]
             text = PROGRAM.format(
@@ -144,6 +157,11 @@ def main(folder: Path, modules: str) -> None:
     importlib.import_module("mnist_lstm.tracking")  # what it tells MLflow, it tells before that
     for name in modules.split():
         importlib.import_module(name)
+    if modules:
+        for name in OPTIONAL:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        _warm_up()
     for name in [name for name in sys.modules if name.split(".")[0] == "mnist_lstm"]:
         del sys.modules[name]
     logging.root.handlers.clear()  # which PyTorch's or MLflow's import leaves
@@ -164,6 +182,58 @@ def main(folder: Path, modules: str) -> None:
                 _serve(client)
             client.close()
     _end_all(folder)
+
+
+def _warm_up() -> None:
+    """Do what costs a process seconds the first time: export a model, draw, read YAML.
+
+    No kernel of torch may run here: when the first one does, ATEN_CPU_CAPABILITY chooses kernels.
+    """
+    import numpy as np
+    import ruamel.yaml
+    import sqlalchemy.orm
+    import torch
+    from matplotlib.figure import Figure
+
+    sqlalchemy.orm.configure_mappers()
+    model, images = torch.nn.LSTM(8, 8, device="meta").eval(), torch.empty(2, 8, 8, device="meta")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights")
+        torch.export.export(model, (images,), dynamic_shapes=({1: torch.export.Dim("batch")},))
+    figure = Figure()
+    figure.add_subplot().imshow(np.zeros((8, 8)), cmap="Blues")
+    figure.suptitle("a title")
+    figure.savefig(io.BytesIO())
+
+    slow = ruamel.yaml.YAML.load  # a fifth of what DVC does is to read the same few files again
+
+    @functools.cache
+    def read(text: str) -> Any:
+        return slow(ruamel.yaml.YAML(typ="safe"), text)
+
+    def load(self: ruamel.yaml.YAML, stream: Any) -> Any:
+        known = type(stream) is str and self.typ == ["safe"]
+        return copy.deepcopy(read(stream)) if known else slow(self, stream)
+
+    ruamel.yaml.YAML.load = load
+    load(ruamel.yaml.YAML(typ="safe"), (Path(__file__).parents[2] / "dvc.yaml").read_text())
+
+
+class Blank:
+    """What `evaluate` uses in a fork to write a figure: a PNG of one pixel, with a digest of texts.
+
+    So two figures that say something else have other bytes, and the same figures have the same.
+    """
+
+    @staticmethod
+    def savefig(figure: Any, file: Any, **_: object) -> None:
+        from matplotlib.text import Text
+        from PIL import Image, PngImagePlugin
+
+        texts = "\n".join(text.get_text() for text in figure.findobj(Text))
+        about = PngImagePlugin.PngInfo()
+        about.add_text("Texts", hashlib.sha256(texts.encode()).hexdigest())
+        Image.new("L", (1, 1)).save(file, "png", pnginfo=about)
 
 
 def _serve(client: socket.socket) -> NoReturn:
@@ -238,6 +308,10 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         script = Path(arguments[0])
+        if script.name == "evaluate.py" and DRAWN not in os.environ:
+            from matplotlib.figure import Figure
+
+            Figure.savefig = Blank.savefig
         sys.argv, sys.path[0] = arguments, str(script.resolve().parent)
         # not runpy.run_path: it uses sys.argv[0] as __file__, but Python's __file__ is absolute
         main = types.ModuleType("__main__")

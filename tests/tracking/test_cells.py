@@ -39,7 +39,7 @@ def test_a_cell_is_the_same_after_a_kill_in_its_file_and_in_mlflow(
     assert sha256(train / "model.safetensors") == digest
 
     params = {**about().params, "model": about().params["model"] | {"cell": cell}}
-    finished = about(params=params).finished(TIMINGS[-1]["time"], digest)
+    finished = about(params=params, image=(8, 8)).finished(TIMINGS[-1]["time"], digest)
     Training(finished, ROWS, TIMINGS).write(train)
     project(store, View.read(train))
     (run,) = runs(store)

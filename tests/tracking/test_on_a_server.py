@@ -1,8 +1,8 @@
 """Several people on a real tracking server: who promotes at once, and how much `verify` asks."""
 
 import multiprocessing
+import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,19 +33,22 @@ NAMES = ("ann", "bo")
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Iterator[str]:
+def served(
+    tmp_path_factory: pytest.TempPathFactory, fresh_store: Path, warm_programs: Path
+) -> Iterator[str]:
     """The address of what `make server` starts, for clients that wait as long as is needed."""
     folder = tmp_path_factory.mktemp("a server") / "50%"
     (folder / "server").mkdir(parents=True)
     shutil.copy(fresh_store, folder / "server")
     uri = f"http://127.0.0.1:{(port := free_port())}"
     question = f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
-    command = (sys.executable, PROJECT / "scripts" / "mlflow_server.py", str(port))
+    command = (warm_programs / "python", PROJECT / "scripts" / "mlflow_server.py", str(port))
+    path = f"{warm_programs}{os.pathsep}{os.environ['PATH']}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-        with server(*command, folder=folder, health=question, WORKERS="1") as process:
+        with server(*command, folder=folder, health=question, WORKERS="1", PATH=path):
             yield uri
-            assert listens_on(process) == {"127.0.0.1"}
+            assert listens_on(folder) == {"127.0.0.1"}
     said = (folder / "server.log").read_text()
     assert f"\n    export MLFLOW_TRACKING_URI={uri}\n" in said
     assert {path.name for path in folder.iterdir()} == {"server", "server.log"}

@@ -241,7 +241,7 @@ def test_a_model_is_found_by_a_metric_and_the_data_set_it_was_measured_on(
         NOTE: "A dropout LSTM (2 layers of 16 units, dropout 0.5) on drawn, a pixel row at a time. "
         "1,000 steps of 128 out of 10 images, learning rate 0.01, seed 0, on cpu with 2 "
         "threads in float32. Made by commit cccccccccc, with changes that are in code.patch. It "
-        "takes pixels from 0 to 255, of shape (N, 8, 8), and returns probabilities.",
+        "takes pixels from 0 to 255, of shape (N, 2, 8), and returns probabilities.",
     }
     last = (100, 1767323140000)
     assert first[4] == {
@@ -297,7 +297,7 @@ def test_the_logged_model_answers_as_ours_without_pickle(
     assert found.status == "READY"
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     loaded = mlflow.pyfunc.load_model(found.artifact_location)
-    pixels = drawn(batch, seed=0).pixels
+    pixels = drawn(batch, seed=0, rows=2).pixels
     answer = torch.from_numpy(loaded.predict(pixels.numpy()))
     ours = Classifier(RowLSTM.load(results / "train" / "model.safetensors")).eval()(pixels)
     torch.testing.assert_close(answer, ours, rtol=0, atol=1e-6)
