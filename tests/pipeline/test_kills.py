@@ -10,14 +10,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
+import trainings
 import yaml
 from samples import catalogue, is_the_line
-from trainings import STEPS, prepare, train_warm, trainer_of, uninterrupted
+from trainings import STEPS, train_warm, trainer_of, uninterrupted
 from workspace import Workspace
 
 from mnist_lstm.pipeline import signals
@@ -30,6 +32,10 @@ LINES = [line for line in catalogue()["Stopping and continuing"] if "mnist-lstm"
 STOPPED, STOPPED_BEFORE, DVC_IS_GONE, GOES_ON, WAITS, DAMAGED, BEFORE = LINES
 TRAINS = re.compile(r"^continues from step|steps of 32 of ")  # then it opens the store
 MEASURES = re.compile(r"^Iter")
+
+
+# the best model, which a checkpoint has too, survives like the last one
+prepare = partial(trainings.prepare, keep_best=True)
 
 
 @pytest.fixture
@@ -95,10 +101,11 @@ def said(printed: str) -> list[str]:
 
 
 def assert_equal(workspace: Workspace, whole: Workspace) -> None:
-    """Both have the same weights and curve, and MLflow has each step once."""
+    """Both have the same weights, best weights and curve, and MLflow has each step once."""
     expected, results = whole.results(), workspace.results()
-    for name in ("results/train/model.safetensors", "results/train/curve.csv"):
-        assert results[name] == expected[name], name
+    for name in ("model.safetensors", "best.safetensors", "curve.csv"):
+        path = f"results/train/{name}"
+        assert results[path] == expected[path], name
     seconds = [row["seconds"] for row in timings(workspace)]
     assert seconds == sorted(seconds)
     assert_shown_once(workspace, whole)
@@ -348,8 +355,9 @@ def test_a_damaged_checkpoint_is_set_aside(
     assert (GOES_ON in said(printed)) != both, printed
     assert path.with_suffix(".damaged").read_bytes() == content
     results, expected = workspace.results(), whole.results()
-    for name in ("results/train/model.safetensors", "results/train/curve.csv"):
-        assert results[name] == expected[name], name
+    for name in ("model.safetensors", "best.safetensors", "curve.csv"):
+        path = f"results/train/{name}"
+        assert results[path] == expected[path], name
     assert workspace.runs()[-1].info.status == "FINISHED"
     # rows that were measured again have other times: MLflow has them once, as the files do
     store, seen = open_store(workspace.folder), View.read(workspace.folder / "results" / "train")

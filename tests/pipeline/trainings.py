@@ -11,10 +11,12 @@ STEPS = 800  # two seconds of training, after some seconds of imports
 TRAIN = ("python", "src/train.py", "data/sequences", "results/train")
 
 
-def prepare(workspace: Workspace, steps: int = STEPS) -> Workspace:
+def prepare(workspace: Workspace, steps: int = STEPS, *, keep_best: bool = False) -> Workspace:
     """Set the recipe of these trainings."""
-    for key, value in (("steps", steps), ("eval_every", 100), ("checkpoint_every", 10)):
+    values = {"steps": steps, "eval_every": 100, "checkpoint_every": 10}
+    for key, value in values.items():
         workspace.set(f"train.{key}", value)
+    workspace.set("train.keep_best", str(keep_best).lower())
     return workspace
 
 
@@ -30,8 +32,8 @@ def trainer_of(workspace: Workspace) -> int:
 
 
 def uninterrupted(baseline: Workspace, folder: Path, steps: int = STEPS) -> Workspace:
-    """A workspace in which this training ran from beginning to end."""
-    workspace = prepare(baseline.clone(folder), steps)
+    """A workspace in which this training ran from beginning to end, and kept its best model."""
+    workspace = prepare(baseline.clone(folder), steps, keep_best=True)
     shutil.copytree(baseline.folder / "data", folder / "data", dirs_exist_ok=True)
     printed, _ = train_warm(workspace).communicate()
     assert (workspace.folder / "results" / "train" / "model.safetensors").is_file(), printed
