@@ -23,7 +23,7 @@ NOT_FOR_STAGES = {"cli", "commands", "serving", "runs"}
 ROOMS = {room for level in LEVELS for room in level}
 
 # Triton is part of torch for Linux, and only used with a GPU
-KNOWN_OF_PACKAGES = {("learning/evaluation.py", "sklearn"), ("learning/wavefront.py", "triton")}
+KNOWN_OF_PACKAGES = {("learning/wavefront.py", "triton")}
 
 
 def room_of(path: Path) -> str:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from samples import drawn, small_model
+from sklearn.metrics import precision_recall_fscore_support
 
 from mnist_lstm.learning.evaluation import (
     accuracy_by_rows,
@@ -33,6 +34,19 @@ def test_by_class() -> None:
         {"class": "dog", "images": 1, "precision": 0.5, "recall": 1, "f1": third},
         {"class": "owl", "images": 0, "precision": 0, "recall": 0, "f1": 0},  # not defined
     ]
+
+
+def test_scores_by_class_are_those_of_scikit_learn() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, 7, generator=random)
+    logits[:, 5] = -9  # never the answer
+    labels = torch.randint(6, (500,), generator=random, dtype=torch.uint8)  # 6 is never the label
+    expected = precision_recall_fscore_support(
+        labels.numpy(), logits.argmax(dim=1).numpy(), labels=range(7), zero_division=0
+    )
+    found = by_class(logits, labels, "abcdefg")
+    for name, values in zip(("precision", "recall", "f1", "images"), expected, strict=True):
+        assert [each[name] for each in found] == values.tolist()
 
 
 @pytest.mark.parametrize("implementation", ["fused", "unrolled"])
