@@ -51,7 +51,7 @@ locked() {
 }
 
 torch_for_processors() { # OPTION...
-    uv pip install --no-deps --reinstall --torch-backend cpu "$@" "$(locked torch)" "$(locked torchvision)"
+    uv pip install --no-deps --torch-backend cpu "$@" "$(locked torch)" "$(locked torchvision)"
 }
 
 sync() {
@@ -62,9 +62,11 @@ sync() {
         }
         !left_out' requirements.lock >.venv/requirements.lock
     if [ "$build" = cuda ]; then
-        # the build for processors has the same version, so that it would stay
-        uv pip sync --require-hashes --reinstall-package torch --reinstall-package torchvision \
-            .venv/requirements.lock "$@"
+        # the build for processors has the same version, so that it would stay. Where it is not there,
+        # nothing is reinstalled: uv downloads again what it reinstalls, even if it has it
+        again=''
+        [ "$was_build" != cpu ] || again='--reinstall-package torch --reinstall-package torchvision'
+        uv pip sync --require-hashes $again .venv/requirements.lock "$@"
     else
         awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ \
                 && !/^nvidia-ml-py==/ }
@@ -138,7 +140,7 @@ choose_size() {
 # choose_build: if the build for processors cannot be had, take the one with CUDA
 choose_build() {
     if [ "$build" = cpu ] && ! UV_HTTP_TIMEOUT=10 UV_HTTP_RETRIES=1 \
-        torch_for_processors --dry-run >/dev/null 2>&1; then
+        torch_for_processors --dry-run --reinstall >/dev/null 2>&1; then
         echo "make env: PyTorch's own index, which has the build for processors, cannot be reached;" \
             "the build with CUDA takes its place"
         build=cuda

@@ -80,6 +80,12 @@ def test_the_choice_is_kept_until_another_is_asked_for(folder: Path) -> None:
     assert _choice(folder) == "cuda"
 
 
+def test_nothing_is_downloaded_again_for_a_new_lock(folder: Path) -> None:
+    _make_env(folder, TORCH="cuda")
+    assert "pip sync --require-hashes .venv/requirements.lock" in (folder / "calls").read_text()
+    assert "--reinstall" not in (folder / "calls").read_text()
+
+
 def test_extras_are_kept_until_others_are_asked_for(folder: Path) -> None:
     theirs = {"team": {"dvc-s3", "s3fs", "botocore", "psycopg"}, "server": {"boto3", "flask-wtf"}}
     both = theirs["team"] | theirs["server"]
