@@ -39,6 +39,8 @@ Row = Mapping[str, str]
 
 def main(names: Sequence[str]) -> None:
     """Train what has no row yet, of the choices with these names, or of all."""
+    if unknown := set(names) - CHOICES.keys():
+        sys.exit(f"{', '.join(sorted(unknown))}: not among {', '.join(CHOICES)}")
     for name in names or CHOICES:
         done = {row["seed"] for row in trained() if row["choice"] == name}
         for seed in map(str, range(SEEDS)):

@@ -1605,8 +1605,8 @@ MET = {
     "postgresql://host/optuna": storage("optuna"),
     "mnist-lstm search: <file>: <key> must be a list of values, or have low and high, and "
     "log: true or a step": space("model.hidden_size: 16"),
-    "mnist-lstm search: <file>: <key> cannot be tried: it changes no training, or the images that "
-    "trials are compared by": space("preprocess.split_seed: [1, 2]"),
+    "mnist-lstm search: <file>: <key> cannot be tried: it changes no training, or it changes the "
+    "images by which trials are compared": space("preprocess.split_seed: [1, 2]"),
     "mnist-lstm search: trial <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this trial": a_trial_without_stages,
     "mnist-lstm promote: name a RUN or write --rollback; `mnist-lstm runs` lists the runs": (

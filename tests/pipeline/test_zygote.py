@@ -131,28 +131,6 @@ def is_at_work(process: psutil.Process) -> bool:
     return False
 
 
-READS = """
-from pathlib import Path
-from ruamel.yaml import YAML
-text = Path("dvc.yaml").read_text()
-first, second = YAML(typ="safe").load(text), YAML(typ="safe").load(text)
-assert first == second
-first["stages"].clear()  # DVC changes what it has read, too
-print(len(second["stages"]), YAML(typ="safe").load("on: 1e-3"))
-"""
-
-
-@pytest.mark.parametrize("stages", ["{}", "{one: {cmd: 'true'}}"])
-def test_yaml_is_read_as_without_the_zygote(tmp_path: Path, stages: str) -> None:
-    (tmp_path / "dvc.yaml").write_text(f"stages: {stages}")
-    (tmp_path / "script.py").write_text(READS)
-    cold, warm = (
-        subprocess.check_output([program, "script.py"], cwd=tmp_path, text=True)
-        for program in (sys.executable, zygote.folder_of_programs() / "python")
-    )
-    assert warm == cold
-
-
 def test_the_file_of_a_figure_that_is_not_rendered_depends_on_its_texts() -> None:
     files = []
     for title in ("a title", "another title", "a title"):

@@ -20,8 +20,6 @@ left behind, and then itself.
 
 import atexit
 import contextlib
-import copy
-import functools
 import gc
 import hashlib
 import importlib
@@ -185,12 +183,11 @@ def main(folder: Path, modules: str) -> None:
 
 
 def _warm_up() -> None:
-    """Do what costs a process seconds the first time: export a model, draw, read YAML.
+    """Do what costs a process seconds the first time: export a model, draw.
 
     No kernel of torch may run here: when the first one does, ATEN_CPU_CAPABILITY chooses kernels.
     """
     import numpy as np
-    import ruamel.yaml
     import sqlalchemy.orm
     import torch
     from matplotlib.figure import Figure
@@ -204,19 +201,6 @@ def _warm_up() -> None:
     figure.add_subplot().imshow(np.zeros((8, 8)), cmap="Blues")
     figure.suptitle("a title")
     figure.savefig(io.BytesIO())
-
-    slow = ruamel.yaml.YAML.load  # a fifth of what DVC does is to read the same few files again
-
-    @functools.cache
-    def read(text: str) -> Any:
-        return slow(ruamel.yaml.YAML(typ="safe"), text)
-
-    def load(self: ruamel.yaml.YAML, stream: Any) -> Any:
-        known = type(stream) is str and self.typ == ["safe"]
-        return copy.deepcopy(read(stream)) if known else slow(self, stream)
-
-    ruamel.yaml.YAML.load = load
-    load(ruamel.yaml.YAML(typ="safe"), (Path(__file__).parents[2] / "dvc.yaml").read_text())
 
 
 class Blank:

@@ -16,8 +16,8 @@ from mnist_lstm import UserError
 from mnist_lstm.pipeline import params, strict_yaml
 
 RANGE = {"low", "high", "log", "step"}
-# keys that change no training, or the images that trials are judged by: by section, those that may
-# be tried all the same
+# Sections whose keys cannot be tried, each with the keys that are excepted. These keys change no
+# training, or they change the images by which trials are compared.
 UNTRIED = {"fetch": set[str](), "preprocess": {"train_size"}, "evaluate": set(), "promote": set()}
 DIGITS = 3  # a learning rate of 0.00213 is read by people; more digits decide nothing
 
@@ -86,8 +86,8 @@ def read(path: Path, recipe: Path, changes: Mapping[str, object]) -> Space:
         section, _, name = key.partition(".")
         if section in UNTRIED and name not in UNTRIED[section]:
             raise UserError(
-                f"{where} cannot be tried: it changes no training, or the images that trials are "
-                "compared by"
+                f"{where} cannot be tried: it changes no training, or it changes the images by "
+                "which trials are compared"
             )
         if isinstance(given, list):
             distributions[key] = _choices(given, where)
