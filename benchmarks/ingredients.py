@@ -1,98 +1,104 @@
 """Measure the effect of each ingredient of recipes/best.yaml: train without it, with two seeds.
 
-Run: python benchmarks/ingredients.py   (22 trainings as DVC experiments, with fewer steps and a
-narrower model than the recipe's; experiments that this commit already has are not trained again).
-Writes benchmarks/ingredients.csv, one row for each training, and prints the table of
-docs/accuracy.md.
+Run: dvc repro preprocess && python -m benchmarks.ingredients [NAME ...] [--jobs N] [--device D]
+
+An ingredient is a value in which the recipe differs from params.yaml, the reference, or several
+that belong together. The trainings have fewer steps and a narrower model than the recipe's. Writes
+benchmarks/ingredients.csv, one row for each training as soon as it ends, and prints the table of
+docs/accuracy.md. A training that has a row is not repeated: delete the file if the recipe changes.
 """
 
 import csv
-import json
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from statistics import mean, stdev
+from collections.abc import Mapping
 
-HERE = Path(__file__).parent
-FILE = HERE / "ingredients.csv"
-SEEDS = 2
+from benchmarks import trainings
+from benchmarks.trainings import HERE, PROJECT, Study
+from mnist_lstm.pipeline.params import flatten, format_value, load, short_name
+
+RECIPE, REFERENCE = "recipes/best.yaml", "params.yaml"
 # with so few steps, the recipe's averaging decay would reach too far back
 SHORTER = {"model.hidden_size": 128, "train.steps": 2000, "train.averaging": 0.99}
-UNDISTORTED = {f"augment.{kind}": 0 for kind in ("rotation", "scale", "shear", "shift", "elastic")}
-# what is left out, and the reference's values in its place
-WITHOUT: Mapping[str, Mapping[str, object]] = {
-    "nothing": {},
-    "distorted images": UNDISTORTED,
-    "elastic distortions only": {"augment.elastic": 0},
-    "one-cycle learning rate": {"train.schedule": "constant", "train.learning_rate": 0.001},
-    "averaged weights": {"train.averaging": 0},
-    "mean pooling": {"model.pooling": "last"},
-    "orthogonal recurrent weights": {"model.recurrent_init": "uniform"},
-    "clipped gradients": {"train.clip_norm": None},
-    "weight decay": {"train.weight_decay": 0},
-    "dropout of 0.2 instead of 0.5": {"model.dropout": 0.5},
+# what is no ingredient: data, sizes, the length of a training, and what changes no weight
+NO_INGREDIENTS = {
+    "seed",
+    "fetch.dataset",
+    "preprocess.validation_size",
+    "model.hidden_size",
+    "model.implementation",
+    "train.steps",
+    "train.processes",
+    "train.keep_best",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.eval_batch_size",
+    "train.device",
+    "train.precision",
+    "evaluate.batch_size",
+    "evaluate.shifts",
+    "promote.margin",
+}
+# the ingredients with plain names. `*` stands for all keys of a section; {} for the recipe's value
+# and then the reference's. A key that is not here is an ingredient too, with its own name
+NAMED: Mapping[str, tuple[str, ...]] = {
+    "distorted images": ("augment.*",),
+    "elastic distortions only": ("augment.elastic",),
+    "random erasing only": ("augment.erase",),
+    "one-cycle learning rate": ("train.schedule", "train.learning_rate"),
+    "averaged weights": ("train.averaging",),
+    "columns": ("model.reads",),
+    "window of rows": ("model.window",),
+    "{} pooling": ("model.pooling",),
+    "{} recurrent weights": ("model.recurrent_init",),
+    "clipped gradients": ("train.clip_norm",),
+    "weight decay": ("train.weight_decay",),
+    "label smoothing": ("train.label_smoothing",),
+    "dropout of {} instead of {}": ("model.dropout",),
+    "batches of {} instead of {} images": ("train.batch_size",),
 }
 
 
-def main() -> None:
-    whole = {key: value for left_out in WITHOUT.values() for key, value in left_out.items()}
-    trainings = [row for name, values in WITHOUT.items() for row in measured(name, values)]
-    trainings += measured("everything", whole)
-    with FILE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, trainings[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(trainings)
-    print(table())
+def left_out(best: Mapping[str, object], reference: Mapping[str, object]) -> dict[str, object]:
+    """The reference's values at the keys of all ingredients of the flat recipe `best`."""
+    differs = (key for key, value in best.items() if value != reference[key])
+    return {key: reference[key] for key in differs if key not in NO_INGREDIENTS}
 
 
-def measured(without: str, values: Mapping[str, object]) -> Iterable[dict[str, object]]:
-    """The results of each seed without an ingredient. Trains if there is no such experiment."""
-    settings = (f"{key}={json.dumps(value)}" for key, value in {**SHORTER, **values}.items())
-    changes = [part for setting in settings for part in ("-S", setting)]
-    command = [str(Path(sys.executable).parent / "mnist-lstm"), "seeds", str(SEEDS)]
-    printed = subprocess.run(
-        [*command, "recipes/best.yaml", *changes, "--json"],
-        cwd=HERE.parent,
-        check=True,
-        stdout=subprocess.PIPE,
-    )
-    for record in json.loads(printed.stdout)["records"]:
-        metrics = record["metrics"]
-        yield {
-            "without": without,
-            "seed": record["params"]["seed"],
-            "validation_accuracy": metrics["validation"]["accuracy"],
-            "test_accuracy": metrics["test"]["accuracy"],
-            "validation_shifted_accuracy": metrics["validation"]["shifted_accuracy"],
-            "test_shifted_accuracy": metrics["test"]["shifted_accuracy"],
-            "seconds": record["seconds"],
-            "device": record["device"],
-            "model_sha256": record["model_sha256"],
-        }
+def without(
+    best: Mapping[str, object], reference: Mapping[str, object]
+) -> dict[str, dict[str, object]]:
+    """For each ingredient, and for all of them, the reference's values that leave it out."""
+    everything = left_out(best, reference)
+    choices: dict[str, dict[str, object]] = {"nothing": {}}
+    named = set()
+    for name, patterns in NAMED.items():
+        keys = [key for key in everything if key in patterns or f"{_section(key)}.*" in patterns]
+        if keys:
+            values = (format_value(of[keys[0]]) for of in (best, reference))
+            choices[name.format(*values)] = {key: everything[key] for key in keys}
+            named |= set(keys)
+    for key in everything.keys() - named:
+        values = (format_value(of[key]) for of in (best, reference))
+        choices["{} of {} instead of {}".format(short_name(key), *values)] = {key: everything[key]}
+    return {**choices, "everything": everything}
+
+
+def _section(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def study() -> Study:
+    """The trainings, from the two recipes."""
+    best, reference = (flatten(load(PROJECT / name).model_dump()) for name in (RECIPE, REFERENCE))
+    return Study(HERE / "ingredients.csv", RECIPE, SHORTER, without(best, reference), seeds=2)
 
 
 def table() -> str:
-    """The table of docs/accuracy.md, from the file: accuracies in percent."""
-    with FILE.open() as file:
+    """The table of docs/accuracy.md, from the file."""
+    with study().file.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    lines = ["| without | validation images | test images |", "|---|---|---|"]
-    for name in dict.fromkeys(row["without"] for row in rows):
-        of = [row for row in rows if row["without"] == name]
-        lines.append(
-            f"| {name} | {format_accuracy(of, 'validation_')} | {format_accuracy(of, 'test_')} |"
-        )
-        if name == "nothing":
-            shifted = [format_accuracy(of, f"{split}_shifted_") for split in ("validation", "test")]
-            lines.append(f"| nothing, measured with shifted images | {' | '.join(shifted)} |")
-    return "\n".join(lines)
-
-
-def format_accuracy(rows: Iterable[Mapping[str, str]], of: str) -> str:
-    """Mean and standard deviation, in points, over the seeds."""
-    figures = [float(row[f"{of}accuracy"]) for row in rows]
-    return f"{mean(figures):.2%} ± {100 * stdev(figures):.2f}"
+    return trainings.table(rows, "without", {row["choice"]: row["choice"] for row in rows})
 
 
 if __name__ == "__main__":
-    main()
+    trainings.main(study())
+    print(table())

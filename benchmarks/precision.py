@@ -11,20 +11,18 @@ import csv
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from statistics import mean, stdev
 
 import torch
 from tqdm import tqdm
 
-from mnist_lstm.data.sequences import SPLITS, Sequences
-from mnist_lstm.learning import build, device, precision
-from mnist_lstm.learning.fit import fit
+from benchmarks import trainings
+from benchmarks.trainings import PROJECT, SEQUENCES
+from mnist_lstm import UserError
+from mnist_lstm.learning import device
 from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.result_files import row
 
-PROJECT = Path(__file__).parent.parent
 SEEDS = range(5)
 LAST = 10  # evaluations whose mean is compared: a single one depends on luck
 
@@ -46,37 +44,10 @@ def main() -> None:
 
 def curve(seed: int, computes_in: str, where: torch.device) -> Iterator[dict[str, object]]:
     """The evaluations of a training, each with the seconds that the training had taken."""
-    recipe = params.load(PROJECT / "params.yaml")
-    folder = PROJECT / "data" / "sequences"
-    data = {split: Sequences.load(folder / f"{split}.safetensors").to(where) for split in SPLITS}
-    make = partial(build.model, data["train"], where, **recipe.model.model_dump())
-    settings = recipe.train
-    learner = build.learner(
-        seed,
-        make,
-        len(data["train"]),
-        precision=computes_in,
-        wavefront=precision.is_wavefront(computes_in, make()),
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        schedule=settings.schedule,
-        averaging=settings.averaging,
-        weight_decay=settings.weight_decay,
-        optimizer=settings.optimizer,
-    )
-    evaluations = fit(
-        *learner.parts,
-        *data.values(),
-        start=0,
-        steps=settings.steps,
-        eval_every=settings.eval_every,
-        eval_batch_size=settings.eval_batch_size,
-        recorded=where.type == "cuda",
-        rate_at=learner.rate_at,
-    )
+    recipe = params.load(PROJECT / "params.yaml", {"seed": seed, "train.precision": computes_in})
+    _, steps = trainings.begin(recipe, trainings.data_of(recipe, SEQUENCES, where))
     start = time.perf_counter()
-    for evaluation in tqdm(evaluations, f"{computes_in}, seed {seed}", settings.steps):
+    for evaluation in tqdm(steps, f"{computes_in}, seed {seed}", recipe.train.steps):
         if evaluation:
             seconds = round(time.perf_counter() - start, 3)
             yield {"precision": computes_in, "seed": seed, "seconds": seconds} | row(evaluation)
@@ -102,4 +73,7 @@ def summary(rows: list[dict[str, object]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,290 @@
+"""Train variations of a recipe, several seeds each, and write one row for each training.
+
+Trains in this process, or in several of its own, as src/train.py does: the same recipe gives the
+same weights. Needs neither DVC nor MLflow, but the files that `dvc repro preprocess` makes.
+"""
+
+import argparse
+import csv
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from tqdm import tqdm
+
+import train as stage
+from mnist_lstm import UserError
+from mnist_lstm.data.sequences import SPLITS, Sequences
+from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm.learning import build, device, evaluation, precision
+from mnist_lstm.learning.build import Learner
+from mnist_lstm.learning.fit import Evaluation
+from mnist_lstm.learning.model import infer
+from mnist_lstm.learning.optimizer import averaged
+from mnist_lstm.pipeline import params
+from mnist_lstm.pipeline.params import Params, format_value
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent
+SEQUENCES = PROJECT / "data" / "sequences"
+# accuracies are fractions, losses mean cross-entropies in nats
+COLUMNS = (
+    "choice",
+    "seed",
+    "validation_accuracy",
+    "test_accuracy",
+    "validation_loss",
+    "test_loss",
+    "model_sha256",
+    "seconds",
+    "device",
+    "precision",
+)
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Choices, each of which changes some values of a recipe, and how many seeds each has.
+
+    `recipe` is a path in the project. `common` are the changes that all choices have. `file` gets
+    the rows.
+    """
+
+    file: Path
+    recipe: str
+    common: Mapping[str, object]
+    choices: Mapping[str, Mapping[str, object]]
+    seeds: int
+    sequences: Path = SEQUENCES
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a study."""
+
+    choice: str
+    params: Params
+    sequences: Path
+
+
+def main(study: Study) -> None:
+    """Train what the command line names and has no row yet. Exits with one line on a mistake."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", metavar="NAME", help="choices to train; default: all")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at once")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    options = parser.parse_args()
+    try:
+        run(study, options.names, jobs=options.jobs, on=options.device)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def run(study: Study, names: Sequence[str] = (), *, jobs: int = 1, on: str = "auto") -> None:
+    """Train the choices of these names, or all, as far as they have no row; write their rows.
+
+    Trains `jobs` at once, each in a process of its own if there are several. A training that fails
+    does not stop the others. Raises UserError for it at the end, for an unknown name, and for data
+    that the recipe's stages do not make.
+    """
+    if unknown := sorted(set(names) - study.choices.keys()):
+        raise UserError(f"{', '.join(unknown)}: not among {', '.join(study.choices)}")
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, is {jobs}")
+    rows, failed = read(study), []
+    done = {(row["choice"], row["seed"]) for row in rows}
+    missing = [
+        Training(name, params_of(study, name, seed, on), study.sequences)
+        for name in (names or study.choices)
+        for seed in range(study.seeds)
+        if (name, str(seed)) not in done
+    ]
+    for training in missing:
+        data_of(training.params, training.sequences, torch.device("cpu"))
+    for training, result in _trained(missing, jobs):
+        called = f"{training.choice}, seed {training.params.seed}"
+        try:
+            row = result.result()
+        except Exception as error:
+            failed.append(f"{called}: {error or type(error).__name__}")
+            tqdm.write(failed[-1], file=sys.stderr)
+        else:
+            rows.append(row)
+            write(study, rows)
+            tqdm.write(f"{called}: test accuracy {row['test_accuracy']}, {row['seconds']} s")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(missing)} trainings failed; first, {failed[0]}")
+
+
+def params_of(study: Study, name: str, seed: int, on: str = "auto") -> Params:
+    """The recipe with the changes of a choice. It evaluates at the end only."""
+    changes = {**study.common, **study.choices[name], "seed": seed, "train.device": on}
+    recipe = PROJECT / study.recipe
+    steps = params.load(recipe, changes).train.steps
+    return params.load(recipe, {**changes, "train.eval_every": steps})
+
+
+def read(study: Study) -> list[Row]:
+    """The rows of a study's file. Raises UserError if they are not of this study."""
+    if not study.file.exists():
+        return []
+    with study.file.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    anew = "delete the file to measure it anew"
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise UserError(f"{study.file}: its columns must be {', '.join(COLUMNS)}; {anew}")
+    for row in rows:
+        if row["choice"] not in study.choices:
+            raise UserError(f"{study.file}: {row['choice']} is no choice any more; {anew}")
+    return list(rows)
+
+
+def write(study: Study, rows: Iterable[Row]) -> None:
+    """Write a study's file, in the order of its choices and seeds."""
+    order = list(study.choices)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: (order.index(row["choice"]), int(row["seed"]))))
+    write_atomically(study.file, text.getvalue().encode())
+
+
+def _trained(
+    trainings: Sequence[Training], jobs: int
+) -> Iterator[tuple[Training, "Future[dict[str, str]]"]]:
+    """Yields each training with its row, or what went wrong, as soon as it ends."""
+    if jobs == 1:
+        for training in trainings:
+            result: Future[dict[str, str]] = Future()
+            try:
+                result.set_result(train(training))
+            except Exception as error:
+                result.set_exception(error)
+            yield training, result
+        return
+    # CUDA cannot be used in a forked process
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        its = {pool.submit(train, each, shows=False): each for each in trainings}
+        try:
+            for result in as_completed(its):
+                yield its[result], result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def train(training: Training, *, shows: bool = True) -> dict[str, str]:
+    """Train to the end and measure the model: its row. `shows` a bar of the steps in a terminal."""
+    chosen = training.params
+    where = device.choose(chosen.train.device)
+    data = data_of(chosen, training.sequences, where)
+    start = time.perf_counter()
+    learner, steps = begin(chosen, data)
+    name = f"{training.choice}, seed {chosen.seed}"
+    hides = None if shows else True  # None: hides the bar where there is no terminal
+    for _ in tqdm(steps, name, chosen.train.steps, leave=False, disable=hides):
+        pass
+    with averaged(learner.optimizer), tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.safetensors"
+        learner.model.save(model)
+        metrics = {split: _measured(learner, chosen, data[split]) for split in SPLITS[1:]}
+        digest = sha256(model)
+    measured = {
+        f"{split}_{metric}": str(value)
+        for split, found in metrics.items()
+        for metric, value in found.items()
+    }
+    return {
+        "choice": training.choice,
+        "seed": str(chosen.seed),
+        **measured,
+        "model_sha256": digest,
+        "seconds": f"{time.perf_counter() - start:.3f}",
+        "device": device.describe(where),
+        "precision": learner.model.precision,
+    }
+
+
+def _measured(learner: Learner, chosen: Params, data: Sequences) -> dict[str, float]:
+    logits = infer(learner.model, data.pixels, chosen.train.eval_batch_size)
+    return evaluation.overall(logits.float().cpu(), data.labels.cpu())
+
+
+def begin(
+    chosen: Params, data: Mapping[str, Sequences]
+) -> tuple[Learner, Iterator[Evaluation | None]]:
+    """A learner, and the steps that train it, as src/train.py makes them from the parameters.
+
+    Raises UserError if the precision does not work on the device of the data.
+    """
+    images = data["train"]
+    make = partial(build.model, images, images.labels.device, **chosen.model.model_dump())
+    tried = make()
+    computes_in = precision.choose(chosen.train.precision, tried)
+    wavefront = precision.is_wavefront(computes_in, tried)
+    learner = stage._learner(chosen, make, len(images), computes_in, wavefront)
+    return learner, stage._fit(chosen, data, learner, None, 0)
+
+
+def data_of(chosen: Params, sequences: Path, where: torch.device) -> dict[str, Sequences]:
+    """The splits, on a device, with the first `preprocess.train_size` training images.
+
+    These are the images that the preprocess stage takes if split_seed is null. Raises UserError if
+    the files are missing or were made with other parameters.
+    """
+    data = dict(_loaded(sequences, where))
+    images, wanted = data["train"], chosen.preprocess.model_dump()
+    size = wanted.pop("train_size")
+    if (images.dataset, images.preprocess) != (chosen.fetch.dataset, wanted):
+        raise UserError(
+            f"{sequences}: must have {chosen.fetch.dataset} with a validation_size of "
+            f"{wanted['validation_size']}, all other images to train on, and a split_seed of "
+            f"{format_value(wanted['split_seed'])}; `dvc repro preprocess` makes it"
+        )
+    data["train"] = replace(images, pixels=images.pixels[:size], labels=images.labels[:size])
+    return data
+
+
+@cache  # for the next training of this process
+def _loaded(sequences: Path, where: torch.device) -> Mapping[str, Sequences]:
+    return {split: Sequences.load(sequences / f"{split}.safetensors").to(where) for split in SPLITS}
+
+
+def table(rows: Sequence[Row], heading: str, titles: Mapping[str, str]) -> str:
+    """Mean ± standard deviation over the seeds of each choice that has rows, in Markdown.
+
+    Accuracies are in percent, their deviations in points, losses in nats. `titles` has a text for
+    each choice. There is no column of losses if the rows have none.
+    """
+    has_losses = bool(rows) and "validation_loss" in rows[0]
+    columns = [heading, "validation images", "test images", *["validation loss"] * has_losses]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, title in titles.items():
+        if group := [row for row in rows if row["choice"] == name]:
+            figures = [format_accuracy(group, split) for split in ("validation", "test")]
+            if has_losses:
+                figures.append(format_loss(group))
+            lines.append(f"| {title} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def format_accuracy(rows: Iterable[Row], split: str) -> str:
+    """Mean and standard deviation, in points, over the seeds."""
+    figures = [float(row[f"{split}_accuracy"]) for row in rows]
+    return f"{mean(figures):.2%}" + (f" ± {100 * stdev(figures):.2f}" if len(figures) > 1 else "")
+
+
+def format_loss(rows: Iterable[Row]) -> str:
+    """Mean and standard deviation of the validation loss over the seeds."""
+    figures = [float(row["validation_loss"]) for row in rows]
+    return f"{mean(figures):.4f}" + (f" ± {stdev(figures):.4f}" if len(figures) > 1 else "")
