@@ -23,7 +23,7 @@ if command -v nvidia-smi >/dev/null; then
     nvidia-smi --query-gpu=driver_version,clocks.max.sm,power.limit --format=csv,noheader
 fi
 
-python -m pytest -m gpu --numprocesses 0 -q tests/test_gpu.py tests/learning/test_golden.py
+python -m pytest -m "gpu and not soak" --numprocesses 0 -q tests/test_gpu.py tests/learning/test_golden.py
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -85,6 +85,34 @@ def test_two_trainings_give_the_same_weights_and_another_seed_others(
     assert not torch.allclose(first[1], other[1])
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("every", [1, 1000])
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(("name", "wavefront"), WAYS)
+def test_twenty_trainings_give_the_same_weights(
+    name: str, wavefront: bool, recorded: bool, every: int
+) -> None:
+    """Rare differences show here, and whether they need a graph or evaluations between steps."""
+    settings = {"precision": name, "wavefront": wavefront, "recorded": recorded, "every": every}
+    long = partial(learner, steps=500, **settings)
+    results = []
+    for _ in range(20):
+        training = long()
+        curve = training.run(0, 500)
+        results.append((curve, training.weights()))
+    (curve, weights), *others = results
+    equal = [
+        (each == curve, torch.equal(again, weights), _first_difference(curve, each))
+        for each, again in others
+    ]
+    assert equal == [(True, True, None)] * len(others)
+
+
+def _first_difference(curve: list[Evaluation], other: list[Evaluation]) -> int | None:
+    """The step of the first evaluation that differs."""
+    return next((a.step for a, b in zip(curve, other, strict=True) if a != b), None)
+
+
 @pytest.mark.parametrize("beyond", [False, True])
 @pytest.mark.parametrize("stop", [1, UNRECORDED, UNRECORDED + 1, 12])
 @pytest.mark.parametrize(("name", "wavefront"), [WAYS[0], WAYS[2]])
