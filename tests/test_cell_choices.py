@@ -29,7 +29,9 @@ def test_all_else_is_the_reference() -> None:
 
 def test_the_accuracy_page_has_the_table_of_three_seeds_each_on_one_machine() -> None:
     rows = read(STUDY)
-    assert [(row["choice"], row["seed"]) for row in rows] == [(n, s) for n in CHOICES for s in "012"]
+    assert [(row["choice"], row["seed"]) for row in rows] == [
+        (n, s) for n in CHOICES for s in "012"
+    ]
     assert len({(row["device"], row["precision"]) for row in rows}) == 1
     assert len({row["model_sha256"] for row in rows}) == len(rows)
     assert table() in (PROJECT / "docs" / "accuracy.md").read_text()

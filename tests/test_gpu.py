@@ -1,4 +1,4 @@
-"""Tests that need a GPU, and no packages but torch, numpy and safetensors: pytest -m gpu."""
+"""Tests that need a GPU, and no packages but torch, numpy and safetensors. `make test-gpu`."""
 
 import os
 import subprocess
