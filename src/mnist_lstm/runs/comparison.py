@@ -3,7 +3,6 @@
 Recipes are compared by their seeds: is one recipe better, whatever the seed?
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
@@ -76,7 +75,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
     least this uneven: twice the shorter tail of the binomial distribution.
     """
     tosses, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
+    ways = tail = 1  # to get no head; each next number of ways follows from the last one
+    for heads in range(1, fewer + 1):
+        ways = ways * (tosses - heads + 1) // heads
+        tail += ways
     return min(1.0, 2 * tail / 2**tosses)  # of whole numbers: only the division rounds
 
 
