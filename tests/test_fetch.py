@@ -64,6 +64,19 @@ def test_digits_need_no_mirror(project, monkeypatch, capsys):
     assert (project / "data" / "raw" / CLASSES).read_text().split() == list("0123456789")
 
 
+def test_digits_are_fetched_without_imports_that_take_seconds(project):
+    """scikit-learn has the images, and takes two seconds to import, like torch."""
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
+        f"fetch = runpy.run_path({str(ROOT / 'src' / 'fetch.py')!r})['fetch']\n"
+        "from pathlib import Path; from mnist_lstm.pipeline import params\n"
+        f"fetch(params.load(Path({str(QUICK)!r})), Path('own'), Path('raw'))\n"
+        "assert not {'pandas', 'scipy', 'sklearn', 'torch'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=project, check=True)
+    assert names(project / "raw") == sorted([*FILES, CLASSES])
+
+
 def test_a_relative_mirror_is_in_the_project_and_wrong_files_are_one_line(project):
     mirror = project.parent / "wrong"
     mirror.mkdir()

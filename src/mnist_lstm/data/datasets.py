@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
@@ -65,13 +67,18 @@ class Dataset:
 
 
 def _digits() -> dict[str, bytes]:
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+    """From scikit-learn's file; its own loader would import scikit-learn and pandas as well."""
+    import numpy as np
 
     from mnist_lstm.data.idx import encode
 
-    digits, train = load_digits(), DATASETS["digits"].train_images
-    images = (digits.images * 255 / 16).round().astype("uint8")  # (1797, 8, 8), was 0–16
-    labels = digits.target.astype("uint8")  # (1797,)
+    place, train = find_spec("sklearn"), DATASETS["digits"].train_images
+    assert place
+    assert place.origin
+    path = Path(place.origin).with_name("datasets") / "data" / "digits.csv.gz"
+    rows = np.loadtxt(path, delimiter=",")  # (1797, 65): 64 pixels of 0–16, and the digit
+    images = (rows[:, :-1] * 255 / 16).round().astype("uint8").reshape(-1, 8, 8)
+    labels = rows[:, -1].astype("uint8")  # (1797,)
     return {
         TRAIN_IMAGES: encode(images[:train]),
         TRAIN_LABELS: encode(labels[:train]),

@@ -7,10 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-import torch
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    import torch
 
 REMEMBERED = 10  # evaluations, and the stretches of steps between them, that the times are means of
 
@@ -113,7 +115,7 @@ class StepBar(Bar):
     """
 
     def __init__(
-        self, step: int, steps: int, eval_every: int, device: torch.device, **settings: Any
+        self, step: int, steps: int, eval_every: int, device: "torch.device", **settings: Any
     ) -> None:
         self.pace, self.device, self.eval_every = Pace(), device, eval_every
         super().__init__(
@@ -140,6 +142,8 @@ class StepBar(Bar):
     def evaluates(self) -> None:
         """Wait until the GPU has done its steps, and note that an evaluation begins."""
         if self.device.type == "cuda" and not self.disable:
+            import torch  # fetch draws bars, too, and needs no torch
+
             torch.cuda.synchronize(self.device)
         self.pace.evaluates()
 
