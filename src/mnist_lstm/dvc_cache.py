@@ -19,7 +19,7 @@ Entry = Mapping[str, Any]  # what a lock or the run cache has of one stage: cmd,
 Lock = Mapping[str, Entry]  # the stages of a dvc.lock
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes an eighth of the time
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes an eighth of the time
 
 
 def stages(content: bytes, name: str) -> dict[str, Entry]:
@@ -175,7 +175,7 @@ def is_of(md5: str, content: bytes | None) -> bool:
 def _parsed(content: bytes, name: str) -> dict[str, Any]:
     if git.has_conflict(content):
         raise UserError(f"{name}: {git.CONFLICT}")
-    loader = _Loader(content)
+    loader = LOADER(content)
     try:
         return _mapping(loader.get_single_data() or {}, name)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # of a date or a key, say

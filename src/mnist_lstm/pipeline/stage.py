@@ -194,7 +194,7 @@ def _section(name: str) -> dict[str, list[str]]:
         raise UserError(
             f"{Path.cwd()}: no dvc.yaml here; run this in the project's folder"
         ) from None
-    section: dict[str, list[str]] = yaml.safe_load(text)["stages"][name]
+    section: dict[str, list[str]] = yaml.load(text, dvc_cache.LOADER)["stages"][name]
     return section
 
 
