@@ -18,7 +18,7 @@ from mnist_lstm.learning import checkpoint as checkpoints
 from mnist_lstm.learning import device, precision
 from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.learning.evaluation import read_row_by_row
-from mnist_lstm.learning.fit import UNRECORDED, Evaluation
+from mnist_lstm.learning.fit import UNRECORDED, Evaluation, _Recorded
 from mnist_lstm.learning.model import infer
 
 pytestmark = [
@@ -83,6 +83,24 @@ def test_two_trainings_give_the_same_weights_and_another_seed_others(
     assert first[0] == second[0] != other[0]
     assert torch.equal(first[1], second[1])
     assert not torch.allclose(first[1], other[1])
+
+
+def test_the_first_replay_waits_for_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without that, dropout masks differ in a step, but only while the GPU is busy."""
+
+    class Busy(torch.cuda.CUDAGraph):
+        def capture_begin(self, *arguments: object, **others: object) -> None:
+            torch.cuda._sleep(2 * 10**9)  # cycles: about a second
+            super().capture_begin(*arguments, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Busy)
+    total = torch.zeros(2, dtype=torch.int64, device="cuda")
+    step = _Recorded(total.add_)
+    for _ in range(UNRECORDED + 1):
+        step(torch.ones_like(total))
+    torch.cuda.current_stream().synchronize()
+    assert step.beside.query()  # nothing is left to do there
+    assert total.tolist() == 2 * [UNRECORDED + 1]
 
 
 @pytest.mark.soak

@@ -148,6 +148,9 @@ class _Recorded:
             self.indices = indices.clone()
             with torch.cuda.graph(self.graph, stream=self.beside):
                 self.function(self.indices)  # recorded, not computed
+            # When a recording begins, torch writes the random generator's offset on `beside`. Each
+            # replay writes it again, on the present stream, and must do so later
+            torch.cuda.current_stream().wait_stream(self.beside)
         self.indices.copy_(indices)
         self.graph.replay()
 
