@@ -1,5 +1,6 @@
 """Settings for every test: a seed, one thread, and none of the user's own settings."""
 
+import copy
 import fcntl
 import os
 import shutil
@@ -8,12 +9,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
 if TYPE_CHECKING:
+    import torch
+
     from mnist_lstm.tracking.store import Store
 
 # else each process that the tests start would compile what it imports: half a minute with MLflow
@@ -101,6 +104,35 @@ def _one_thread() -> None:
     import torch  # here, because the process that only hands out tests to others needs no torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_export_of_each_architecture() -> Iterator[None]:
+    """A trace of a model takes a second and does not depend on its weights: they are put into it.
+
+    Stages and commands in processes of their own trace each model.
+    """
+    import torch.export
+
+    export, made = torch.export.export, {}
+
+    def exported(model: Any, args: tuple["torch.Tensor", ...], **settings: Any) -> Any:
+        weights = model.state_dict()
+        shapes = {name: (weight.shape, weight.dtype) for name, weight in weights.items()}
+        inputs = [(each.shape, each.dtype) for each in args]
+        known = (model.model.config, model.model.precision, model.training)
+        key = repr((type(model), known, shapes, inputs, settings))
+        if key not in made:
+            made[key] = export(copy.deepcopy(model), args, **settings)
+        program = made[key]
+        with torch.no_grad():
+            for name, weight in weights.items():
+                program.state_dict[name].copy_(weight)
+        return program
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.export, "export", exported)
+        yield
 
 
 @pytest.fixture(autouse=True)
