@@ -11,6 +11,7 @@ from mnist_lstm.cli import main
 from mnist_lstm.commands import changes
 from mnist_lstm.commands import seeds as command
 from mnist_lstm.commands.seeds import _code_of, format_summary
+from mnist_lstm.pipeline.params import flatten, load
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment, seeds
 from mnist_lstm.runs.seeds import seed_record, summary
@@ -138,3 +139,18 @@ def test_the_record_of_a_seed_is_read_with_damaged_files_named(
     with pytest.raises(UserError, match="that is enough"):
         seed_record(tmp_path, {"seed": 0}, {}, "params", None, note=said.append)
     assert said == ["left out: one"]
+
+
+RECORDED = sorted((PROJECT / "recipes" / "results").glob("*/seed-*.json"))
+
+
+@pytest.mark.parametrize("record", RECORDED, ids=lambda path: f"{path.parent.name}, {path.stem}")
+def test_the_committed_records_are_of_the_committed_recipes(
+    record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of docs/accuracy.md train nothing that is recorded."""
+    monkeypatch.setattr(experiment, "train", None)
+    name, seed = record.parent.name, int(record.stem.removeprefix("seed-"))
+    recipe = flatten(load(PROJECT / "recipes" / f"{name}.yaml").model_dump())
+    read = seed_record(PROJECT, recipe | {"seed": seed}, {}, name, record.parent)
+    assert read["model_sha256"]

@@ -34,6 +34,7 @@ ADDED = {
     "train.optimizer": "adam",
     "train.processes": 1,
     "train.keep_best": False,
+    "evaluate.shifts": 0,
 }
 
 
