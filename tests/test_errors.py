@@ -31,6 +31,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+import zygote
 from dvc.repo import Repo
 from PIL import Image
 from samples import FINISHED, PROJECT, catalogue, drawn, is_the_line, small_model, write_lock
@@ -538,6 +539,7 @@ def without_stages(project: Project, *command: str) -> str:
     Repo.init().close()
     subprocess.run(["git", "add", "--all"], check=True)
     subprocess.run(["git", "commit", "--quiet", "--message", "the project"], check=True)
+    project.monkeypatch.setattr(sys, "executable", str(zygote.folder_of_programs() / "python"))
     assert cli.main(command) == 2
     return project.capsys.readouterr().err.splitlines()[-1]
 
@@ -1215,7 +1217,8 @@ def made(project: Project, target: str, port: int, script: str | None = None) ->
     for name in ("scripts/env.sh", ".venv/bin/activate"):  # the environment is the one of the tests
         (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (project.folder / name).touch()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    programs = (zygote.folder_of_programs(), Path(sys.executable).parent, os.environ["PATH"])
+    path = os.pathsep.join(map(str, programs))
     command = ("make", "--silent", target, f"PORT={port}")
     done = subprocess.run(
         command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
