@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,12 @@ class Project:
         text, count = re.subn(old, new, path.read_text(), count=1)
         assert count, old
         path.write_text(text)
+
+    def has_mps(self, there: bool) -> None:
+        """Make torch say that Apple's GPU is there, or is not."""
+        known = torch.backends.mps.is_available
+        # torch._dynamo, which may be imported in the meantime, asks for `__wrapped__`
+        self.monkeypatch.setattr(torch.backends.mps, "is_available", wraps(known)(lambda: there))
 
     def run(self, name: str) -> str:
         """Run a stage with its arguments from dvc.yaml; returns the message of its refusal."""
@@ -336,7 +342,7 @@ def device(name: str, gpus: int) -> Callable[[Project], str]:
         project.sequences()
         project.edit("device: auto", f"device: {name}")
         project.monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        project.monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        project.has_mps(False)
         return project.run("train")
 
     return provoke
@@ -348,7 +354,7 @@ def among_processes(project: Project, old: str = "", new: str = "") -> str:
     project.edit(old, new)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
         project.monkeypatch.setenv(name, value)
-    project.monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    project.has_mps(True)
     return project.run("train")
 
 

@@ -33,16 +33,22 @@ def baseline(shared: Shared) -> Workspace:
         workspace = Workspace(folder)
         if not (folder / "printed.txt").is_file():
             Workspace.create(folder)
-            printed = workspace.dvc("repro", "train")
-            # the stage that imports most runs as for users, warnings and all; test_kills.py has
-            # such a training
-            with workspace.start("dvc", "repro") as process:
-                printed += process.communicate()[0]
-            assert process.returncode == 0, printed
+            # as for users, warnings and all, but for train: test_kills.py has such a training
+            printed = reproduced_as_for_users(workspace, "preprocess")
+            printed += workspace.dvc("repro", "train")
+            printed += reproduced_as_for_users(workspace, "evaluate")
             workspace.git("add", "dvc.lock", "results")
             workspace.git("commit", "--quiet", "--message", "results")
             (folder / "printed.txt").write_text(printed)
     return workspace
+
+
+def reproduced_as_for_users(workspace: Workspace, stage: str) -> str:
+    """Run the installed dvc up to a stage, in processes of their own; returns what they print."""
+    with workspace.start("dvc", "repro", stage) as process:
+        printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    return printed
 
 
 @pytest.fixture(scope="session")
