@@ -35,6 +35,7 @@ def baseline(shared: Shared) -> Workspace:
             Workspace.create(folder)
             # as for users, warnings and all, but for train: test_kills.py has such a training
             printed = reproduced_as_for_users(workspace, "preprocess")
+            printed, _, _ = printed.partition("\nTo track the changes with git")  # a hint, repeated
             printed += workspace.dvc("repro", "train")
             printed += reproduced_as_for_users(workspace, "evaluate")
             workspace.git("add", "dvc.lock", "results")

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 import mnist_lstm
 from mnist_lstm import UserError, dvc_cache, git
 from mnist_lstm.dvc_cache import DvcCache
@@ -194,7 +192,7 @@ def _section(name: str) -> dict[str, list[str]]:
         raise UserError(
             f"{Path.cwd()}: no dvc.yaml here; run this in the project's folder"
         ) from None
-    section: dict[str, list[str]] = yaml.load(text, dvc_cache.LOADER)["stages"][name]
+    section: dict[str, list[str]] = dvc_cache.LOADER(text).get_single_data()["stages"][name]
     return section
 
 
