@@ -42,16 +42,13 @@ NO_INGREDIENTS = {
 NAMED: Mapping[str, tuple[str, ...]] = {
     "distorted images": ("augment.*",),
     "elastic distortions only": ("augment.elastic",),
-    "random erasing only": ("augment.erase",),
     "one-cycle learning rate": ("train.schedule", "train.learning_rate"),
     "averaged weights": ("train.averaging",),
     "columns": ("model.reads",),
-    "window of rows": ("model.window",),
     "{} pooling": ("model.pooling",),
     "{} recurrent weights": ("model.recurrent_init",),
     "clipped gradients": ("train.clip_norm",),
     "weight decay": ("train.weight_decay",),
-    "label smoothing": ("train.label_smoothing",),
     "dropout of {} instead of {}": ("model.dropout",),
     "batches of {} instead of {} images": ("train.batch_size",),
 }
@@ -76,7 +73,7 @@ def without(
             values = (format_value(of[keys[0]]) for of in (best, reference))
             choices[name.format(*values)] = {key: everything[key] for key in keys}
             named |= set(keys)
-    for key in everything.keys() - named:
+    for key in (key for key in everything if key not in named):
         values = (format_value(of[key]) for of in (best, reference))
         choices["{} of {} instead of {}".format(short_name(key), *values)] = {key: everything[key]}
     return {**choices, "everything": everything}

@@ -19,12 +19,12 @@ Entry = Mapping[str, Any]  # what a lock or the run cache has of one stage: cmd,
 Lock = Mapping[str, Entry]  # the stages of a dvc.lock
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes an eighth of the time
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes an eighth of the time
 
 
 def stages(content: bytes, name: str) -> dict[str, Entry]:
     """The stages that the content of a dvc.lock records. Raises UserError with that name."""
-    found = _parsed(content, name).get("stages") or {}
+    found = parsed(content, name).get("stages") or {}
     return {stage: _checked(entry, name) for stage, entry in _mapping(found, name).items()}
 
 
@@ -120,7 +120,7 @@ class DvcCache:
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
             name = self._name(path)
             try:
-                yield name, _checked(_parsed(path.read_bytes(), name), name)
+                yield name, _checked(parsed(path.read_bytes(), name), name)
             except UserError as error:
                 self._note(f"{error}; delete it")
             except OSError as error:
@@ -172,10 +172,11 @@ def is_of(md5: str, content: bytes | None) -> bool:
     return content is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() == md5
 
 
-def _parsed(content: bytes, name: str) -> dict[str, Any]:
+def parsed(content: bytes, name: str) -> dict[str, Any]:
+    """The content of one of DVC's YAML files. Raises UserError with that name."""
     if git.has_conflict(content):
         raise UserError(f"{name}: {git.CONFLICT}")
-    loader = LOADER(content)
+    loader = _Loader(content)
     try:
         return _mapping(loader.get_single_data() or {}, name)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # of a date or a key, say

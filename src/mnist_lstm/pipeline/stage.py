@@ -187,12 +187,12 @@ def _restored(name: str) -> str:
 
 def _section(name: str) -> dict[str, list[str]]:
     try:
-        text = Path("dvc.yaml").read_text(encoding="utf-8")
+        content = Path("dvc.yaml").read_bytes()
     except FileNotFoundError:
         raise UserError(
             f"{Path.cwd()}: no dvc.yaml here; run this in the project's folder"
         ) from None
-    section: dict[str, list[str]] = dvc_cache.LOADER(text).get_single_data()["stages"][name]
+    section: dict[str, list[str]] = dvc_cache.parsed(content, "dvc.yaml")["stages"][name]
     return section
 
 
