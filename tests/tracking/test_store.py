@@ -11,6 +11,9 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, PERMISSION_DENIED
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from tracked import leave_results
 
@@ -33,6 +36,31 @@ def test_the_store_is_in_the_root_or_named_by_the_environment(
     assert uri_of(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert uri_of(tmp_path) == "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("code", [BAD_REQUEST, PERMISSION_DENIED])
+def test_a_tag_that_another_one_has_just_set_is_set_at_the_second_attempt(
+    tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    shutil.copy(fresh_store, tmp_path)
+    store = open_store(tmp_path)
+    store.client.create_registered_model("m")
+    asked, really = [], MlflowClient.set_registered_model_tag
+
+    def fail_once(client: MlflowClient, *what: str) -> None:
+        asked.append(what)
+        if len(asked) == 1:
+            raise MlflowException("UNIQUE constraint failed", code)
+        really(client, *what)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_tag", fail_once)
+    if code == BAD_REQUEST:
+        store.client.set_registered_model_tag("m", "a", "b")
+        assert store.client.get_registered_model("m").tags == {"a": "b"}
+    else:
+        with pytest.raises(MlflowException, match="UNIQUE"):
+            store.client.set_registered_model_tag("m", "a", "b")
+        assert len(asked) == 1
 
 
 @pytest.mark.parametrize("name", ["what?", "50%41", "a#b c", "ä?x=1&y"])

@@ -491,7 +491,11 @@ def _has_model(store: Store) -> bool:
 def _make_model(store: Store) -> None:
     if not _has_model(store):
         what = "An LSTM that reads a handwritten digit a pixel row at a time"
-        store.client.create_registered_model(MODEL, description=what)
+        try:
+            store.client.create_registered_model(MODEL, description=what)
+        except MlflowException:
+            if not _has_model(store):  # otherwise somebody has created it meanwhile
+                raise
 
 
 def _is_absent(store: Store, error: MlflowException) -> bool:

@@ -6,17 +6,19 @@ import os
 import re
 import sqlite3
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import mlflow
 from alembic.util import CommandError
 from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_lstm import UserError
@@ -87,6 +89,32 @@ class Store:
             yield
 
 
+class _Client(mlflow.MlflowClient):
+    """MLflow's client, for a store that others write to at the same time.
+
+    To set a tag or an alias, MLflow looks for it, then inserts or changes it. So of two who set a
+    new one at once, one gets the database's error, as BAD_REQUEST. The second attempt finds it.
+    """
+
+    def set_experiment_tag(self, *args: Any, **kwargs: Any) -> None:
+        _at_most_twice(super().set_experiment_tag, *args, **kwargs)
+
+    def set_registered_model_alias(self, *args: Any, **kwargs: Any) -> None:
+        _at_most_twice(super().set_registered_model_alias, *args, **kwargs)
+
+    def set_registered_model_tag(self, *args: Any, **kwargs: Any) -> None:
+        _at_most_twice(super().set_registered_model_tag, *args, **kwargs)
+
+
+def _at_most_twice(request: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    try:
+        request(*args, **kwargs)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(BAD_REQUEST):
+            raise
+        request(*args, **kwargs)
+
+
 def uri_of(root: Path) -> str:
     """The address of a project's store: MLFLOW_TRACKING_URI, otherwise mlflow.db in its folder."""
     credentials.hide()  # before MLflow reads the variable
@@ -116,7 +144,7 @@ def open_store(root: Path) -> Store:
     with _errors_of(uri, ValueError), one_process(lock):  # ValueError: no address at all
         if database := _database(uri):
             _open_or_make(database)
-        client = mlflow.MlflowClient(uri)
+        client = _Client(uri)
         experiment = _experiment(client, artifacts if lock else None)
         changes = []
         if experiment.lifecycle_stage == LifecycleStage.DELETED:
