@@ -182,8 +182,10 @@ def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
     from benchmarks.figure import whole_jobs
     from mnist_lstm.views.figures import save
 
-    device = results["device"]
-    name = "benchmark" if device == "cpu" else f"benchmark-{device}"
+    kind = results["device"]
+    if kind == "cpu" and machine.multiplies_bfloat16():
+        kind = "bfloat16"
+    name = "benchmark" if kind == "cpu" else f"benchmark-{kind}"
     tables, pictures = (PROJECT / "benchmarks", PAGE.parent) if for_the_record else (LATEST, LATEST)
     paths = {".json": tables / f"{name}.json", ".png": pictures / f"{name}.png"}
     for path in paths.values():
@@ -194,7 +196,7 @@ def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
     written = list(paths.values())
     if for_the_record:
         text = f"![The whole job of each contender]({name}.png)\n\n{table.markdown(results)}"
-        page = table.written_into(PAGE.read_text(), text, device)
+        page = table.written_into(PAGE.read_text(), text, kind)
         PAGE.write_text(page)
         written.append(PAGE)
     say(f"written: {', '.join(str(path.relative_to(PROJECT)) for path in written)}")

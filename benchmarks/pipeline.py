@@ -7,23 +7,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.process import PROJECT, environment
 
-STAGES = ("fetch", "preprocess", "train", "evaluate")
 NOT_THE_USERS = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME")
 
 
 def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds of `make repro` without its two computations, of runs with nothing to do, of starts.
+    """Seconds of `make repro`, of each stage without its computation, of runs with nothing to do.
 
     The data set is MNIST if MNIST_MIRROR is set, otherwise the digits of scikit-learn. A few
-    `steps` are trained, and their time is subtracted. What can be repeated is measured `times`
-    times, and the result is the median. Raises CalledProcessError.
+    `steps` are trained. What can be repeated is measured `times` times, and the result is the
+    median. Raises CalledProcessError.
     """
     own = {name: value for name, value in environment(threads).items() if name not in NOT_THE_USERS}
     own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
@@ -43,7 +42,7 @@ def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None])
         (clone / "params.yaml").write_text(text)
 
         say("the pipeline: everything")
-        everything = seconds("dvc", "repro", where=clone)
+        stages, everything = _stages(clone, own)
         with (clone / "results" / "train" / "timing.csv").open() as file:
             *_, last = csv.DictReader(file)
         training = float(last["seconds"])
@@ -57,15 +56,11 @@ def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None])
                 text=True,
             ).stdout
         )
-        say("the pipeline: nothing to do, and start-ups")
+        say("the pipeline: nothing to do")
         nothing = median(seconds("dvc", "repro", where=clone) for _ in range(times))
-        start_up = {
-            stage: median(
-                seconds("python", f"src/{stage}.py", "--help", where=clone) for _ in range(times)
-            )
-            for stage in STAGES
-        }
     environment_check = median(seconds("sh", "scripts/env.sh") for _ in range(times))
+    stages["train"] -= training
+    stages["evaluate"] -= evaluation
     return {
         "dataset": "mnist" if mirror else "digits",
         "times": times,
@@ -74,7 +69,34 @@ def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None])
         "training": training,
         "evaluation": evaluation,
         "overhead": environment_check + everything - training - evaluation,
+        "stages": stages,
         "environment": environment_check,
         "nothing_to_do": nothing,
-        "start_up": start_up,
     }
+
+
+def _stages(clone: Path, environment: Mapping[str, str]) -> tuple[dict[str, float], float]:
+    """Run `dvc repro`. The seconds from the start of each stage to that of the next, and of all."""
+    start, begun, lines = time.perf_counter(), {}, []
+    command = ("dvc", "repro")
+    unbuffered = {**environment, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command,
+        cwd=clone,
+        env=unbuffered,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            lines.append(line)
+            if found := re.match(r"Running stage '(\w+)'", line):
+                begun[found[1]] = time.perf_counter()
+    end = time.perf_counter()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr="".join(lines))
+    ends = [*list(begun.values())[1:], end]
+    return {
+        stage: until - since for (stage, since), until in zip(begun.items(), ends, strict=True)
+    }, end - start

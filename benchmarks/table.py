@@ -8,6 +8,7 @@ from mnist_lstm.views import text_table
 
 BEGIN = {
     "cpu": "<!-- make bench WRITE=1 writes from here -->",
+    "bfloat16": "<!-- make bench WRITE=1 with native bfloat16 writes from here -->",
     "cuda": "<!-- make bench DEVICE=cuda WRITE=1 writes from here -->",
 }
 END = "<!-- to here -->"
@@ -28,12 +29,15 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def written_into(page: str, text: str, device: str = "cpu") -> str:
-    """Replace the text between a device's markers. Raises ValueError if the page has none."""
-    before, begin, rest = page.partition(BEGIN[device])
+def written_into(page: str, text: str, kind: str = "cpu") -> str:
+    """Replace the text between a kind's markers. Raises ValueError if the page has none.
+
+    The kinds are cpu, bfloat16 (a processor that multiplies it natively) and cuda.
+    """
+    before, begin, rest = page.partition(BEGIN[kind])
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"no `{BEGIN[device]}` with `{END}` after it")
+        raise ValueError(f"no `{BEGIN[kind]}` with `{END}` after it")
     return f"{before}{begin}\n\n{text}\n\n{END}{after}"
 
 
@@ -109,14 +113,18 @@ def _pipeline(found: Mapping[str, Any]) -> str:
         "of it training proper": found["training"],
         "of it evaluation proper": found["evaluation"],
         "**the rest: what the pipeline costs**": found["overhead"],
+        **{f"of it {_stage(name)}": seconds for name, seconds in found.get("stages", {}).items()},
         f"`dvc repro` with nothing to do (median of {times})": found["nothing_to_do"],
         f"`make env` with nothing to do (median of {times})": found["environment"],
-    } | {
-        f"start-up of `src/{stage}.py` (median of {times})": seconds
-        for stage, seconds in found["start_up"].items()
     }
     lines = [{"what": what, "time": f"{seconds:.2f} s"} for what, seconds in rows.items()]
     return _table(lines, words={"what"})
+
+
+def _stage(name: str) -> str:
+    """A stage's own name, and what was subtracted from its time."""
+    proper = {"train": ", without training proper", "evaluate": ", without evaluation proper"}
+    return f"the stage {name}{proper.get(name, '')}"
 
 
 def _growth(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -56,7 +56,7 @@ def results(**rounds: dict[str, Any]) -> dict[str, Any]:
         }
         for name, found in rounds.items()
     ]
-    start_up = dict.fromkeys(("fetch", "preprocess", "train", "evaluate"), 1.5)
+    stages = {"fetch": 1.0, "preprocess": 1.25, "train": 2.0, "evaluate": 2.5}
     seconds = dict.fromkeys(("training", "evaluation", "nothing_to_do", "environment"), 1.0)
     return {
         "machine": "a machine",
@@ -70,7 +70,7 @@ def results(**rounds: dict[str, Any]) -> dict[str, Any]:
         "growth": [{"name": "as it is", "sizes": {"steps": 7}, "summary": summary([answer(1, 2)])}],
         "pipeline": seconds
         | {"dataset": "digits", "steps": 9, "times": 3, "make_repro": 9.0, "overhead": 7.25}
-        | {"start_up": start_up},
+        | {"stages": stages},
     }
 
 
@@ -193,6 +193,7 @@ def test_the_table_warns_of_a_machine_that_had_other_work() -> None:
 def test_the_table_has_the_pipeline_and_growth() -> None:
     text = table.markdown(results(project=answer(0.2, 5)))
     assert cells(text, "**the rest: what the pipeline costs**")["time"] == "7.25 s"
+    assert cells(text, "of it the stage train, without training proper")["time"] == "2.00 s"
     assert cells(text, "as it is")["steps"] == "7"
 
 
@@ -214,10 +215,19 @@ def test_the_page_has_its_place_for_the_table_and_keeps_the_rest() -> None:
         table.written_into("# A page", "table")
 
 
-def test_the_page_and_the_readme_have_what_is_on_record() -> None:
-    recorded = json.loads((PROJECT / "benchmarks" / "benchmark.json").read_text())
+@pytest.mark.parametrize("kind", table.BEGIN)
+def test_the_page_has_what_is_on_record(kind: str) -> None:
+    name = "benchmark" if kind == "cpu" else f"benchmark-{kind}"
+    recorded = json.loads((PROJECT / "benchmarks" / f"{name}.json").read_text())
     assert not recorded["quick"]
-    assert table.markdown(recorded) in bench.PAGE.read_text()
+    page = bench.PAGE.read_text()
+    text = f"![The whole job of each contender]({name}.png)\n\n{table.markdown(recorded)}"
+    assert table.written_into(page, text, kind) == page
+    assert (bench.PAGE.parent / f"{name}.png").is_file()
+
+
+def test_the_readme_has_what_is_on_record() -> None:
+    recorded = json.loads((PROJECT / "benchmarks" / "benchmark.json").read_text())
     jobs = {
         entry["name"]: entry["summary"]["job"]
         for entry in recorded["contenders"]
