@@ -226,20 +226,32 @@ def test_the_page_has_what_is_on_record(kind: str) -> None:
     assert (bench.PAGE.parent / f"{name}.png").is_file()
 
 
-def test_the_readme_has_what_is_on_record() -> None:
-    recorded = json.loads((PROJECT / "benchmarks" / "benchmark.json").read_text())
-    jobs = {
-        entry["name"]: entry["summary"]["job"]
+def jobs(kind: str) -> dict[tuple[str, str], float]:
+    """The seconds of the whole job, by contender and precision, of a kind's record."""
+    name = "benchmark" if kind == "cpu" else f"benchmark-{kind}"
+    recorded = json.loads((PROJECT / "benchmarks" / f"{name}.json").read_text())
+    return {
+        (entry["name"], entry["precision"]): entry["summary"]["job"]
         for entry in recorded["contenders"]
         if "job" in entry["summary"]
     }
-    ours, floor = jobs["this project, fused"], jobs["floor: the matrix products alone"]
-    graph, keras = jobs["TensorFlow: the reference's graph"], jobs["Keras 3: LSTM layers, fit"]
+
+
+def test_the_readme_has_what_is_on_record() -> None:
+    project, reference = "this project, fused", "TensorFlow: the reference's graph"
     readme = " ".join((PROJECT / "README.md").read_text().split())
+    of = {name: seconds for (name, _), seconds in jobs("cpu").items()}
+    ours, floor = of[project], of["floor: the matrix products alone"]
+    graph, keras = of[reference], of["Keras 3: LSTM layers, fit"]
     assert (
         f"take {table.duration(ours)}: {graph / ours:.2f} times as fast as the script's graph in "
         f"TensorFlow 2 and {keras / ours:.2f} times as fast as Keras' `fit`, at "
         f"{ours / floor:.2f} times the matrix products alone"
+    ) in readme
+    native = jobs("bfloat16")
+    ours, graph = native[project, "bfloat16"], native[reference, "float32"]
+    assert (
+        f"they take {table.duration(ours)}: {graph / ours:.2f} times as fast as the graph there"
     ) in readme
 
 
