@@ -185,7 +185,7 @@ def write(results: Mapping[str, Any], *, for_the_record: bool) -> None:
     kind = results["device"]
     if kind == "cpu" and machine.multiplies_bfloat16():
         kind = "bfloat16"
-    name = "benchmark" if kind == "cpu" else f"benchmark-{kind}"
+    name = table.NAMES[kind]
     tables, pictures = (PROJECT / "benchmarks", PAGE.parent) if for_the_record else (LATEST, LATEST)
     paths = {".json": tables / f"{name}.json", ".png": pictures / f"{name}.png"}
     for path in paths.values():

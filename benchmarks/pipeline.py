@@ -18,7 +18,7 @@ NOT_THE_USERS = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME")
 
 
 def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds of `make repro`, of each stage without its computation, of runs with nothing to do.
+    """Seconds of `make repro`, of its stages without their computation, of runs with nothing to do.
 
     The data set is MNIST if MNIST_MIRROR is set, otherwise the digits of scikit-learn. A few
     `steps` are trained. What can be repeated is measured `times` times, and the result is the
@@ -42,7 +42,7 @@ def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None])
         (clone / "params.yaml").write_text(text)
 
         say("the pipeline: everything")
-        stages, everything = _stages(clone, own)
+        stages, everything = timed_stages(clone, own)
         with (clone / "results" / "train" / "timing.csv").open() as file:
             *_, last = csv.DictReader(file)
         training = float(last["seconds"])
@@ -75,8 +75,12 @@ def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None])
     }
 
 
-def _stages(clone: Path, environment: Mapping[str, str]) -> tuple[dict[str, float], float]:
-    """Run `dvc repro`. The seconds from the start of each stage to that of the next, and of all."""
+def timed_stages(clone: Path, environment: Mapping[str, str]) -> tuple[dict[str, float], float]:
+    """Run `dvc repro`; returns the seconds of each stage, and of all.
+
+    A stage's time ends when the next stage starts, so DVC's own work after it is part of it. Raises
+    CalledProcessError.
+    """
     start, begun, lines = time.perf_counter(), {}, []
     command = ("dvc", "repro")
     unbuffered = {**environment, "PYTHONUNBUFFERED": "1"}
@@ -97,6 +101,5 @@ def _stages(clone: Path, environment: Mapping[str, str]) -> tuple[dict[str, floa
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, stderr="".join(lines))
     ends = [*list(begun.values())[1:], end]
-    return {
-        stage: until - since for (stage, since), until in zip(begun.items(), ends, strict=True)
-    }, end - start
+    lasted = {name: until - begun[name] for name, until in zip(begun, ends, strict=True)}
+    return lasted, end - start

@@ -12,6 +12,11 @@ BEGIN = {
     "cuda": "<!-- make bench DEVICE=cuda WRITE=1 writes from here -->",
 }
 END = "<!-- to here -->"
+NAMES = {  # of each kind's files, without their suffixes
+    "cpu": "benchmark",
+    "bfloat16": "benchmark-bfloat16",
+    "cuda": "benchmark-cuda",
+}
 DATA_SETS = {"mnist": "MNIST", "digits": "the 8×8 digits"}
 
 

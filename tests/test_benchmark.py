@@ -1,10 +1,14 @@
 """The parts of `make bench` that can be tested without real measurements."""
 
+import csv
 import json
+import os
 import re
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -16,6 +20,8 @@ from benchmarks.contenders.cells import Cells
 from benchmarks.contenders.floor import Floor, Products
 from benchmarks.contenders.plain import Plain
 from benchmarks.contenders.project import Project
+from benchmarks.pipeline import timed_stages
+from benchmarks.precision import LAST
 from benchmarks.process import measured
 from benchmarks.results import summary
 
@@ -215,10 +221,16 @@ def test_the_page_has_its_place_for_the_table_and_keeps_the_rest() -> None:
         table.written_into("# A page", "table")
 
 
-@pytest.mark.parametrize("kind", table.BEGIN)
+def record(kind: str) -> dict[str, Any]:
+    """The committed results of a kind of machine."""
+    path = PROJECT / "benchmarks" / f"{table.NAMES[kind]}.json"
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+@pytest.mark.parametrize("kind", table.NAMES)
 def test_the_page_has_what_is_on_record(kind: str) -> None:
-    name = "benchmark" if kind == "cpu" else f"benchmark-{kind}"
-    recorded = json.loads((PROJECT / "benchmarks" / f"{name}.json").read_text())
+    name, recorded = table.NAMES[kind], record(kind)
     assert not recorded["quick"]
     page = bench.PAGE.read_text()
     text = f"![The whole job of each contender]({name}.png)\n\n{table.markdown(recorded)}"
@@ -228,11 +240,9 @@ def test_the_page_has_what_is_on_record(kind: str) -> None:
 
 def jobs(kind: str) -> dict[tuple[str, str], float]:
     """The seconds of the whole job, by contender and precision, of a kind's record."""
-    name = "benchmark" if kind == "cpu" else f"benchmark-{kind}"
-    recorded = json.loads((PROJECT / "benchmarks" / f"{name}.json").read_text())
     return {
         (entry["name"], entry["precision"]): entry["summary"]["job"]
-        for entry in recorded["contenders"]
+        for entry in record(kind)["contenders"]
         if "job" in entry["summary"]
     }
 
@@ -251,8 +261,41 @@ def test_the_readme_has_what_is_on_record() -> None:
     native = jobs("bfloat16")
     ours, graph = native[project, "bfloat16"], native[reference, "float32"]
     assert (
-        f"they take {table.duration(ours)}: {graph / ours:.2f} times as fast as the graph there"
+        f"take {table.duration(ours)}: {graph / ours:.2f} times as fast as the graph on the same "
+        "cores"
     ) in readme
+
+
+@pytest.mark.parametrize(
+    ("precision", "file"), [("bfloat16", "precision-cpu.csv"), ("float32", "reproduction.csv")]
+)
+def test_the_page_has_the_seeds_of_each_precision(precision: str, file: str) -> None:
+    accuracies: dict[str, list[float]] = {}
+    with (PROJECT / "benchmarks" / file).open(newline="") as rows:
+        for row in csv.DictReader(rows):
+            accuracies.setdefault(row["seed"], []).append(float(row["test_accuracy"]))
+    means = [mean(found[-LAST:]) for found in accuracies.values()]
+    figures = [
+        *(f"{figure:.2%}" for figure in means),
+        f"{mean(means):.2%} ± {100 * stdev(means):.2f}",
+    ]
+    assert len(means) == 5
+    assert f"\n| {precision} | {' | '.join(figures)} |\n" in bench.PAGE.read_text()
+
+
+def test_a_stage_lasts_until_the_next_one_starts(tmp_path: Path) -> None:
+    program = tmp_path / "dvc"
+    text = "#!/bin/sh\necho \"Running stage 'one':\"\necho \"Running stage 'two':\"\n"
+    program.write_text(text)
+    program.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    stages, everything = timed_stages(tmp_path, environment)
+    assert list(stages) == ["one", "two"]
+    assert 0 < stages["one"] < sum(stages.values()) < everything
+    program.write_text(f"{text}echo wrong\nexit 3\n")
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        timed_stages(tmp_path, environment)
+    assert error.value.stderr.splitlines()[-1] == "wrong"
 
 
 def test_each_growth_doubles_one_thing() -> None:

@@ -39,7 +39,7 @@ def test_the_store_is_in_the_root_or_named_by_the_environment(
 
 
 @pytest.mark.parametrize("code", [BAD_REQUEST, PERMISSION_DENIED])
-def test_a_tag_that_another_one_has_just_set_is_set_at_the_second_attempt(
+def test_a_tag_is_set_again_only_if_another_one_may_have_set_it_meanwhile(
     tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     shutil.copy(fresh_store, tmp_path)
