@@ -108,7 +108,7 @@ def test_the_accuracy_page_has_what_was_recorded(folder: Path) -> None:
         *_, last = (folder / f"seed-{number}.csv").read_text().splitlines()
         assert float(last.split(",")[4]) == record["metrics"]["test"]["accuracy"]
     test, validation = (
-        summary([record["metrics"][split]["accuracy"] for record in records])
+        summary([record["metrics"][split]["accuracy"] for record in records], "accuracy")
         for split in ("test", "validation")
     )
     page = (PROJECT / "docs" / "accuracy.md").read_text()

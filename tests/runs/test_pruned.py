@@ -77,7 +77,7 @@ def test_the_run_of_a_pruned_trial_comes_back_from_its_checkpoint(
     with checkpoint.held(lambda _: None):
         assert pruned(root) == []
     (shown,) = listing.runs(Empty(root), unfinished(root / ".checkpoints"), reasons(root))
-    assert shown.state == f"{'stopped' if diverged else 'pruned'} at step 100"
+    assert shown.state == ("stopped at step 100" if diverged else "pruned at step 50")
     assert mend(root) == [["it has no run"]]
     (run,) = seen(root)
     assert run[1:3] == (status, (1767323040000, 1767323140000))

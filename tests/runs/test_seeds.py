@@ -18,7 +18,7 @@ from mnist_lstm.runs.seeds import seed_record, summary
 
 
 def test_the_interval_is_students() -> None:
-    found = summary([0.98, 0.982, 0.987])
+    found = summary([0.98, 0.982, 0.987], "accuracy")
     assert found.n == 3
     assert found.mean == pytest.approx(0.983)
     assert found.deviation == pytest.approx(0.003606, abs=1e-6)
@@ -29,14 +29,25 @@ def test_the_interval_is_students() -> None:
     assert (found.low, found.high) == pytest.approx((0.983 - half, 0.983 + half), abs=1e-7)
 
 
+def test_the_interval_ends_where_no_value_can_be() -> None:
+    few = [0.97, 0.99]  # t of 1 degree of freedom reaches 13 points to each side
+    found = summary(few, "accuracy")
+    assert (found.low, found.high) == (pytest.approx(0.98 - 12.7062 * 0.01, abs=1e-4), 1)
+    assert summary(few, "test_accuracy").high == 1  # the metric's name in MLflow
+    loss = summary([0.01, 0.99], "loss")
+    assert loss.low == 0
+    assert loss.high is not None
+    assert loss.high > 6
+
+
 def test_one_seed_has_no_spread() -> None:
-    found = summary([0.98])
+    found = summary([0.98], "accuracy")
     assert (found.mean, found.deviation, found.low, found.high) == (0.98, None, None, None)
     assert format_summary(found) == "98.00%; a standard deviation needs two seeds"
 
 
 def test_equal_figures_have_an_interval_of_no_width() -> None:
-    assert format_summary(summary([0.98, 0.98])) == (
+    assert format_summary(summary([0.98, 0.98], "accuracy")) == (
         "mean 98.00%, standard deviation 0.00 points, 95 % interval of the mean 98.00% to 98.00%"
     )
 

@@ -147,7 +147,9 @@ def _compare_recipes(recipes: Sequence["Recipe"], *, as_json: bool) -> int:
     keys = differing([recipe.params for recipe in recipes])
     contests = {
         other.name: {
-            f"{split} {figure}": contest(first.values(split, figure), other.values(split, figure))
+            f"{split} {figure}": contest(
+                first.values(split, figure), other.values(split, figure), figure
+            )
             for split, figure in FIGURES
         }
         for other in others
@@ -187,7 +189,7 @@ def _print_recipes(
     rows.append(["seeds", *(", ".join(str(s.seed) for s in recipe.seeds) for recipe in recipes)])
     for key in next(iter(contests.values())):
         split, figure = key.split()
-        each = [summary(list(recipe.values(split, figure).values())) for recipe in recipes]
+        each = [summary(list(recipe.values(split, figure).values()), figure) for recipe in recipes]
         form = ".2%" if figure == "accuracy" else ".5f"
         rows.append([f"{key}, mean", *(format(one.mean, form) for one in each)])
         rows.append([f"{key}, deviation", *(format(one.deviation or 0, form) for one in each)])

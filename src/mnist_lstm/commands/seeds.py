@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     show_groups(root, "seeds")
     summaries = {
-        " ".join(names): seeds.summary([_figure(record, *names) for record in records])
+        " ".join(names): seeds.summary([_figure(record, *names) for record in records], names[-1])
         for names in FIGURES
     }
     if arguments.json:

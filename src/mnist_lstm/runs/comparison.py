@@ -106,7 +106,7 @@ class Contest:
         return self.p < LEVEL
 
 
-def contest(first: Mapping[int, float], second: Mapping[int, float]) -> Contest:
+def contest(first: Mapping[int, float], second: Mapping[int, float], metric: str) -> Contest:
     """Compare a metric of two recipes. Each has the value by seed, of two seeds at least.
 
     Welch, The generalization of Student's problem when several different population variances are
@@ -116,7 +116,7 @@ def contest(first: Mapping[int, float], second: Mapping[int, float]) -> Contest:
 
     is_paired = first.keys() == second.keys()
     ones, others = ([values[seed] for seed in sorted(values)] for values in (first, second))
-    summaries = summary(ones), summary(others)
+    summaries = summary(ones, metric), summary(others, metric)
     difference = summaries[1].mean - summaries[0].mean
     changes = [two - one for one, two in zip(ones, others, strict=False)]
     spread = stdev(changes) if is_paired else stdev(ones) + stdev(others)

@@ -209,7 +209,7 @@ def _note_of(recipe: Recipe) -> str:
 
 
 def _statistics(key: str, step: int, values: Sequence[float]) -> dict[tuple[str, int], float]:
-    found = summary(values)
+    found = summary(values, key)
     named = {
         "mean": found.mean,
         "deviation": found.deviation,

@@ -3,9 +3,10 @@
 import difflib
 import math
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mnist_lstm import UserError
@@ -54,11 +55,13 @@ class Run:
 
 
 def runs(
-    history: History, unfinished: Sequence[Unfinished], ended_early: Collection[str | None] = ()
+    history: History,
+    unfinished: Sequence[Unfinished],
+    ended_early: Mapping[str | None, str] = MappingProxyType({}),
 ) -> list[Run]:
     """All recorded trainings and those that have not ended, the earliest first.
 
-    `ended_early` names the experiments that a search has ended.
+    `ended_early` has the reason for each experiment that a search has ended.
     """
     reference = _reference(history)
     done = {result.record.training_id for result in history.results}
@@ -66,7 +69,7 @@ def runs(
         *(of_result(history, result, reference) for result in history.results),
         *(of_result(history, result, reference) for result in history.partial),
         *(
-            _of_unfinished(training, reference, training.record.dvc_experiment in ended_early)
+            _of_unfinished(training, reference, ended_early.get(training.record.dvc_experiment))
             for training in unfinished
             if training.record.training_id not in done
         ),
@@ -184,8 +187,13 @@ def _reference(history: History) -> dict[str, Any]:
     return {}
 
 
-def _of_unfinished(training: Unfinished, reference: Mapping[str, Any], ended_early: bool) -> Run:
-    stopped = "pruned" if ended_early and training.progress.diverged is None else "stopped"
+def _of_unfinished(training: Unfinished, reference: Mapping[str, Any], why: str | None) -> Run:
+    if training.at_work:
+        state = f"training at step {training.progress.step:,}"
+    elif why and training.progress.diverged is None:
+        state, _, _ = why.partition(",")  # "pruned at step 50, at …"; its checkpoint may be later
+    else:
+        state = f"stopped at step {training.progress.step:,}"
     last = training.rows[-1] if training.rows else {}
     return _run(
         training.record,
@@ -199,7 +207,7 @@ def _of_unfinished(training: Unfinished, reference: Mapping[str, Any], ended_ear
         test_loss=None,
         steps=training.progress.step,
         seconds=training.progress.seconds,
-        state=f"{'training' if training.at_work else stopped} at step {training.progress.step:,}",
+        state=state,
     )
 
 

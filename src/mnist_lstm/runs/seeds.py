@@ -29,8 +29,8 @@ ABOUT = (
 class Summary:
     """Mean and standard deviation of n values, and the 95 % confidence interval of the mean.
 
-    The interval is Student's t (n - 1 degrees of freedom). A single value has neither deviation nor
-    interval.
+    The interval is Student's t (n - 1 degrees of freedom), without what no such value can be: less
+    than 0, or an accuracy above 1. A single value has neither deviation nor interval.
     """
 
     n: int
@@ -40,8 +40,8 @@ class Summary:
     high: float | None
 
 
-def summary(values: Sequence[float]) -> Summary:
-    """Summarize one or more values."""
+def summary(values: Sequence[float], metric: str) -> Summary:
+    """Summarize one or more values of a metric: of an accuracy, as a fraction, or of a loss."""
     n, middle = len(values), mean(values)
     if n == 1:
         return Summary(n, middle, None, None, None)
@@ -49,7 +49,8 @@ def summary(values: Sequence[float]) -> Summary:
 
     deviation = stdev(values)
     half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
-    return Summary(n, middle, deviation, middle - half, middle + half)
+    highest = 1.0 if metric.endswith("accuracy") else math.inf
+    return Summary(n, middle, deviation, max(0.0, middle - half), min(highest, middle + half))
 
 
 def seed_record(
