@@ -1,6 +1,6 @@
 """Measure what other cells and other optimizers reach: the reference with each, with three seeds.
 
-Run: dvc repro preprocess && python -m benchmarks.cells [NAME ...] [--jobs N] [--device D]
+Run: dvc repro preprocess && python -m benchmarks.cells [NAME ...] [OPTION ...]
 
 Writes benchmarks/cells.csv, one row for each of the 15 trainings as soon as it ends, and prints the
 table of docs/accuracy.md. A training that has a row is not repeated: delete the file on another

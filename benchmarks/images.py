@@ -1,6 +1,6 @@
 """Measure the accuracy by the number of training images: six numbers, with five seeds each.
 
-Run: dvc repro preprocess && python -m benchmarks.images [NUMBER ...] [--jobs N] [--device D]
+Run: dvc repro preprocess && python -m benchmarks.images [NUMBER ...] [OPTION ...]
 
 All trainings have the ingredients of recipes/best.yaml, 3,000 steps and batches of 100 images. A
 batch cannot be larger than the number of images to train on, and the smallest number is 100; with

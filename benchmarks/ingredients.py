@@ -1,6 +1,6 @@
 """Measure the effect of each ingredient of recipes/best.yaml: train without it, with two seeds.
 
-Run: dvc repro preprocess && python -m benchmarks.ingredients [NAME ...] [--jobs N] [--device D]
+Run: dvc repro preprocess && python -m benchmarks.ingredients [NAME ...] [OPTION ...]
 
 An ingredient is a value in which the recipe differs from params.yaml, the reference, or several
 that belong together. The trainings have fewer steps and a narrower model than the recipe's. Writes

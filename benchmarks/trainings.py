@@ -17,6 +17,7 @@ from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
+from types import MappingProxyType
 
 import torch
 from tqdm import tqdm
@@ -83,18 +84,27 @@ def main(study: Study) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="choices to train; default: all")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at once")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--precision", default="auto", help="auto, bfloat16 or float32")
     options = parser.parse_args()
+    machine = {"train.device": options.device, "train.precision": options.precision}
     try:
-        run(study, options.names, jobs=options.jobs, on=options.device)
+        run(study, options.names, jobs=options.jobs, machine=machine)
     except UserError as error:
         sys.exit(str(error))
 
 
-def run(study: Study, names: Sequence[str] = (), *, jobs: int = 1, on: str = "auto") -> None:
+def run(
+    study: Study,
+    names: Sequence[str] = (),
+    *,
+    jobs: int = 1,
+    machine: Mapping[str, object] = MappingProxyType({}),
+) -> None:
     """Train the choices of these names, or all, as far as they have no row; write their rows.
 
-    Trains `jobs` at once, each in a process of its own if there are several. A training that fails
-    does not stop the others. Raises UserError for it at the end, for an unknown name, and for data
+    Trains `jobs` at once, each in a process of its own if there are several, with its share of the
+    threads. `machine` are changes that depend on the machine. A training that fails does not stop
+    the others. Raises UserError for it at the end, for an unknown name, and for data
     that the recipe's stages do not make.
     """
     if unknown := sorted(set(names) - study.choices.keys()):
@@ -104,7 +114,7 @@ def run(study: Study, names: Sequence[str] = (), *, jobs: int = 1, on: str = "au
     rows, failed = read(study), []
     done = {(row["choice"], row["seed"]) for row in rows}
     missing = [
-        Training(name, params_of(study, name, seed, on), study.sequences)
+        Training(name, params_of(study, name, seed, machine), study.sequences)
         for name in (names or study.choices)
         for seed in range(study.seeds)
         if (name, str(seed)) not in done
@@ -126,9 +136,11 @@ def run(study: Study, names: Sequence[str] = (), *, jobs: int = 1, on: str = "au
         raise UserError(f"{len(failed)} of {len(missing)} trainings failed; first, {failed[0]}")
 
 
-def params_of(study: Study, name: str, seed: int, on: str = "auto") -> Params:
-    """The recipe with the changes of a choice. It evaluates at the end only."""
-    changes = {**study.common, **study.choices[name], "seed": seed, "train.device": on}
+def params_of(
+    study: Study, name: str, seed: int, machine: Mapping[str, object] = MappingProxyType({})
+) -> Params:
+    """The recipe with the changes of a choice and of a machine. It evaluates at the end only."""
+    changes = {**study.common, **study.choices[name], "seed": seed, **machine}
     recipe = PROJECT / study.recipe
     steps = params.load(recipe, changes).train.steps
     return params.load(recipe, {**changes, "train.eval_every": steps})
@@ -173,8 +185,11 @@ def _trained(
                 result.set_exception(error)
             yield training, result
         return
+    threads = max(1, torch.get_num_threads() // jobs)
     # CUDA cannot be used in a forked process
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
         its = {pool.submit(train, each, shows=False): each for each in trainings}
         try:
             for result in as_completed(its):
