@@ -43,7 +43,7 @@ report: env ## write report.html: the workspace's results beside the committed o
 	@$(ACTIVATE) mnist-lstm report
 
 test: env ## run the tests
-	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	@$(ACTIVATE) pytest --numprocesses auto --maxprocesses 4 --maxschedchunk 1
 
 test-gpu: env ## run the GPU's tests, and kill and resume a training (needs an NVIDIA GPU)
 	@$(ACTIVATE) exec sh scripts/test_gpu.sh

@@ -31,6 +31,17 @@ def pytest_configure(config: pytest.Config) -> None:
     set_hypothesis_home_dir(folder.name)
 
 
+# The longest tests. They start first: if one started last, the other test processes would wait for
+# it. The first one makes the baseline, which takes a while; the other three do not need it.
+LONGEST = ("test_champion.py", "test_mnist.py", "test_team.py", "test_on_a_server.py")
+PIPELINE = Path(__file__).parent / "pipeline"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: PIPELINE not in item.path.parents)
+    items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))
+
+
 @pytest.fixture(scope="session")
 def shared(
     tmp_path_factory: pytest.TempPathFactory,

@@ -14,8 +14,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.pipeline)
-    # the slowest tests: if they started last, the other test processes would wait for them
-    items.sort(key=lambda item: HERE not in item.path.parents)
 
 
 Shared = Callable[[str], AbstractContextManager[Path]]
