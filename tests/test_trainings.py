@@ -34,9 +34,9 @@ def study(tmp_path: Path) -> Study:
 def test_a_training_with_a_row_is_not_repeated(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainings.run(study, ["gru"], on="cpu")
+    trainings.run(study, ["gru"], machine={"train.device": "cpu"})
     alone = study.file.read_text()
-    trainings.run(study, on="cpu")
+    trainings.run(study, machine={"train.device": "cpu"})
     with study.file.open(newline="") as file:
         rows = list(csv.DictReader(file))
     expected = [(name, seed) for name in ("reference", "gru") for seed in "01"]
@@ -45,7 +45,7 @@ def test_a_training_with_a_row_is_not_repeated(
     assert study.file.read_text().splitlines()[3:] == alone.splitlines()[1:]
 
     monkeypatch.setattr(trainings, "train", lambda training: pytest.fail("trains again"))
-    trainings.run(study, on="cpu")
+    trainings.run(study, machine={"train.device": "cpu"})
 
 
 def test_a_row_measures_the_saved_model(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_a_row_measures_the_saved_model(study: Study, monkeypatch: pytest.Monkey
             yield evaluation
 
     monkeypatch.setattr(trainings.stage, "_fit", recorded)
-    chosen = trainings.params_of(study, "gru", 1, "cpu")
+    chosen = trainings.params_of(study, "gru", 1, {"train.device": "cpu"})
     row = trainings.train(trainings.Training("gru", chosen, study.sequences))
     *before, end = last
     assert before == [None] * 5
@@ -92,7 +92,7 @@ def test_a_failed_training_does_not_stop_the_others(
 
     monkeypatch.setattr(trainings, "train", failing)
     with pytest.raises(UserError, match="1 of 4 trainings failed; first, reference, seed 1: the l"):
-        trainings.run(study, on="cpu")
+        trainings.run(study, machine={"train.device": "cpu"})
     assert len(trainings.read(study)) == 3
 
 
