@@ -7,14 +7,16 @@ same weights. Needs neither DVC nor MLflow, but the files that `dvc repro prepro
 import argparse
 import csv
 import io
+import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from statistics import mean, stdev
 from types import MappingProxyType
@@ -188,7 +190,7 @@ def _trained(
     threads = max(1, torch.get_num_threads() // jobs)
     # CUDA cannot be used in a forked process
     with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+        jobs, get_context("spawn"), initializer=_begin, initargs=(threads,)
     ) as pool:
         its = {pool.submit(train, each, shows=False): each for each in trainings}
         try:
@@ -196,6 +198,19 @@ def _trained(
                 yield its[result], result
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin(threads: int) -> None:
+    """Prepare a process that trains beside others, and ends when its parent has ended."""
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def train(training: Training, *, shows: bool = True) -> dict[str, str]:

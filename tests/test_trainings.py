@@ -1,12 +1,18 @@
 """Studies train what has no row, and keep the rows in order."""
 
 import csv
+import os
+import pickle
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
-from samples import drawn
+from samples import PROJECT, drawn
 
 from benchmarks import trainings
 from benchmarks.trainings import Study
@@ -46,6 +52,39 @@ def test_a_training_with_a_row_is_not_repeated(
 
     monkeypatch.setattr(trainings, "train", lambda training: pytest.fail("trains again"))
     trainings.run(study, machine={"train.device": "cpu"})
+
+
+ENDLESS = """
+import pickle, sys
+from dataclasses import replace
+from benchmarks import trainings
+if __name__ == "__main__":
+    study = pickle.load(sys.stdin.buffer)
+    trainings.run(study, jobs=2, machine={"train.device": "cpu"})
+"""
+
+
+@pytest.mark.soak
+def test_what_trains_beside_others_ends_with_a_parent_that_is_killed(
+    study: Study, tmp_path: Path
+) -> None:
+    endless = replace(study, common={**COMMON, "train.steps": 10**6})
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    path = os.pathsep.join([str(PROJECT), str(PROJECT / "src")])
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
+    ) as process:
+        assert process.stdin
+        process.stdin.write(pickle.dumps(endless))
+        process.stdin.close()
+        parent = psutil.Process(process.pid)
+        while len(works := [p for p in parent.children() if p.cpu_times().user > 5]) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    _, left = psutil.wait_procs(works, timeout=60)
+    assert left == []
 
 
 def test_a_row_measures_the_saved_model(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
