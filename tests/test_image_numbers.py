@@ -2,8 +2,8 @@
 
 from samples import PROJECT
 
-from benchmarks.images import ALL, CHOICES, SIZES, STUDY, TITLES, draw
-from benchmarks.trainings import params_of
+from benchmarks.images import ALL, CHOICES, SIZES, STUDY, TITLES, draw, table
+from benchmarks.trainings import params_of, read
 from mnist_lstm.data.datasets import DATASETS
 from mnist_lstm.pipeline.params import flatten, load
 
@@ -37,3 +37,16 @@ def test_the_figure_has_a_dot_for_each_training_and_the_means() -> None:
     low, high = axes.get_ylim()
     assert low < 1
     assert high > 50
+
+
+def test_the_accuracy_page_has_the_table_of_five_seeds_each_on_one_machine() -> None:
+    rows = read(STUDY)
+    assert [(row["choice"], row["seed"]) for row in rows] == [
+        (name, seed) for name in CHOICES for seed in "01234"
+    ]
+    assert len({(row["device"], row["precision"]) for row in rows}) == 1
+    assert len({row["model_sha256"] for row in rows}) == len(rows)
+    page = (PROJECT / "docs" / "accuracy.md").read_text()
+    assert table() in page
+    assert "](images.png)" in page
+    assert (PROJECT / "docs" / "images.png").is_file()
