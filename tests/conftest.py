@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # else each process that the tests start would compile what it imports: half a minute with MLflow
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Python reads it as it starts, so that no fork of the zygote would have it
+os.environ.pop("PYTHONPATH", None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
