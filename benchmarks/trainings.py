@@ -1,7 +1,8 @@
 """Train variations of a recipe, several seeds each, and write one row for each training.
 
 Trains in this process, or in several of its own, as src/train.py does: the same recipe gives the
-same weights. Needs neither DVC nor MLflow, but the files that `dvc repro preprocess` makes.
+same weights with as many threads. Needs neither DVC nor MLflow, but the files that `dvc repro
+preprocess` makes.
 """
 
 import argparse
@@ -84,7 +85,9 @@ def main(study: Study) -> None:
     """Train what the command line names and has no row yet. Exits with one line on a mistake."""
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", metavar="NAME", help="choices to train; default: all")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at once")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="trainings at once; they share the threads"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--precision", default="auto", help="auto, bfloat16 or float32")
     options = parser.parse_args()

@@ -56,7 +56,6 @@ def test_a_training_with_a_row_is_not_repeated(
 
 ENDLESS = """
 import pickle, sys
-from dataclasses import replace
 from benchmarks import trainings
 if __name__ == "__main__":
     study = pickle.load(sys.stdin.buffer)
