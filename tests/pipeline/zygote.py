@@ -39,8 +39,10 @@ import time
 import traceback
 import types
 import warnings
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import psutil
 
@@ -69,6 +71,8 @@ uvicorn.lifespan.on uvicorn.main uvicorn.protocols.http.auto
 """  # by the programs and the stages, where they import it
 OPTIONAL = ("aiobotocore.session", "boto3", "dvc_s3", "psycopg", "s3fs")  # the extra `team`
 READ_AT_START = ("PYTHONPATH", "PYTHONSAFEPATH")  # by Python, and by no fork
+# each fork copies the zygote's page table, which is smaller if pages are huge: 6 ms instead of 20
+HUGE_PAGES = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 PROGRAM = """\
 #!{python} -IS
 import contextlib, json, os, signal, socket, sys
@@ -81,7 +85,7 @@ with socket.socket(socket.AF_UNIX) as zygote:
     zygote.connect({address!r})
     socket.send_fds(zygote, [b"."], [0, 1, 2])
     request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
-    zygote.sendall(b"%d\\n%b" % (len(request), request))
+    zygote.sendall(len(request).to_bytes(4, "big") + request)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # a shell makes what it runs in the background ignore SIGINT; the project's programs do not
         if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
@@ -131,7 +135,9 @@ def start(folder: Path, modules: str = IMPORTED) -> None:
         with (folder / "log").open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, __file__, folder, modules],
-                env=kept | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", MARK: str(folder)},
+                env=kept
+                | HUGE_PAGES
+                | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", MARK: str(folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -163,22 +169,14 @@ def main(folder: Path, modules: str) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "mnist_lstm"]:
         del sys.modules[name]
     logging.root.handlers.clear()  # which PyTorch's or MLflow's import leaves
+    for each in weakref.finalize._registry:  # type: ignore[attr-defined]
+        each.atexit = False  # else every fork would take torch's 206 libraries apart: 30 ms
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve a program
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "socket"))
         server.listen(100)
-        while True:
-            ready, _, _ = select.select([server, holders], [], [])
-            if holders in ready:
-                break  # the last holder is gone
-            client, _ = server.accept()
-            if os.fork() == 0:
-                server.close()
-                os.close(holders)
-                _serve(client)
-            client.close()
+        _serve(server, holders)
     _end_all(folder)
 
 
@@ -220,40 +218,85 @@ class Blank:
         Image.new("L", (1, 1)).save(file, "png", pnginfo=about)
 
 
-def _serve(client: socket.socket) -> NoReturn:
-    """Fork again, wait for the new process and send its exit code; in it, run the program."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, files, _, _ = socket.recv_fds(client, 1, 3)
-    if len(files) < 3:  # somebody asked whether we listen
-        os._exit(0)
-    with client.makefile("rb", buffering=0) as request:
-        length = int(request.readline())
-        text = b""
-        while len(text) < length:
-            part = request.read(length - len(text))
-            if not part:
-                os._exit(1)  # the program was killed
-            text += part
-    if child := os.fork():
-        os.setpgid(child, child)  # here too: whichever of the two comes first
-        for file in files:
-            os.close(file)
-        _pass_on_signals(client, child)
-        _, status, used = os.wait4(child, 0)
-        seconds = used.ru_utime + used.ru_stime
-        print(f"{seconds:.2f} s of the processor: {json.loads(text)[0]}", flush=True)  # in the log
-        with contextlib.suppress(OSError):
-            client.sendall(str(os.waitstatus_to_exitcode(status)).encode())
-        os._exit(0)
-    client.close()
-    with contextlib.suppress(PermissionError):
-        os.setpgid(0, 0)
-    for number, file in enumerate(files):
-        os.dup2(file, number)
+class Program(NamedTuple):
+    """A program that waits for its fork to end. `ended` can be read from when it has."""
+
+    connection: socket.socket
+    fork: int  # process ID
+    ended: int  # file descriptor
+    arguments: list[str]
+
+
+def _serve(server: socket.socket, holders: int) -> None:
+    """Fork for each program, pass on its signals and send its exit code, until nobody holds us."""
+    watched: dict[socket.socket | int, Program] = {}
+    while holders not in (ready := select.select([server, holders, *watched], [], [])[0]):
+        for each in ready:
+            if each is server:
+                connection, _ = server.accept()
+                if program := _start(connection, [server, holders, *watched]):
+                    watched |= {program.ended: program, connection: program}
+            elif not (program := watched.get(each)):
+                pass  # it has ended
+            elif each == program.ended:
+                _report(program)
+                del watched[program.ended]
+                watched.pop(program.connection, None)
+                program.connection.close()
+                os.close(program.ended)
+            else:
+                numbers = program.connection.recv(100)
+                for number in numbers or [signal.SIGKILL]:  # nothing: the program was killed
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(program.fork, number)
+                if not numbers:
+                    del watched[each]
+
+
+def _start(connection: socket.socket, ours: Iterable[socket.socket | int]) -> Program | None:
+    """Fork, and run in the fork what the connection asks for. `ours` are closed there.
+
+    Returns None if nobody waits for it: the program was killed, or only asked whether we listen.
+    """
+    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    length = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+    request = connection.recv(length, socket.MSG_WAITALL)
+    program = None
+    if not request or len(request) < length:
+        connection.close()
+    else:
+        arguments, folder, environment = json.loads(request)
+        if (fork := os.fork()) == 0:
+            for each in (connection, *ours):
+                os.close(each if isinstance(each, int) else each.detach())
+            with contextlib.suppress(PermissionError):
+                os.setpgid(0, 0)
+            for number, file in enumerate(files):
+                os.dup2(file, number)
+                os.close(file)
+            _run(arguments, folder, environment)
+        with contextlib.suppress(PermissionError):
+            os.setpgid(fork, fork)  # here too: whichever of the two comes first
+        program = Program(connection, fork, os.pidfd_open(fork), arguments)
+    for file in files:
         os.close(file)
+    return program
+
+
+def _report(program: Program) -> None:
+    """Write to the log what the ended fork cost, and send its exit code."""
+    _, status, used = os.wait4(program.fork, 0)
+    seconds = used.ru_utime + used.ru_stime
+    print(f"{seconds:.2f} s of the processor: {program.arguments}", flush=True)
+    with contextlib.suppress(OSError):
+        program.connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _run(arguments: list[str], folder: str, environment: dict[str, str]) -> NoReturn:
+    """Do a program's work in this fork, and exit as the program would."""
     code = 1
     try:
-        _become(*json.loads(text))
+        _become(arguments, folder, environment)
         code = 0
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
@@ -268,17 +311,6 @@ def _serve(client: socket.socket) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _pass_on_signals(program: socket.socket, child: int) -> None:
-    """Until the child ends, send its group the signals of its program; SIGKILL, if that is gone."""
-    ended = os.pidfd_open(child)
-    while ended not in select.select([program, ended], [], [])[0]:
-        for number in program.recv(100) or [signal.SIGKILL]:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, number)
-        if number == signal.SIGKILL:
-            return
 
 
 def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
