@@ -9,8 +9,8 @@ machine, so that all rows are of one. With names, such as `gru` or `sgd`, it tra
 
 from collections.abc import Mapping
 
-from benchmarks import trainings
-from benchmarks.trainings import HERE, Study
+from benchmarks import studies, trainings
+from benchmarks.studies import HERE, Study
 
 TITLES = {
     "lstm": "lstm, adam (the reference)",
@@ -33,7 +33,7 @@ STUDY = Study(HERE / "cells.csv", "params.yaml", {}, CHOICES, seeds=3)
 
 def table() -> str:
     """The table of docs/accuracy.md, from the file."""
-    return trainings.table(trainings.read(STUDY), "cell and optimizer", TITLES)
+    return studies.table(STUDY.read(), "cell and optimizer", TITLES)
 
 
 if __name__ == "__main__":

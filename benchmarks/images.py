@@ -15,8 +15,8 @@ from statistics import mean
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from benchmarks import trainings
-from benchmarks.trainings import HERE, PROJECT, Row, Study
+from benchmarks import studies, trainings
+from benchmarks.studies import HERE, PROJECT, Row, Study
 from mnist_lstm.views import figures
 from mnist_lstm.views.figures import BLUE, ORANGE, WIDTH
 
@@ -34,7 +34,7 @@ TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # percent
 
 def table() -> str:
     """The table of docs/accuracy.md, from the file."""
-    return trainings.table(trainings.read(STUDY), "training images", TITLES)
+    return studies.table(STUDY.read(), "training images", TITLES)
 
 
 @figures.styled
@@ -70,4 +70,4 @@ def draw(rows: Sequence[Row]) -> Figure:
 if __name__ == "__main__":
     trainings.main(STUDY)
     print(table())
-    figures.save(draw(trainings.read(STUDY)), PICTURE)
+    figures.save(draw(STUDY.read()), PICTURE)

@@ -11,8 +11,8 @@ docs/accuracy.md. A training that has a row is not repeated: delete the file if 
 import csv
 from collections.abc import Mapping
 
-from benchmarks import trainings
-from benchmarks.trainings import HERE, PROJECT, Study
+from benchmarks import studies, trainings
+from benchmarks.studies import HERE, PROJECT, Study
 from mnist_lstm.pipeline.params import flatten, format_value, load, short_name
 
 RECIPE, REFERENCE = "recipes/best.yaml", "params.yaml"
@@ -93,7 +93,7 @@ def table() -> str:
     """The table of docs/accuracy.md, from the file."""
     with study().file.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return trainings.table(rows, "without", {row["choice"]: row["choice"] for row in rows})
+    return studies.table(rows, "without", {row["choice"]: row["choice"] for row in rows})
 
 
 if __name__ == "__main__":

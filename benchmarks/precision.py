@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import trainings
-from benchmarks.trainings import PROJECT, SEQUENCES
+from benchmarks.studies import PROJECT, SEQUENCES
 from mnist_lstm import UserError
 from mnist_lstm.learning import device
 from mnist_lstm.pipeline import params

@@ -6,29 +6,27 @@ preprocess` makes.
 """
 
 import argparse
-import csv
-import io
 import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from statistics import mean, stdev
 from types import MappingProxyType
 
 import torch
 from tqdm import tqdm
 
 import train as stage
+from benchmarks.studies import PROJECT, Study
 from mnist_lstm import UserError
 from mnist_lstm.data.sequences import SPLITS, Sequences
-from mnist_lstm.files import sha256, write_atomically
+from mnist_lstm.files import sha256
 from mnist_lstm.learning import build, device, evaluation, precision
 from mnist_lstm.learning.build import Learner
 from mnist_lstm.learning.fit import Evaluation
@@ -36,40 +34,6 @@ from mnist_lstm.learning.model import infer
 from mnist_lstm.learning.optimizer import averaged
 from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.params import Params, format_value
-
-HERE = Path(__file__).parent
-PROJECT = HERE.parent
-SEQUENCES = PROJECT / "data" / "sequences"
-# accuracies are fractions, losses mean cross-entropies in nats
-COLUMNS = (
-    "choice",
-    "seed",
-    "validation_accuracy",
-    "test_accuracy",
-    "validation_loss",
-    "test_loss",
-    "model_sha256",
-    "seconds",
-    "device",
-    "precision",
-)
-Row = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Study:
-    """Choices, each of which changes some values of a recipe, and how many seeds each has.
-
-    `recipe` is a path in the project. `common` are the changes that all choices have. `file` gets
-    the rows.
-    """
-
-    file: Path
-    recipe: str
-    common: Mapping[str, object]
-    choices: Mapping[str, Mapping[str, object]]
-    seeds: int
-    sequences: Path = SEQUENCES
 
 
 @dataclass(frozen=True)
@@ -116,7 +80,7 @@ def run(
         raise UserError(f"{', '.join(unknown)}: not among {', '.join(study.choices)}")
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, is {jobs}")
-    rows, failed = read(study), []
+    rows, failed = study.read(), []
     done = {(row["choice"], row["seed"]) for row in rows}
     missing = [
         Training(name, params_of(study, name, seed, machine), study.sequences)
@@ -135,7 +99,7 @@ def run(
             tqdm.write(failed[-1], file=sys.stderr)
         else:
             rows.append(row)
-            write(study, rows)
+            study.write(rows)
             tqdm.write(f"{called}: test accuracy {row['test_accuracy']}, {row['seconds']} s")
     if failed:
         raise UserError(f"{len(failed)} of {len(missing)} trainings failed; first, {failed[0]}")
@@ -149,32 +113,6 @@ def params_of(
     recipe = PROJECT / study.recipe
     steps = params.load(recipe, changes).train.steps
     return params.load(recipe, {**changes, "train.eval_every": steps})
-
-
-def read(study: Study) -> list[Row]:
-    """The rows of a study's file. Raises UserError if they are not of this study."""
-    if not study.file.exists():
-        return []
-    with study.file.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    anew = "delete the file to measure it anew"
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise UserError(f"{study.file}: its columns must be {', '.join(COLUMNS)}; {anew}")
-    for row in rows:
-        if row["choice"] not in study.choices:
-            raise UserError(f"{study.file}: {row['choice']} is no choice any more; {anew}")
-    return list(rows)
-
-
-def write(study: Study, rows: Iterable[Row]) -> None:
-    """Write a study's file, in the order of its choices and seeds."""
-    order = list(study.choices)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: (order.index(row["choice"]), int(row["seed"]))))
-    write_atomically(study.file, text.getvalue().encode())
 
 
 def _trained(
@@ -291,33 +229,3 @@ def data_of(chosen: Params, sequences: Path, where: torch.device) -> dict[str, S
 @cache  # for the next training of this process
 def _loaded(sequences: Path, where: torch.device) -> Mapping[str, Sequences]:
     return {split: Sequences.load(sequences / f"{split}.safetensors").to(where) for split in SPLITS}
-
-
-def table(rows: Sequence[Row], heading: str, titles: Mapping[str, str]) -> str:
-    """Mean ± standard deviation over the seeds of each choice that has rows, in Markdown.
-
-    Accuracies are in percent, their deviations in points, losses in nats. `titles` has a text for
-    each choice. There is no column of losses if the rows have none.
-    """
-    has_losses = bool(rows) and "validation_loss" in rows[0]
-    columns = [heading, "validation images", "test images", *["validation loss"] * has_losses]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, title in titles.items():
-        if group := [row for row in rows if row["choice"] == name]:
-            figures = [format_accuracy(group, split) for split in ("validation", "test")]
-            if has_losses:
-                figures.append(format_loss(group))
-            lines.append(f"| {title} | {' | '.join(figures)} |")
-    return "\n".join(lines)
-
-
-def format_accuracy(rows: Iterable[Row], split: str) -> str:
-    """Mean and standard deviation, in points, over the seeds."""
-    figures = [float(row[f"{split}_accuracy"]) for row in rows]
-    return f"{mean(figures):.2%}" + (f" ± {100 * stdev(figures):.2f}" if len(figures) > 1 else "")
-
-
-def format_loss(rows: Iterable[Row]) -> str:
-    """Mean and standard deviation of the validation loss over the seeds."""
-    figures = [float(row["validation_loss"]) for row in rows]
-    return f"{mean(figures):.4f}" + (f" ± {stdev(figures):.4f}" if len(figures) > 1 else "")

@@ -5,7 +5,7 @@ from typing import get_args
 from samples import PROJECT
 
 from benchmarks.cells import CHOICES, STUDY, TITLES, table
-from benchmarks.trainings import params_of, read
+from benchmarks.trainings import params_of
 from mnist_lstm.learning.optimizer import OPTIMIZERS
 from mnist_lstm.pipeline.params import ModelParams, flatten, load
 
@@ -28,7 +28,7 @@ def test_all_else_is_the_reference() -> None:
 
 
 def test_the_accuracy_page_has_the_table_of_three_seeds_each_on_one_machine() -> None:
-    rows = read(STUDY)
+    rows = STUDY.read()
     assert [(row["choice"], row["seed"]) for row in rows] == [
         (n, s) for n in CHOICES for s in "012"
     ]

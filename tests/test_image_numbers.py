@@ -3,7 +3,7 @@
 from samples import PROJECT
 
 from benchmarks.images import ALL, CHOICES, SIZES, STUDY, TITLES, draw, table
-from benchmarks.trainings import params_of, read
+from benchmarks.trainings import params_of
 from mnist_lstm.data.datasets import DATASETS
 from mnist_lstm.pipeline.params import flatten, load
 
@@ -40,7 +40,7 @@ def test_the_figure_has_a_dot_for_each_training_and_the_means() -> None:
 
 
 def test_the_accuracy_page_has_the_table_of_five_seeds_each_on_one_machine() -> None:
-    rows = read(STUDY)
+    rows = STUDY.read()
     assert [(row["choice"], row["seed"]) for row in rows] == [
         (name, seed) for name in CHOICES for seed in "01234"
     ]

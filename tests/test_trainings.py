@@ -14,8 +14,8 @@ import pytest
 import torch
 from samples import PROJECT, drawn
 
-from benchmarks import trainings
-from benchmarks.trainings import Study
+from benchmarks import studies, trainings
+from benchmarks.studies import Study
 from mnist_lstm import UserError
 
 COMMON = {
@@ -56,7 +56,7 @@ def test_a_training_with_a_row_is_not_repeated(
 
 ENDLESS = """
 import pickle, sys
-from benchmarks import trainings
+from benchmarks import studies, trainings
 if __name__ == "__main__":
     study = pickle.load(sys.stdin.buffer)
     trainings.run(study, jobs=2, machine={"train.device": "cpu"})
@@ -131,7 +131,7 @@ def test_a_failed_training_does_not_stop_the_others(
     monkeypatch.setattr(trainings, "train", failing)
     with pytest.raises(UserError, match="1 of 4 trainings failed; first, reference, seed 1: the l"):
         trainings.run(study, machine={"train.device": "cpu"})
-    assert len(trainings.read(study)) == 3
+    assert len(study.read()) == 3
 
 
 def test_mistakes_have_one_line(study: Study) -> None:
@@ -150,7 +150,7 @@ def test_mistakes_have_one_line(study: Study) -> None:
     study.file.write_text("without,seed\nnothing,0\n")
     with pytest.raises(UserError, match="its columns must be choice, seed"):
         trainings.run(study)
-    study.file.write_text(",".join(trainings.COLUMNS) + "\ntanh,0\n")
+    study.file.write_text(",".join(studies.COLUMNS) + "\ntanh,0\n")
     with pytest.raises(UserError, match="tanh is no choice any more; delete the file"):
         trainings.run(study)
 
@@ -160,7 +160,7 @@ def test_the_table_has_means_and_deviations() -> None:
         {"choice": "a", "validation_accuracy": right, "test_accuracy": "1", "validation_loss": loss}
         for right, loss in (("0.98", "0.25"), ("0.99", "0.35"))
     ]
-    assert trainings.table(rows, "kind", {"a": "one", "b": "not yet"}) == (
+    assert studies.table(rows, "kind", {"a": "one", "b": "not yet"}) == (
         "| kind | validation images | test images | validation loss |\n|---|---|---|---|\n"
         "| one | 98.50% ± 0.71 | 100.00% ± 0.00 | 0.3000 ± 0.0707 |"
     )
