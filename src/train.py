@@ -140,7 +140,7 @@ def _learn(
         run.log_rows(record.rows[shown:rows], record.timings[shown:rows])
         shown = rows
 
-    def save(*, wait: bool, diverged: str | None = None) -> None:
+    def save_all(*, wait: bool, diverged: str | None = None) -> None:
         now = Progress(step, clock.seconds, record, diverged).as_state()
         then = partial(show, len(record.rows))
         saved.save(*learner.parts, now, then, wait=wait, best=learner.best)
@@ -158,7 +158,7 @@ def _learn(
                 evaluation = next(evaluations)
             except Diverged as error:
                 step += 1
-                save(wait=True, diverged=str(error))
+                save_all(wait=True, diverged=str(error))
                 if together and step < settings.steps:  # the others are in the next step
                     together.sum_gradients(learner.model, stop=1)
                 raise
@@ -175,12 +175,12 @@ def _learn(
             if together:  # all stop after the same step
                 signal = together.stops
             if signal:
-                save(wait=True)
+                save_all(wait=True)
                 where = f"step {step:,} of {settings.steps:,}"
                 raise Interrupted(signal, f"saved at {where}: run it again to continue from there")
             due = evaluation or step % settings.checkpoint_every == 0
             if step == settings.steps or (due and saved.is_due(clock.seconds - before)):
-                save(wait=step == settings.steps)
+                save_all(wait=step == settings.steps)
 
 
 def _fit(

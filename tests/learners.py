@@ -38,7 +38,7 @@ class Learner:
         **others: Any,
     ) -> None:
         if beyond:
-            others |= {"reads": "both", "num_rows": 8, "pooling": "mean"}
+            others |= {"reads": "both", "num_rows": 8, "pooling": "mean", "window": 3}
         learner = build.learner(
             seed,
             lambda: small_model(**others).to(on),

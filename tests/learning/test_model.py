@@ -13,7 +13,7 @@ from samples import small_model
 
 from mnist_lstm import UserError
 from mnist_lstm.learning import model as model_module
-from mnist_lstm.learning.model import Classifier, RowLSTM, accuracy, dropout, infer
+from mnist_lstm.learning.model import Classifier, RowLSTM, accuracy, dropout, infer, windows
 from mnist_lstm.pipeline.params import ModelParams
 
 
@@ -191,7 +191,7 @@ def test_numbers_too_large_for_torch_are_refused(tmp_path, claim: dict[str, int]
 def test_a_choice_that_does_not_exist_is_refused(tmp_path, key: str) -> None:
     choices = get_args(ModelParams.model_fields[key].annotation)
     assert model_module.CHOICES[key] == choices
-    for claim in ([], {}, None, 1, "diagonal"):
+    for claim in ([], {}, None, 2, "diagonal"):
         model = small_model()
         model.config |= {key: claim}
         model.save(tmp_path / "model.safetensors")
@@ -255,6 +255,8 @@ BEYOND = [
     {"cell": "rnn"},
     {"cell": "gru", "directions": "both", "reads": "both", "num_rows": 10, "pooling": "mean"},
     {"cell": "rnn", "directions": "both", "recurrent_init": "orthogonal"},
+    {"window": 3},
+    {"window": 5, "reads": "both", "num_rows": 10, "pooling": "mean"},
 ]
 
 
@@ -326,6 +328,23 @@ def test_mean_pooling_gives_the_mean_of_all_outputs() -> None:
         outputs, _ = layer(images.float() / 255)
         expected = model.head(outputs.mean(dim=1))
         torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-6)
+
+
+def test_a_window_has_each_row_between_its_neighbours() -> None:
+    x = torch.arange(1.0, 7.0).view(1, 3, 2)
+    assert windows(x, 1) is x
+    assert windows(x, 3).tolist() == [[[0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [3, 4, 5, 6, 0, 0]]]
+    assert windows(x, 7)[0, 1].tolist() == [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0]
+
+
+def test_a_wider_window_adds_only_weights_of_the_neighbours() -> None:
+    narrow, wide = beyond(), beyond(window=3)
+    weights = narrow.state_dict()
+    first = next(name for name in weights if name.endswith("weight_ih_l0"))
+    weights[first] = F.pad(weights[first], (7, 7))  # nothing of the neighbours
+    wide.load_state_dict(weights)
+    images = pixels(3, 10, 7)
+    torch.testing.assert_close(infer(wide, images, 3), infer(narrow, images, 3), rtol=0, atol=1e-6)
 
 
 def test_orthogonal_gates_keep_lengths() -> None:

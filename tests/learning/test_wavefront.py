@@ -16,9 +16,10 @@ import torch
 from mnist_lstm.learning import model as module
 from mnist_lstm.learning.model import RowLSTM
 
-def compare(reads, layers, hidden, batch, rows):
+def compare(reads, layers, hidden, batch, rows, window=1):
     model = RowLSTM(input_size=rows, num_rows=rows, num_classes=3, hidden_size=hidden, reads=reads,
-        num_layers=layers, dropout=0.4, forget_bias=1.0, implementation="fused", pooling="mean")
+        num_layers=layers, dropout=0.4, forget_bias=1.0, implementation="fused", pooling="mean",
+        window=window)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     pixels = torch.randint(0, 256, (batch, rows, rows))
 
@@ -39,7 +40,7 @@ def compare(reads, layers, hidden, batch, rows):
 
 compare("rows", 2, 16, 5, 3)
 compare("columns", 1, 24, 3, 2)  # no multiple of the units that a program computes
-compare("both", 3, 16, 17, 3)  # more images than a program computes
+compare("both", 3, 16, 17, 3, window=5)  # more images than a program computes
 """
 
 

@@ -38,6 +38,7 @@ BEYOND = {
     "augment.rotation": 5.0,
     "augment.elastic": 0.5,
     "model.reads": "both",
+    "model.window": 3,
 }
 
 

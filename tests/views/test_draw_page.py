@@ -31,10 +31,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "columns": {"reads": "columns"},
     "both": {"reads": "both"},
     "two directions": {"directions": "both"},
+    "windows of three rows": {"window": 3},
     "gru": {"cell": "gru"},
     "rnn": {"cell": "rnn"},
     "gru, two directions": {"cell": "gru", "directions": "both", "hidden_size": 11},
-    "all of it": {"reads": "both", "directions": "both", "pooling": "mean", "num_layers": 3},
+    "all of it": {"reads": "both", "directions": "both", "pooling": "mean", "num_layers": 3}
+    | {"window": 5},
 }
 DIGITS = tuple("0123456789")
 EVIL = (

@@ -84,6 +84,18 @@ def _rnn(weights: Sequence[Tensor], x: Tensor) -> Tensor:
     return torch.stack(outputs, dim=1)
 
 
+def windows(x: Tensor, size: int) -> Tensor:
+    """At each time step, `size` steps with that one in the middle: (B, T, D) -> (B, T, size·D).
+
+    `size` is odd. Before the first step and after the last one there are zeros.
+    """
+    if size == 1:
+        return x
+    steps = x.shape[1]
+    padded = F.pad(x, (0, 0, size // 2, size // 2))
+    return torch.cat([padded[:, first : first + steps] for first in range(size)], dim=2)
+
+
 def dropout(x: Tensor, fraction: float, of: tuple[int, slice] | None = None) -> Tensor:
     """Zero a random `fraction` of the elements and scale up the rest, so that the mean stays.
 
@@ -127,9 +139,10 @@ BEYOND = {
     "pooling": "last",
     "recurrent_init": "uniform",
     "cell": "lstm",
+    "window": 1,
 }
 
-# the settings that are names
+# the settings that have a few values only
 CHOICES = {
     "implementation": tuple(IMPLEMENTATIONS),
     "reads": ("rows", "columns", "both"),
@@ -137,6 +150,7 @@ CHOICES = {
     "pooling": ("last", "mean"),
     "recurrent_init": ("uniform", "orthogonal"),
     "cell": tuple(CELLS),
+    "window": (1, 3, 5, 7),
 }
 
 
@@ -149,11 +163,13 @@ class RowLSTM(nn.Module):
 
     Beyond the reference: the model `reads` rows, columns or both. Columns need `num_rows`, the
     pixels of a column. With both, rows and columns have layers of their own, and the linear layer
-    gets the outputs of the two. `directions` is forward, or both for bidirectional layers.
-    `pooling` is last, the output at the last time step (the first one for a backward direction), or
-    mean, over all time steps. `recurrent_init` is uniform, as for all other weights, or orthogonal
-    for each gate (Saxe et al., 2014). `cell` is lstm; or gru, or rnn (with tanh), whose gates also
-    have one bias each, zero at first: only an LSTM has forget gates.
+    gets the outputs of the two. At each time step, the lowest layer reads a `window` of rows or
+    columns: an odd number of them, with the step's own in the middle. `directions` is forward, or
+    both for bidirectional layers. `pooling` is last, the output at the last time step (the first
+    one for a backward direction), or mean, over all time steps. `recurrent_init` is uniform, as for
+    all other weights, or orthogonal for each gate (Saxe et al., 2014). `cell` is lstm; or gru, or
+    rnn (with tanh), whose gates also have one bias each, zero at first: only an LSTM has forget
+    gates.
 
     The layers compute in `precision`: float32 by default, or bfloat16. Weights and the linear layer
     are always float32. If `wavefront` is set, the layers train as a wavefront, which needs
@@ -183,6 +199,7 @@ class RowLSTM(nn.Module):
         pooling: str = "last",
         recurrent_init: str = "uniform",
         cell: str = "lstm",
+        window: int = 1,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -201,17 +218,19 @@ class RowLSTM(nn.Module):
             "pooling": pooling,
             "recurrent_init": recurrent_init,
             "cell": cell,
+            "window": window,
         }
         self.config |= {name: value for name, value in beyond.items() if value != BEYOND[name]}
         self.dropout = dropout
         self.run_layer = IMPLEMENTATIONS[implementation]
         self.reads, self.directions, self.pooling = reads, directions, pooling
+        self.window = window
 
         two_ways = directions == "both"
         outputs = hidden_size * (1 + two_ways)
 
         def stack(size: int) -> Iterable[nn.RNNBase]:
-            sizes = [size, *[outputs] * (num_layers - 1)]
+            sizes = [window * size, *[outputs] * (num_layers - 1)]
             return nn.ModuleList(  # type: ignore[return-value]
                 CELLS[cell](n, hidden_size, batch_first=True, bidirectional=two_ways) for n in sizes
             )
@@ -250,7 +269,7 @@ class RowLSTM(nn.Module):
     @property
     def reads_in_order(self) -> bool:
         """Whether the answer after some rows is independent of the rows below them."""
-        return self.reads == "rows" and self.directions == "forward"
+        return self.reads == "rows" and self.directions == "forward" and self.window == 1
 
     def after_each_row(self, pixels: Tensor) -> Tensor:
         """The logits after 1, 2, … T rows: (B, T, D) -> (B, T, C).
@@ -282,25 +301,24 @@ class RowLSTM(nn.Module):
             of = len(pixels), self.part(len(pixels))
             pixels = pixels[of[1]]
         x = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
+        lines = {"rows": [x], "columns": [x.mT], "both": [x, x.mT]}[self.reads]
+        lines = [windows(each, self.window) for each in lines]
         if self.wavefront and self.training:
-            return self._wavefront(x)
+            return self._wavefront(lines)
         with self._computing_in_precision():
-            outputs = [self._read(self.layers, x.mT if self.reads == "columns" else x, of)]
-            if self.reads == "both":
-                outputs.append(self._read(self.beside, x.mT, of))
-        return outputs
+            stacks = (self.layers, self.beside)
+            return [self._read(*each, of) for each in zip(stacks, lines, strict=False)]
 
-    def _wavefront(self, x: Tensor) -> list[Tensor]:
-        """The same as `_outputs`, computed by the wavefront kernels."""
+    def _wavefront(self, lines: Sequence[Tensor]) -> list[Tensor]:
+        """The top layers' outputs, computed by the wavefront kernels: (B, T, D) -> (B, T, H)."""
         from mnist_lstm.learning import wavefront  # imports Triton, which exists only for Linux
 
-        reads = {"rows": [x], "columns": [x.mT], "both": [x, x.mT]}[self.reads]
         layers = [layer for stack in (self.layers, self.beside) for layer in stack]
-        batch, steps, _ = reads[0].shape
+        batch, steps, _ = lines[0].shape
         size = (len(layers), steps, batch, layers[0].hidden_size)
-        mask = kept(size, self.dropout, x.device) if self.dropout else None
+        mask = kept(size, self.dropout, lines[0].device) if self.dropout else None
         outputs = wavefront.run(
-            torch.stack([read.transpose(0, 1) for read in reads]),  # (S, T, B, D)
+            torch.stack([each.transpose(0, 1) for each in lines]),  # (S, T, B, D)
             [layer.all_weights[0][:3] for layer in layers],
             mask,
             self.dropout,
@@ -349,8 +367,8 @@ class RowLSTM(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 config, weights = json.loads(file.metadata()["model"]), file.get_tensors()
-            for key, names in CHOICES.items():
-                if config.get(key, names[0]) not in names:
+            for key, values in CHOICES.items():
+                if config.get(key, values[0]) not in values:
                     raise ValueError(f"its {key} is {json.dumps(config[key])[:60]}")
             if config["num_layers"] > len(weights):  # a huge number would take long to build
                 raise ValueError(f"{len(weights)} weights are not those of its configuration")

@@ -8,8 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError, PydanticKnownError
 
 from mnist_lstm import UserError
 from mnist_lstm.data.datasets import DATASETS, NAMES
@@ -19,6 +19,13 @@ from mnist_lstm.pipeline.strict_yaml import cut, dotted
 
 def _in(unit: str) -> Any:
     return Field(json_schema_extra={"unit": unit})
+
+
+def _no_other_type(value: object) -> object:
+    """Literal takes true and 1.0 for 1. Raises for these what Literal raises for other values."""
+    if type(value) is not int:
+        raise PydanticKnownError("literal_error", {"expected": "1, 3, 5 or 7"})
+    return value
 
 
 Count = Annotated[int, Field(ge=1, lt=2**63)]  # torch counts in 64 bits
@@ -31,6 +38,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 ADDED = {
     "preprocess.train_size": None,
     "model.cell": "lstm",
+    "model.window": 1,
     "train.optimizer": "adam",
     "train.processes": 1,
     "train.keep_best": False,
@@ -120,6 +128,10 @@ class ModelParams(_Section):
     recurrent_init: Literal["uniform", "orthogonal"] = Field(
         description="Initial recurrent weights: uniform, as all other weights of these layers, or "
         "orthogonal"
+    )
+    window: Annotated[Literal[1, 3, 5, 7], BeforeValidator(_no_other_type), _in("rows")] = Field(
+        description="Rows that one time step reads, or columns: 1, as in the reference, or the "
+        "one before and the one after it too (3), two of each (5) or three of each (7)"
     )
 
 

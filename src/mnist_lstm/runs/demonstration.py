@@ -119,6 +119,7 @@ def _model(chosen: "Predictor", bits: int) -> dict[str, Any]:
         "cell": cell,
         "pooling": model.pooling,
         "directions": 2 if model.directions == "both" else 1,
+        "window": model.window,
         "stacks": sizes,
         "head": {"inputs": model.head.in_features, "classes": model.head.out_features},
         "bits": bits,

@@ -62,7 +62,7 @@ def of_file(history: History, path: Path) -> Predictor:
     model = RowLSTM.load(path)
     if result := _with_weights(history, sha256(path)):
         return _of_result(history, result, f"{path}, the model of {label(result)}")
-    side, count = next(iter(model.layers)).input_size, model.head.out_features
+    side, count = model.config["input_size"], model.head.out_features
     source = (
         f"{path}; no run here has it, so it is assumed to take images like MNIST's, {side}×{side}"
     )

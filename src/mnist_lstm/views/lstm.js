@@ -159,10 +159,20 @@ function readImage(model, pixels) {
     columns: Array.from({ length: columns }, (_, column) =>
       Float32Array.from({ length: rows }, (_, row) => ink[row * columns + column])),
   }
-  const read = model.stacks.map((stack) => readStack(stack.layers, lines[stack.reads]))
+  const read = model.stacks.map((stack) =>
+    readStack(stack.layers, windows(lines[stack.reads], model.window)))
   const answer = (count) => belief(model.head, pooled(model, read, count))
   if (!model.inOrder) return { read, beliefs: [answer()] }
   return { read, beliefs: lines.rows.map((_, row) => answer(row + 1)) }
+}
+
+// What the lowest layers get at each line: the line, in a window of several the lines before and after
+// it too. Beyond the image, lines are blank.
+function windows(lines, size) {
+  if (size === 1) return lines
+  const blank = new Float32Array(lines[0].length)
+  return lines.map((_, middle) => joined(Array.from({ length: size }, (_, at) =>
+    lines[middle - (size - 1) / 2 + at] ?? blank)))
 }
 
 // The image as it is after `count` rows: what comes below is blank.
@@ -200,8 +210,10 @@ function unpack(about) {
     }))),
   }))
   const head = { weight: take(about.head.classes * about.head.inputs), bias: take(about.head.classes) }
-  const inOrder = about.directions === 1 && stacks.length === 1 && stacks[0].reads === "rows"
-  return { cell: about.cell, rows: about.rows, columns: about.columns, pooling: about.pooling, stacks, head, inOrder }
+  const readsRows = stacks.length === 1 && stacks[0].reads === "rows"
+  const inOrder = readsRows && about.directions === 1 && about.window === 1
+  const { cell, rows, columns, pooling, window } = about
+  return { cell, rows, columns, pooling, window, stacks, head, inOrder }
 }
 
 function bytesOf(base64) {
