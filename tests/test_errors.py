@@ -1445,7 +1445,7 @@ MET = {
     "train: train.precision is bfloat16, but torch <version> has no <implementation> <cell> in "
     "bfloat16 for this device; write auto or float32": without_bfloat16,
     "train: the loss is <number> at step <number>, so the training stops; lower "
-    "train.learning_rate, or set train.clip_norm, for example to 1.0": diverging,
+    "train.learning_rate, or set train.clip_norm, for example to 0.01": diverging,
     "<stage>: <file>: No space left on device; free some space there and run again": full_disk,
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows who owns it": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,

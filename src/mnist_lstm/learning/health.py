@@ -21,7 +21,7 @@ def check(step: int, loss: float) -> None:
     if not math.isfinite(loss):
         raise Diverged(
             f"the loss is {loss} at step {step:,}, so the training stops; lower "
-            "train.learning_rate, or set train.clip_norm, for example to 1.0"
+            "train.learning_rate, or set train.clip_norm, for example to 0.01"
         )
 
 
