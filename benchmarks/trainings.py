@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -192,11 +192,14 @@ def _measured(learner: Learner, chosen: Params, data: Sequences) -> dict[str, fl
 
 
 def begin(
-    chosen: Params, data: Mapping[str, Sequences]
+    chosen: Params,
+    data: Mapping[str, Sequences],
+    evaluates: Callable[[], object] = lambda: None,
 ) -> tuple[Learner, Iterator[Evaluation | None]]:
     """A learner, and the steps that train it, as src/train.py makes them from the parameters.
 
-    Raises UserError if the precision does not work on the device of the data.
+    `evaluates` is called before each evaluation. Raises UserError if the precision does not work on
+    the device of the data.
     """
     images = data["train"]
     make = partial(build.model, images, images.labels.device, **chosen.model.model_dump())
@@ -204,7 +207,7 @@ def begin(
     computes_in = precision.choose(chosen.train.precision, tried)
     wavefront = precision.is_wavefront(computes_in, tried)
     learner = stage._learner(chosen, make, len(images), computes_in, wavefront)
-    return learner, stage._fit(chosen, data, learner, None, 0)
+    return learner, stage._fit(chosen, data, learner, None, 0, evaluates)
 
 
 def data_of(chosen: Params, sequences: Path, where: torch.device) -> dict[str, Sequences]:
