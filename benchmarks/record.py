@@ -41,7 +41,10 @@ def main() -> None:
     where = device.choose(options.device)
     machine = {"train.device": options.device, "train.precision": options.precision}
     trained(where, {**machine, "train.steps": WARM_UP})
-    rows = [trained(where, {**machine, "seed": seed}) for seed in SEEDS]
+    rows = []
+    for seed in SEEDS:
+        rows.append(trained(where, {**machine, "seed": seed}))
+        print("seed {seed}: {seconds} s, {test_accuracy}".format(**rows[-1]), flush=True)
     with (HERE / f"record-{where.type}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
@@ -72,7 +75,7 @@ def trained(
         model = Path(folder) / "model.safetensors"
         learner.model.save(model)
         digest = sha256(model)
-    row = {
+    return {
         "seed": str(recipe.seed),
         "steps": str(steps),
         "seconds": f"{seconds:.3f}",
@@ -84,8 +87,6 @@ def trained(
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
     }
-    print(f"seed {row['seed']}: {steps:,} steps in {seconds:.1f} s, {last.test_accuracy:.2%}")
-    return row
 
 
 def summary(rows: Iterable[Mapping[str, str]]) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.pipeline.params import flatten, load
 from mnist_lstm.pipeline.result_files import RunRecord, SplitRecord
 
 PROJECT = Path(__file__).parent.parent
@@ -91,3 +92,12 @@ def is_the_line(line: str, met: str) -> bool:
     """Whether a message fits a line of docs/errors.md, in which `<…>` stands for anything."""
     parts = re.split(r"<[^<>]+>", line)
     return re.fullmatch(".+?".join(map(re.escape, parts)), met) is not None
+
+
+def recorded_recipe(name: str) -> dict[str, Any]:
+    """The parameters of recipes/results/NAME but the seed, as docs/accuracy.md records them."""
+    page = (PROJECT / "docs" / "accuracy.md").read_text()
+    (command,) = re.findall(rf"`mnist-lstm seeds \d+ (.+) --record recipes/results/{name}`", page)
+    file, *changed = command.split(" -S ")
+    changes = dict(each.split("=") for each in changed)
+    return flatten(load(PROJECT / file, changes).model_dump())

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from samples import PROJECT
+from samples import PROJECT, recorded_recipe
 
 from mnist_lstm import UserError
 from mnist_lstm.cli import main
 from mnist_lstm.commands import changes
 from mnist_lstm.commands import seeds as command
 from mnist_lstm.commands.seeds import _code_of, format_summary
-from mnist_lstm.pipeline.params import flatten, load
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment, seeds
 from mnist_lstm.runs.seeds import seed_record, summary
@@ -162,6 +161,5 @@ def test_the_committed_records_are_of_the_committed_recipes(
     """The commands of docs/accuracy.md train nothing that is recorded."""
     monkeypatch.setattr(experiment, "train", None)
     name, seed = record.parent.name, int(record.stem.removeprefix("seed-"))
-    recipe = flatten(load(PROJECT / "recipes" / f"{name}.yaml").model_dump())
-    read = seed_record(PROJECT, recipe | {"seed": seed}, {}, name, record.parent)
+    read = seed_record(PROJECT, recorded_recipe(name) | {"seed": seed}, {}, name, record.parent)
     assert read["model_sha256"]

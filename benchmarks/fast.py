@@ -1,0 +1,41 @@
+"""Measure the effect of each choice of recipes/fast.yaml: the recipe with another, with two seeds.
+
+Run: dvc repro preprocess && python -m benchmarks.fast [NAME ...] [OPTION ...]
+
+Writes benchmarks/fast.csv, one row for each training as soon as it ends, and prints the table of
+docs/accuracy.md. A training that has a row is not repeated: delete the file if the recipe changes,
+or on another machine.
+"""
+
+from collections.abc import Mapping
+
+from benchmarks import studies, trainings
+from benchmarks.studies import HERE, Study
+
+TITLES = {
+    "recipe": "nothing",
+    "window-3": "windows of three rows",
+    "window-1": "one row at each time step",
+    "mean": "the mean of all outputs instead of the last one",
+    "slower": "a learning rate of 0.003",
+    "shorter": "850 steps",
+}
+CHOICES: Mapping[str, Mapping[str, object]] = {
+    "recipe": {},
+    "window-3": {"model.window": 3},
+    "window-1": {"model.window": 1},
+    "mean": {"model.pooling": "mean"},
+    "slower": {"train.learning_rate": 0.003},
+    "shorter": {"train.steps": 850},
+}
+STUDY = Study(HERE / "fast.csv", "recipes/fast.yaml", {}, CHOICES, seeds=2)
+
+
+def table() -> str:
+    """The table of docs/accuracy.md, from the file."""
+    return studies.table(STUDY.read(), "changed", TITLES)
+
+
+if __name__ == "__main__":
+    trainings.main(STUDY)
+    print(table())
