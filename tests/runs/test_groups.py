@@ -205,8 +205,9 @@ def test_records_of_other_machines_count_where_a_result_is_here(history: Made) -
     ]
 
 
-def test_a_record_of_auto_is_of_the_precision_that_it_had(history: Made) -> None:
-    settings = SETTINGS | {"seed": 1, "train.precision": "auto"}
+@pytest.mark.parametrize("given", ["auto", "bfloat16"])
+def test_a_record_is_of_its_precision_and_of_auto(history: Made, given: str) -> None:
+    settings = SETTINGS | {"seed": 1, "train.precision": given}
     record(history, 1, 0.7, params=settings, precision="bfloat16")
     for precision, seeds in (("bfloat16", [1]), ("float32", []), ("auto", [1])):
         found = recipes.recipe_of(history, SETTINGS | {"train.precision": precision}, "quick")

@@ -189,9 +189,7 @@ def digest(value: object) -> str:
 
 
 def _keys_of_record(given: Mapping[str, Any]) -> set[str]:
-    """A record of `auto` is one of a recipe that names the precision it was trained in, too."""
+    """A record is of a recipe that names the precision of its training, and of one with `auto`."""
     settings = {key: value for key, value in given.items() if key != "train.precision.was"}
-    keys = {_key(settings)}
-    if settings.get("train.precision") == "auto":
-        keys.add(_key(settings | {"train.precision": given["train.precision.was"]}))
-    return keys
+    precisions = ("auto", given["train.precision.was"])
+    return {_key(settings), *(_key(settings | {"train.precision": each}) for each in precisions)}

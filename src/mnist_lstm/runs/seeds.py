@@ -107,14 +107,13 @@ def seed_record(
 def _is_of(record: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether a record is of a recipe's parameters.
 
-    Keys that were added later have the value that they had before. A record whose precision was
-    `auto` is one of a recipe that names the precision that it was trained in, too.
+    Keys that were added later have the value that they had before. A record is of a recipe that
+    names the precision of its training, and of one with `auto`.
     """
     recorded = ADDED | _without_promote(record.get("params", {}))
-    named = recorded | {"train.precision": record.get("precision")}
-    is_auto = recorded.get("train.precision") == "auto"
     wanted = ADDED | _without_promote(settings)
-    return recorded == wanted or (is_auto and named == wanted)
+    precisions = ("auto", record.get("precision"))
+    return wanted in (recorded, *(recorded | {"train.precision": each} for each in precisions))
 
 
 def _without_promote(settings: Mapping[str, Any]) -> dict[str, Any]:
