@@ -19,6 +19,7 @@ TITLES = {
     "mean": "the mean of all outputs instead of the last one",
     "slower": "a learning rate of 0.003",
     "shorter": "850 steps",
+    "before": "one row, the mean of all outputs and a learning rate of 0.003",
 }
 CHOICES: Mapping[str, Mapping[str, object]] = {
     "recipe": {},
@@ -27,6 +28,7 @@ CHOICES: Mapping[str, Mapping[str, object]] = {
     "mean": {"model.pooling": "mean"},
     "slower": {"train.learning_rate": 0.003},
     "shorter": {"train.steps": 850},
+    "before": {"model.window": 1, "model.pooling": "mean", "train.learning_rate": 0.003},
 }
 STUDY = Study(HERE / "fast.csv", "recipes/fast.yaml", {}, CHOICES, seeds=2)
 
