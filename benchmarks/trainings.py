@@ -52,14 +52,19 @@ def main(study: Study) -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="trainings at once; they share the threads"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--precision", default="auto", help="auto, bfloat16 or float32")
-    options = parser.parse_args()
-    machine = {"train.device": options.device, "train.precision": options.precision}
+    options, machine = with_machine(parser)
     try:
         run(study, options.names, jobs=options.jobs, machine=machine)
     except UserError as error:
         sys.exit(str(error))
+
+
+def with_machine(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict[str, object]]:
+    """Parse the command line, with a device and a precision too; also these two as changes."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--precision", default="auto", help="auto, bfloat16 or float32")
+    options = parser.parse_args()
+    return options, {"train.device": options.device, "train.precision": options.precision}
 
 
 def run(
@@ -165,11 +170,8 @@ def train(training: Training, *, shows: bool = True) -> dict[str, str]:
     hides = None if shows else True  # None: hides the bar where there is no terminal
     for _ in tqdm(steps, name, chosen.train.steps, leave=False, disable=hides):
         pass
-    with averaged(learner.optimizer), tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.safetensors"
-        learner.model.save(model)
+    with averaged(learner.optimizer):
         metrics = {split: _measured(learner, chosen, data[split]) for split in SPLITS[1:]}
-        digest = sha256(model)
     measured = {
         f"{split}_{metric}": str(value)
         for split, found in metrics.items()
@@ -179,11 +181,19 @@ def train(training: Training, *, shows: bool = True) -> dict[str, str]:
         "choice": training.choice,
         "seed": str(chosen.seed),
         **measured,
-        "model_sha256": digest,
+        "model_sha256": model_sha256(learner),
         "seconds": f"{time.perf_counter() - start:.3f}",
         "device": device.describe(where),
         "precision": learner.model.precision,
     }
+
+
+def model_sha256(learner: Learner) -> str:
+    """The SHA-256 of the file that train writes of a learner's model."""
+    with averaged(learner.optimizer), tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.safetensors"
+        learner.model.save(model)
+        return sha256(model)
 
 
 def _measured(learner: Learner, chosen: Params, data: Sequences) -> dict[str, float]:

@@ -4,7 +4,7 @@ from typing import get_args
 
 from samples import PROJECT
 
-from benchmarks.cells import CHOICES, STUDY, TITLES, table
+from benchmarks.cells import CHOICES, STUDY, TITLES
 from benchmarks.trainings import params_of
 from mnist_lstm.learning.optimizer import OPTIMIZERS
 from mnist_lstm.pipeline.params import ModelParams, flatten, load
@@ -25,13 +25,3 @@ def test_all_else_is_the_reference() -> None:
         differs = {key for key, value in chosen.items() if value != reference[key]}
         assert differs == {"seed", "train.eval_every", *changes}
         assert chosen["train.eval_every"] == reference["train.steps"]
-
-
-def test_the_accuracy_page_has_the_table_of_three_seeds_each_on_one_machine() -> None:
-    rows = STUDY.read()
-    assert [(row["choice"], row["seed"]) for row in rows] == [
-        (n, s) for n in CHOICES for s in "012"
-    ]
-    assert len({(row["device"], row["precision"]) for row in rows}) == 1
-    assert len({row["model_sha256"] for row in rows}) == len(rows)
-    assert table() in (PROJECT / "docs" / "accuracy.md").read_text()

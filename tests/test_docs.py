@@ -104,8 +104,8 @@ def test_the_accuracy_page_has_what_was_recorded(folder: Path) -> None:
     for number, record in enumerate(records):
         # records lack keys that were added later: these have the reference's value, which is off
         recorded = {**REFERENCE, **record["params"]}
-        in_words = {**recorded, "train.precision": record["precision"]}  # not auto
-        assert {**recipe, "seed": number} in (recorded, in_words)
+        named = {**recorded, "train.precision": record["precision"]}  # where the recipe had auto
+        assert {**recipe, "seed": number} in (recorded, named)
         *_, last = (folder / f"seed-{number}.csv").read_text().splitlines()
         assert float(last.split(",")[4]) == record["metrics"]["test"]["accuracy"]
     test, validation = (

@@ -146,6 +146,9 @@ def test_recipes_are_valid_and_whole(recipe: Path) -> None:
             "implementation: fast",
             "model.implementation must be 'fused' or 'unrolled', is 'fast' (text)",
         ),
+        ("window: 1", "window: 4", "model.window must be 1, 3, 5 or 7, is 4"),
+        ("window: 1", "window: true", "model.window must be 1, 3, 5 or 7, is true (true/false)"),
+        ("window: 1", "window: 1.0", "model.window must be 1, 3, 5 or 7, is 1.0"),
         (
             "device: auto",
             "device: gpu",

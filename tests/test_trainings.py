@@ -56,7 +56,7 @@ def test_a_training_with_a_row_is_not_repeated(
 
 ENDLESS = """
 import pickle, sys
-from benchmarks import studies, trainings
+from benchmarks import trainings
 if __name__ == "__main__":
     study = pickle.load(sys.stdin.buffer)
     trainings.run(study, jobs=2, machine={"train.device": "cpu"})
@@ -153,14 +153,3 @@ def test_mistakes_have_one_line(study: Study) -> None:
     study.file.write_text(",".join(studies.COLUMNS) + "\ntanh,0\n")
     with pytest.raises(UserError, match="tanh is no choice any more; delete the file"):
         trainings.run(study)
-
-
-def test_the_table_has_means_and_deviations() -> None:
-    rows = [
-        {"choice": "a", "validation_accuracy": right, "test_accuracy": "1", "validation_loss": loss}
-        for right, loss in (("0.98", "0.25"), ("0.99", "0.35"))
-    ]
-    assert studies.table(rows, "kind", {"a": "one", "b": "not yet"}) == (
-        "| kind | validation images | test images | validation loss |\n|---|---|---|---|\n"
-        "| one | 98.50% ± 0.71 | 100.00% ± 0.00 | 0.3000 ± 0.0707 |"
-    )

@@ -219,7 +219,7 @@ class Blank:
 
 
 class Program(NamedTuple):
-    """A program that waits for its fork to end. `ended` can be read from when it has."""
+    """A program that waits for its fork to end. Then `ended` can be read from."""
 
     connection: socket.socket
     fork: int  # process ID

@@ -1,18 +1,16 @@
-"""How many seconds until 99 %? Train recipes/fast.yaml with five seeds, by the rules of records.
+"""Measure the time to 99 %: train recipes/fast.yaml with five seeds.
 
-Run: dvc repro preprocess && python -m benchmarks.record [--device NAME] [--precision NAME]
+Run: dvc repro preprocess && python -m benchmarks.time_to_accuracy [--device D] [--precision P]
 
-As in speed records for other data sets, the time is that of the training alone, from initialised
-weights to trained ones: images are loaded before, kernels are compiled before (by a training of a
-few steps), and evaluations are left out. The mean accuracy of all seeds must be 99 %.
-
-Writes benchmarks/record-DEVICE.csv, one row for each seed, and prints the line of docs/accuracy.md.
+As in the speed records of other data sets, the time is that of the training alone, from initial
+weights to the last update: images are loaded before, a training of a few steps compiles kernels
+before, and evaluations do not count. Writes benchmarks/time-to-accuracy-DEVICE.csv, one row for
+each seed, and prints the line of docs/accuracy.md.
 """
 
 import argparse
 import csv
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,9 +21,7 @@ import torch
 from benchmarks import trainings
 from benchmarks.studies import HERE, PROJECT, SEQUENCES
 from mnist_lstm import UserError
-from mnist_lstm.files import sha256
 from mnist_lstm.learning import device
-from mnist_lstm.learning.optimizer import averaged
 from mnist_lstm.pipeline import params
 
 RECIPE = PROJECT / "recipes" / "fast.yaml"
@@ -35,17 +31,14 @@ WARM_UP = 5  # steps
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--precision", default="auto", help="auto, bfloat16 or float32")
-    options = parser.parse_args()
+    options, machine = trainings.with_machine(parser)
     where = device.choose(options.device)
-    machine = {"train.device": options.device, "train.precision": options.precision}
     trained(where, {**machine, "train.steps": WARM_UP})
     rows = []
     for seed in SEEDS:
         rows.append(trained(where, {**machine, "seed": seed}))
         print("seed {seed}: {seconds} s, {test_accuracy}".format(**rows[-1]), flush=True)
-    with (HERE / f"record-{where.type}.csv").open("w", newline="") as file:
+    with (HERE / f"time-to-accuracy-{where.type}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -71,17 +64,13 @@ def trained(
     start = time.perf_counter()
     *_, last = progress
     assert last
-    with averaged(learner.optimizer), tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.safetensors"
-        learner.model.save(model)
-        digest = sha256(model)
     return {
         "seed": str(recipe.seed),
         "steps": str(steps),
         "seconds": f"{seconds:.3f}",
         "validation_accuracy": str(last.validation_accuracy),
         "test_accuracy": str(last.test_accuracy),
-        "model_sha256": digest,
+        "model_sha256": trainings.model_sha256(learner),
         "device": device.describe(where),
         "precision": learner.model.precision,
         "threads": str(torch.get_num_threads()),
