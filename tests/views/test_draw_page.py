@@ -113,6 +113,26 @@ def test_the_page_computes_what_the_model_computes(name: str, opened: Tab, tmp_p
 
 
 @needs_chromium
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "one row"),
+        ({"reads": "columns"}, "one column"),
+        ({"reads": "both", "window": 5}, "five rows and five columns"),
+    ],
+)
+def test_the_page_says_what_the_model_reads_at_a_time(
+    settings: dict[str, Any], expected: str, opened: Tab, tmp_path: Path
+) -> None:
+    opened.open(written(tmp_path, decided(**settings)))
+    said = opened.evaluate("document.querySelector('header p').textContent")
+    assert " ".join(said.split()) == (
+        f"A neural network with a memory, an LSTM, reads it {expected} of pixels at a time. "
+        "Watch its belief move."
+    )
+
+
+@needs_chromium
 def test_weights_of_16_bits_are_those_that_numpy_writes(opened: Tab, tmp_path: Path) -> None:
     model, images = decided(), digits(50).pixels
     with torch.no_grad():

@@ -376,6 +376,9 @@ document.title = document.title.replace("an LSTM", `${article} ${kind}`)
 at("article").textContent = article
 at("kind").textContent = kind
 at("kind").title = long
+const number = { 1: "one", 3: "three", 5: "five", 7: "seven" }[model.window]
+at("reads").textContent = model.stacks.map(({ reads }) =>
+  `${number} ${model.window === 1 ? reads.slice(0, -1) : reads}`).join(" and ")
 at("source").textContent = `The model: ${about.source}.`
 if (!model.inOrder) {
   at("note").append(" This model does not read from the top alone: after each row you see what it",

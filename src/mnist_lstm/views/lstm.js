@@ -166,8 +166,8 @@ function readImage(model, pixels) {
   return { read, beliefs: lines.rows.map((_, row) => answer(row + 1)) }
 }
 
-// What the lowest layers get at each line: the line, in a window of several the lines before and after
-// it too. Beyond the image, lines are blank.
+// What the lowest layers get at each line: a window of lines, with that line in the middle. Most
+// models have windows of one line. Lines outside of the image are blank.
 function windows(lines, size) {
   if (size === 1) return lines
   const blank = new Float32Array(lines[0].length)
