@@ -28,8 +28,8 @@ class Work:
     """The work of a contender: the sizes of the reference recipe, unless growth is measured.
 
     A contender trains `warm_up` steps that are not measured, then `blocks` times `steps` steps. It
-    evaluates `evaluated` of the test images `blocks` times; the seconds are scaled up to all test
-    images.
+    evaluates `evaluated` of the test images `evaluations` times; the seconds are scaled up to all
+    test images.
     """
 
     warm_up: int

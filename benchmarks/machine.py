@@ -29,7 +29,7 @@ def processor() -> str:
 
 
 def memory_gigabytes() -> float:
-    """The memory of the whole machine, in bytes."""
+    """The memory of the whole machine, in gigabytes (10⁹ bytes)."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 

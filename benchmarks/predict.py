@@ -23,6 +23,7 @@ from PIL import Image, ImageFilter
 
 from mnist_lstm.data.datasets import TEST_IMAGES, TEST_LABELS
 from mnist_lstm.data.idx import read_pair
+from mnist_lstm.data.mirrors import folder_of
 
 ROOT = Path(__file__).parent.parent
 SHIFT = 4  # pixels, at most
@@ -39,8 +40,8 @@ def main() -> None:
     parser.add_argument("--photos", metavar="N", type=int, default=100, help="N that are drawn")
     parser.add_argument("--seed", metavar="N", type=int, default=0)
     arguments = parser.parse_args()
-    data = Path(os.environ.get("MNIST_MIRROR") or "data/raw")
-    data = data if data.is_absolute() else ROOT / data
+    given = os.environ.get("MNIST_MIRROR") or "data/raw"
+    data = ROOT / "data" / "raw" if "://" in given else folder_of(given, ROOT)
     images, labels = read_pair(data / TEST_IMAGES, data / TEST_LABELS, 10)
     named = ["--model", str(arguments.model.absolute())] if arguments.model else []
     first = np.arange(arguments.images)

@@ -216,8 +216,8 @@ def begin(
     tried = make()
     computes_in = precision.choose(chosen.train.precision, tried)
     wavefront = precision.is_wavefront(computes_in, tried)
-    learner = stage._learner(chosen, make, len(images), computes_in, wavefront)
-    return learner, stage._fit(chosen, data, learner, None, 0, evaluates)
+    learner = stage.make_learner(chosen, make, len(images), computes_in, wavefront)
+    return learner, stage.start_fit(chosen, data, learner, None, 0, evaluates)
 
 
 def data_of(chosen: Params, sequences: Path, where: torch.device) -> dict[str, Sequences]:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Delete what the project made; ask before results or the MLflow store are deleted. Run: make clean
+# Delete what the project made; ask before results, unfinished trainings, the MLflow store or a server's
+# data are deleted. Run: make clean
 #
 # Files that git tracks are never touched.
 set -eu
@@ -16,10 +17,10 @@ agreed() {
     [ "$answer" = y ] || [ "$answer" = Y ]
 }
 
-rm -rf .venv .venv-bench .bench .checkpoints data/raw data/sequences
-rm -rf dvc_plots comparison.png report.html draw.html served .pull_request
+rm -rf .venv .venv-bench .bench data/raw data/sequences
+rm -rf dvc_plots belief comparison.png report.html draw.html served .pull_request
 rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
-find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+find src tests benchmarks scripts -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 results=$(git clean -ndX results)
 if [ "$results" ] || [ -e .dvc/cache ]; then
@@ -27,6 +28,14 @@ if [ "$results" ] || [ -e .dvc/cache ]; then
         git clean -fdqX results
         rm -rf .dvc/cache .dvc/tmp
     fi
+fi
+
+if [ -e .checkpoints ] && agreed "the unfinished trainings (.checkpoints/)"; then
+    rm -rf .checkpoints
+fi
+
+if [ -e server ] && agreed "the store of \`make server\` (server/)"; then
+    rm -rf server
 fi
 
 if [ -e mlflow.db ] || [ -e mlruns ]; then

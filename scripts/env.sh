@@ -117,12 +117,15 @@ if [ "$was_here/$was_lock/$was_project/$was_build/$was_extras" = \
 fi
 
 maker=$(cat .venv/making 2>/dev/null) || maker=''
-if [ "$maker" ] && kill -0 "$maker" 2>/dev/null; then
-    fail "another make is at work on .venv (process $maker); wait until it has finished"
+# in a new container, a killed make may have had the number of this process
+if [ "$maker" ] && [ "$maker" != $$ ] && kill -0 "$maker" 2>/dev/null; then
+    fail "another make is at work on .venv (process $maker); wait until it has finished, or delete \
+.venv/making if process $maker is no make"
 fi
 mkdir -p .venv
 echo $$ >.venv/making
 trap 'rm -f .venv/making' EXIT
+trap 'exit 130' INT TERM HUP # not all shells run the trap of EXIT when a signal ends them
 
 # choose_size: how much there is to download, in words; warns where the disk may be too small
 choose_size() {

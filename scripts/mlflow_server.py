@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path("server")
+EVERY = ("0.0.0.0", "::")  # listen on all networks; nobody can call a machine by them
 SHORTEST = 12  # characters of a password, by MLflow's rule
 USERS = FOLDER / "users.db"
 SETTINGS = f"""\
@@ -38,7 +39,7 @@ def main(port: str) -> None:
             f"make server: cannot use port {port} of {host}; take another: make server PORT=5003"
         )
     from mnist_lstm.tracking import credentials
-    from mnist_lstm.tracking.store import printable, uri_of_file
+    from mnist_lstm.tracking.store import uri_of_file
 
     if backend := given.get("BACKEND"):
         given[credentials.URI] = backend
@@ -58,11 +59,15 @@ def main(port: str) -> None:
         if is_needed and importlib.util.find_spec(module) is None:
             sys.exit(f"make server: this needs {module}; `make env EXTRAS=server` installs it")
     asking = ask_for_logins() if login else []
+    address = names.split(",")[0] or ("<the IP address of this machine>" if host in EVERY else host)
     print(
-        f"make server: runs in {printable(backend)}, artifacts in {artifacts}; people write\n"
-        f"    export MLFLOW_TRACKING_URI=http://{names.split(',')[0] or host}:{port}",
+        f"make server: runs in {credentials.printable(backend)}, artifacts in {artifacts}; people "
+        "write\n"
+        f"    export MLFLOW_TRACKING_URI=http://{address}:{port}",
         flush=True,
     )
+    if not names and host in EVERY:
+        print("make server: NAMES=mlflow.example.org lets them use a name instead", flush=True)
     given.pop(credentials.URI, None)  # which is for clients
     given["MLFLOW_BACKEND_STORE_URI"] = given["MLFLOW_REGISTRY_STORE_URI"] = backend
     given["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # only language models need jobs

@@ -18,6 +18,10 @@ git switch --quiet --create "$branch"
 [ -n "$(dvc remote list)" ] && dvc repro --pull --allow-missing >&2 || dvc repro >&2
 mnist-lstm report --markdown
 git add params.yaml dvc.lock results
-git commit --quiet --message "Results of $recipe" || echo 'nothing has changed' >&2
+if git diff --cached --quiet; then
+    echo 'nothing has changed' >&2
+else
+    git commit --quiet --message "Results of $recipe"
+fi
 [ -z "$(dvc remote list)" ] || dvc push --run-cache >&2
 git push --quiet --set-upstream origin "$branch" >&2

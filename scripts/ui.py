@@ -15,7 +15,7 @@ PATIENCE = 300  # seconds, for a server that starts on a busy machine
 def main(port: str) -> None:
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
     if given.startswith(("http://", "https://")):
-        from mnist_lstm.tracking.store import printable
+        from mnist_lstm.tracking.credentials import printable
 
         print(f"make ui: MLFLOW_TRACKING_URI is set, so the runs are at {printable(given)}")
         return
@@ -51,10 +51,11 @@ def main(port: str) -> None:
 
 def announce(port: str, page: str, server: str) -> None:
     """Print the address of the page as soon as the server answers; give up when it has ended."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # uses no proxy
     give_up = time.monotonic() + PATIENCE
     while os.getppid() == int(server) and time.monotonic() < give_up:
         try:
-            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2).close()
+            direct.open(f"http://{HOST}:{port}/health", timeout=2).close()
         except OSError:
             time.sleep(0.2)
         else:

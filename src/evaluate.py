@@ -70,14 +70,14 @@ def evaluate(
     published curve, with which results on mnist are compared.
     """
     started = now()
-    stage.check_recorded("train")
+    is_recorded = stage.check_recorded("train")
     record = FinishedTraining.read(training)
-    # dvc.lock has recorded the training, so its checkpoint is no longer needed
-    Checkpoint(stage.root() / ".checkpoints", record.about.fingerprint).remove()
+    if is_recorded:  # so that DVC does not train it again, and its checkpoint is no longer needed
+        Checkpoint(stage.root() / ".checkpoints", record.about.fingerprint).remove()
 
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in EVALUATED}
     where, size = device.choose(params.train.device), params.evaluate.batch_size
-    model = _model(training / "model.safetensors", record.about.precision).to(where)
+    model = _model(training / "model.safetensors", where, record.about.precision)
     answers = _answers(model, params.evaluate.shifts, size, data)
     judged = {split: (answers[split].last, data[split].labels) for split in EVALUATED}
     metrics = _metrics(judged, answers)
@@ -120,9 +120,9 @@ class _Answers(NamedTuple):
     shifted: Tensor | None
 
 
-def _model(weights: Path, trained_in: str) -> RowLSTM:
-    """The trained model, which computes in the precision of its training."""
-    model = RowLSTM.load(weights)
+def _model(weights: Path, where: torch.device, trained_in: str) -> RowLSTM:
+    """The trained model on a device, where it computes in the precision of its training."""
+    model = RowLSTM.load(weights).to(where)
     if trained_in == "bfloat16" and not precision.works(model):
         print("trained in bfloat16, evaluated in float32: bfloat16 does not work here")
     else:
@@ -184,8 +184,9 @@ def _print(on_test: Mapping[str, Any], images: int) -> None:
 def _show(name: str, training: Path, results: Path) -> None:
     """Log the run to MLflow. If that fails, print why and how to do it later."""
     print(f"logging to MLflow, as {name} …")  # takes seconds, most of them for the model's export
+    from mnist_lstm.tracking.credentials import printable
     from mnist_lstm.tracking.projection import project
-    from mnist_lstm.tracking.store import TrackingError, open_store, printable
+    from mnist_lstm.tracking.store import TrackingError, open_store
     from mnist_lstm.tracking.view import View
 
     try:

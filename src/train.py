@@ -57,7 +57,7 @@ def train(params: Params, sequences: Path, results: Path) -> None:
         with group.joined(where) as together:
             _train(params, sequences, results, where, together)
     except Parted as error:
-        launch.leave(f"train: {error}")
+        launch.leave("train", str(error))
 
 
 def _train(
@@ -77,8 +77,8 @@ def _train(
     is_wavefront = together is None and precision.is_wavefront(computes_in, tried)
     facts = _facts(params, files, where, computes_in, is_wavefront)
     saved = Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
-    learner = _learner(params, make, len(data["train"]), computes_in, is_wavefront)
-    fit_from = partial(_fit, params, data, learner, together)
+    learner = make_learner(params, make, len(data["train"]), computes_in, is_wavefront)
+    fit_from = partial(start_fit, params, data, learner, together)
     if together and not together.is_first:
         with signals.deferred():
             together.help(saved, learner, fit_from)
@@ -103,11 +103,11 @@ def _train(
         run = Follower(stage.root(), about, tqdm.write)
         try:
             _learn(params, fit_from, learner, saved, state, clock, run, together)
+            doubt = _write(params, data["validation"], learner, state.record, results, run)
         except BaseException as error:
             status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
             run.finish(status, about, clock.time)
             raise
-        doubt = _write(params, data["validation"], learner, state.record, results, run)
         right = 100 * state.record.rows[-1]["test_accuracy"]
         print(f"{right:.2f} % of the test images are right, {_computation(facts)}")
         if doubt:
@@ -183,7 +183,7 @@ def _learn(
                 save_all(wait=step == settings.steps)
 
 
-def _fit(
+def start_fit(
     params: Params,
     data: Mapping[str, Sequences],
     learner: Learner,
@@ -191,6 +191,7 @@ def _fit(
     start: int,
     evaluates: Callable[[], object] = lambda: None,
 ) -> Iterator[Evaluation | None]:
+    """`learning/fit.fit` after step `start`, with the values that the parameters have for it."""
     settings = params.train
     return fit(
         *learner.parts,
@@ -273,9 +274,10 @@ def _say_who_trains(holder: str) -> None:
     print(f"the same training is running in {holder}; waiting until it ends", flush=True)
 
 
-def _learner(
+def make_learner(
     params: Params, make: Callable[[], RowLSTM], images: int, computes_in: str, is_wavefront: bool
 ) -> Learner:
+    """`learning/build.learner`, with the values that the parameters have for it."""
     settings = params.train
     return build.learner(
         params.seed,

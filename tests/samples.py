@@ -101,3 +101,19 @@ def recorded_recipe(name: str) -> dict[str, Any]:
     file, *changed = command.split(" -S ")
     changes = dict(each.split("=") for each in changed)
     return flatten(load(PROJECT / file, changes).model_dump())
+
+
+def record_of_seed(
+    params: Mapping[str, Any], accuracy: float = 0.5, **about: Any
+) -> dict[str, Any]:
+    """A record of a seed, as `mnist-lstm seeds` writes it, with these parameters by dotted key."""
+    figures = {"accuracy": accuracy, "loss": 1 - accuracy}
+    record = {
+        "params": dict(params),
+        "metrics": {"validation": figures, "test": figures},
+        "seconds": 1.0,
+        **{"name": "far", "training_id": "far", "commit": "e22c829" + 33 * "0", "dirty": True},
+        **{"started": BEGUN.started, "ended": FINISHED.ended},
+        **{"device": "cpu AVX2", "precision": "float32"},
+    }
+    return record | about

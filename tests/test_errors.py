@@ -34,7 +34,16 @@ import yaml
 import zygote
 from dvc.repo import Repo
 from PIL import Image
-from samples import FINISHED, PROJECT, catalogue, drawn, is_the_line, small_model, write_lock
+from samples import (
+    FINISHED,
+    PROJECT,
+    catalogue,
+    drawn,
+    is_the_line,
+    record_of_seed,
+    small_model,
+    write_lock,
+)
 from test_idx import MALFORMED
 from test_photo import claim
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -46,8 +55,9 @@ from mnist_lstm.data import datasets, idx, mirrors, photo
 from mnist_lstm.learning import group
 from mnist_lstm.learning.group import Parted
 from mnist_lstm.learning.model import RowLSTM
+from mnist_lstm.pipeline import launch as launcher
 from mnist_lstm.pipeline import params, stage
-from mnist_lstm.pipeline.launch import OWN_STORE
+from mnist_lstm.pipeline.launch import OWN_STORE, leave
 from mnist_lstm.pipeline.result_files import (
     SplitRecord,
     Training,
@@ -57,7 +67,7 @@ from mnist_lstm.pipeline.result_files import (
     write_rows,
 )
 from mnist_lstm.pipeline.timing import now
-from mnist_lstm.runs import champions, experiment, groups, recipes, resolve, workers
+from mnist_lstm.runs import champions, experiment, groups, resolve, workers
 from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.predictor import of_version
 from mnist_lstm.runs.resolve import find
@@ -348,14 +358,25 @@ def device(name: str, gpus: int) -> Callable[[Project], str]:
     return provoke
 
 
-def among_processes(project: Project, old: str = "", new: str = "") -> str:
+def among_processes(project: Project, old: str = "", new: str = "", rank: int = 0) -> str:
     """Train as one of two processes that torchrun started."""
     project.sequences()
     project.edit(old, new)
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
-        project.monkeypatch.setenv(name, value)
+    for name, value in (("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_RANK", rank)):
+        project.monkeypatch.setenv(name, str(value))
     project.has_mps(True)
     return project.run("train")
+
+
+def among_processes_with_gpus(name: str, gpus: int) -> Callable[[Project], str]:
+    """Train as the second of two processes."""
+
+    def provoke(project: Project) -> str:
+        project.edit("device: auto", f"device: {name}")
+        project.monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        return among_processes(project, "processes: 1", "processes: 2", rank=1)
+
+    return provoke
 
 
 def among_processes_on_a_mac(project: Project) -> str:
@@ -366,23 +387,33 @@ def among_processes_on_a_mac(project: Project) -> str:
 def left_by_a_process(project: Project) -> str:
     @contextmanager
     def joined(_: torch.device) -> Iterator[None]:
-        raise Parted("another process of this training has ended")
+        raise Parted("another process of this training cannot be reached: Connection reset")
         yield
 
     project.monkeypatch.setattr(group, "joined", joined)
     return among_processes(project, "processes: 1", "processes: 2")
 
 
-def failing_processes(project: Project) -> str:
-    def launch(*_: object) -> Callable[..., None]:
-        raise ChildFailedError("python", {0: ProcessFailure(0, 1, 1, "")})
+def failing_processes(reason: str = "") -> Callable[[Project], str]:
+    """Processes that fail; with a `reason`, because they could not reach each other."""
 
-    project.sequences()
-    project.edit("processes: 1", "processes: 2")
-    project.monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
-    project.monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    project.monkeypatch.setenv(*OWN_STORE)
-    return project.run("train")
+    def provoke(project: Project) -> str:
+        def launch(*_: object) -> Callable[..., None]:
+            if reason:
+                with pytest.raises(SystemExit):
+                    leave("train", reason)
+            raise ChildFailedError("python", {0: ProcessFailure(0, 1, 1, "")})
+
+        project.sequences()
+        project.edit("processes: 1", "processes: 2")
+        project.monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
+        project.monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        project.monkeypatch.setenv("RANK", "0")
+        project.monkeypatch.setattr(launcher, "is_needed", lambda _: True)
+        project.monkeypatch.setenv(*OWN_STORE)
+        return project.run("train")
+
+    return provoke
 
 
 def without_bfloat16(project: Project) -> str:
@@ -594,14 +625,6 @@ def parents_without_a_store(project: Project) -> str:
     return project.capsys.readouterr().err.splitlines()[-1]
 
 
-def record_of_no_seed(project: Project) -> str:
-    subprocess.run(["git", "init", "--quiet"], check=True)
-    Repo.init().close()
-    write_json(project.folder / "records" / "seed-0.json", {"params": {}})
-    recipes.recipe_of(commands.read_history(project.folder, "verify"), {}, "quick")
-    return project.capsys.readouterr().err.rstrip("\n")
-
-
 def records_of_no_search(project: Project) -> str:
     subprocess.run(["git", "init", "--quiet"], check=True)
     Repo.init().close()
@@ -617,17 +640,17 @@ def recipes_of_two_data_sets(project: Project) -> str:
         project.edit(r"dataset: \w+", f"dataset: {dataset}")
         shutil.copy("params.yaml", f"{name}.yaml")
         settings = params.flatten(params.load(Path("params.yaml")).model_dump())
-        figures = {"accuracy": 0.5, "loss": 0.1}
         for seed in range(2):
-            about = {
-                "params": settings | {"seed": seed},
-                "metrics": {"validation": figures, "test": figures},
-                **{"name": name, "training_id": f"{name} {seed}", "precision": "float32"},
-                **{"started": TIMINGS[0]["time"], "ended": TIMINGS[1]["time"]},
-            }
-            write_json(project.folder / name / f"seed-{seed}.json", about)
+            record = record_of_seed(settings | {"seed": seed}, training_id=f"{name} {seed}")
+            write_json(project.folder / name / f"seed-{seed}.json", record)
     assert cli.main(["compare", "one.yaml", "two.yaml"]) == 2
     return project.capsys.readouterr().err.rstrip("\n")
+
+
+def recipes_without_seeds(project: Project) -> str:
+    other = Path("params.yaml").read_text().replace("hidden_size: 64", "hidden_size: 32")
+    Path("other.yaml").write_text(other)
+    return commanded_to("compare", "params.yaml", "other.yaml")(project)
 
 
 def said_by_sync(project: Project) -> str:
@@ -1045,7 +1068,7 @@ def evaluated_beside_another(project: Project) -> str:
     return project.run("evaluate")
 
 
-def page_that_cannot_be_written(project: Project) -> str:
+def evaluated_for_a_report(project: Project) -> None:
     folder = project.folder / "results" / "evaluate"
     metrics = {split: {"accuracy": 1.0, "loss": 0.1} for split in ("validation", "test")}
     write_json(folder / "metrics.json", metrics)
@@ -1053,7 +1076,21 @@ def page_that_cannot_be_written(project: Project) -> str:
     write_rows(folder / "predictions.csv", [{"split": "test", "actual": 0, "predicted": 1}])
     write_rows(folder / "reading.csv", [{"rows": 1, "validation_accuracy": 0, "test_accuracy": 0}])
     leave_evaluated(folder, "2026-01-02T04:00:00+00:00", 10)
+
+
+def page_that_cannot_be_written(project: Project) -> str:
+    evaluated_for_a_report(project)
     return commanded_to("report", "--out", "params.yaml/report.html")(project)
+
+
+def report_without_the_published_curve(project: Project) -> str:
+    evaluated_for_a_report(project)
+    project.with_history(results=True)
+    path = project.folder / "results" / "train" / "run.json"
+    write_json(path, read_json(path) | {"dataset": "mnist"})
+    write_lock(project.folder)
+    assert cli.main(["report"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
 
 
 def store_at(uri: str) -> Callable[[Project], str]:
@@ -1428,9 +1465,15 @@ MET = {
     "started, is <number>": among_processes,
     "train: params.yaml: train.processes must be 1 on <device>; several processes train on CPUs "
     "or on NVIDIA GPUs": among_processes_on_a_mac,
-    "train: another process of this training has ended": left_by_a_process,
+    "train: another process of this training cannot be reached: <why>": left_by_a_process,
+    "train: params.yaml: train.device must be auto or cuda, is <device>: each of the <number> "
+    "processes takes a GPU of its own": among_processes_with_gpus("cuda:0", gpus=2),
+    "train: params.yaml: train.processes must be at most the number of GPUs here, <number>: each "
+    "process takes one": among_processes_with_gpus("auto", gpus=1),
     "train: its <number> processes failed <number> times, as is said above; run it again: it "
-    "continues from its last checkpoint": failing_processes,
+    "continues from its last checkpoint": failing_processes(),
+    "train: its <number> processes failed <number> times, as is said above, the last time since "
+    "<reason>; run it again: it continues from its last checkpoint": failing_processes("why"),
     "train: <file>: no such file; `dvc repro preprocess` makes it": lambda p: p.run("train"),
     "evaluate: <file>: no such file; `dvc repro train` makes it": training_without(
         "model.safetensors"
@@ -1561,6 +1604,8 @@ MET = {
         patch_of_the_store("no\n")
     ),
     "mnist-lstm report: <file>: no such file; `dvc repro` makes it": commanded_to("report"),
+    "mnist-lstm report: <file>: no such file; `git checkout data/published_curve.csv` restores "
+    "it": report_without_the_published_curve,
     "mnist-lstm <command>: the results in the workspace do not belong to one recorded run, so "
     "they are not used: <files> from dvc.lock; `<command>` fixes that": results_of_several_runs(
         "report"
@@ -1592,20 +1637,25 @@ MET = {
     "mnist-lstm sync: <run>: its results are not here, so it has no version": (
         a_champion_without_results
     ),
-    "mnist-lstm compare: '<text>' is no other recipe; compare recipes with recipes only": (
+    "mnist-lstm compare: '<text>' is no recipe; compare recipes with recipes only": (
         commanded_to("compare", "params.yaml", "drawn")
+    ),
+    "mnist-lstm compare: '<text>' is named twice": (
+        commanded_to("compare", "params.yaml", "params.yaml")
+    ),
+    "mnist-lstm compare: '<text>' and '<text>' are the same recipe": (
+        commanded_to("compare", "params.yaml", "./params.yaml")
     ),
     "mnist-lstm compare: no recipe here is called '<text>'; with seeds there are: <names>": (
         commanded_to("compare", "seeds of quik", "params.yaml")
     ),
     "mnist-lstm compare: <recipe>: trained with <number> seeds here, and two are needed: "
-    "`mnist-lstm seeds 5 <recipe>`": commanded_to("compare", "params.yaml", "./params.yaml"),
+    "`mnist-lstm seeds 5 <recipe>`": recipes_without_seeds,
     "mnist-lstm compare: the recipes are for different data sets: <names>": (
         recipes_of_two_data_sets
     ),
     "mnist-lstm seeds: MLflow store <address>: <reason>; `mnist-lstm sync` adds the parent run "
     "later": parents_without_a_store,
-    "mnist-lstm verify: left out: <file>: not a record of a seed (<reason>)": record_of_no_seed,
     "mnist-lstm verify: left out: <folder>: no search (<reason>)": records_of_no_search,
     "mnist-lstm search: the storage <address>: <reason>": storage("sqlite:////dev/null/optuna"),
     "mnist-lstm search: the storage <address>: psycopg is not installed; `make env EXTRAS=team` "

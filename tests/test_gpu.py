@@ -18,7 +18,7 @@ from mnist_lstm.learning import checkpoint as checkpoints
 from mnist_lstm.learning import device, precision
 from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.learning.evaluation import read_row_by_row
-from mnist_lstm.learning.fit import UNRECORDED, Evaluation, _Recorded
+from mnist_lstm.learning.fit import STEPS_BEFORE_RECORDING, Evaluation, _Recorded
 from mnist_lstm.learning.model import infer
 
 pytestmark = [
@@ -96,11 +96,11 @@ def test_the_first_replay_waits_for_the_recording(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Busy)
     total = torch.zeros(2, dtype=torch.int64, device="cuda")
     step = _Recorded(total.add_)
-    for _ in range(UNRECORDED + 1):
+    for _ in range(STEPS_BEFORE_RECORDING + 1):
         step(torch.ones_like(total))
     torch.cuda.current_stream().synchronize()
     assert step.beside.query()  # nothing is left to do there
-    assert total.tolist() == 2 * [UNRECORDED + 1]
+    assert total.tolist() == 2 * [STEPS_BEFORE_RECORDING + 1]
 
 
 @pytest.mark.soak
@@ -132,7 +132,7 @@ def _first_difference(curve: list[Evaluation], other: list[Evaluation]) -> int |
 
 
 @pytest.mark.parametrize("beyond", [False, True])
-@pytest.mark.parametrize("stop", [1, UNRECORDED, UNRECORDED + 1, 12])
+@pytest.mark.parametrize("stop", [1, STEPS_BEFORE_RECORDING, STEPS_BEFORE_RECORDING + 1, 12])
 @pytest.mark.parametrize(("name", "wavefront"), [WAYS[0], WAYS[2]])
 def test_a_stopped_training_goes_on_bit_for_bit(
     tmp_path: Path, stop: int, beyond: bool, name: str, wavefront: bool

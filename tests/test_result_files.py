@@ -175,14 +175,14 @@ def test_marks_of_a_merge_are_said() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"step\n1\nx\n", 'row 2: step must be a whole number, is "x"'),
-        (b"step\n1.5\n", "row 1: step must be a whole number, is 1.5"),
-        (b"step,a\n1\n", "row 0: a row has another number of fields than the first line"),
-        (b"step\n1,2\n", "row 0: a row has another number of fields than the first line"),
-        (b"a\n1\n", "row 1: step is missing"),
-        (b"step\n\xff\n", "row 0: 'utf-8' codec can't decode"),
-        (b"step\n" + b"9" * 20 + b"\n", "row 1: step is too large"),
-        (b'step\n"' + b"1" * 200_000, "row 0: field larger than field limit"),
+        (b"step\n1\nx\n", 'line 3: step must be a whole number, is "x"'),
+        (b"step\n1.5\n", "line 2: step must be a whole number, is 1.5"),
+        (b"step,a\n1,2\n1\n", "line 3: it has another number of fields than the first line"),
+        (b"step\n1,2\n", "line 2: it has another number of fields than the first line"),
+        (b"a\n1\n", "line 2: step is missing"),
+        (b"step\n\xff\n", "'utf-8' codec can't decode"),
+        (b"step\n" + b"9" * 20 + b"\n", "line 2: step is too large"),
+        (b'step\n"' + b"1" * 200_000, "line 1: field larger than field limit"),
     ],
 )
 def test_a_table_that_is_damaged_says_where(content: bytes, reason: str) -> None:

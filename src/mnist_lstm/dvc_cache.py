@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def deps(entry: Entry) -> dict[str, str]:
 
 def params(entry: Entry) -> dict[str, Any]:
     """The sections of params.yaml that a stage was run with."""
-    values: dict[str, Any] = entry.get("params", {}).get("params.yaml", {})
-    return values
+    values: dict[str, Any] | None = entry.get("params", {}).get("params.yaml")
+    return values or {}
 
 
 def dataset(entry: Entry) -> str | None:
@@ -116,8 +117,12 @@ class DvcCache:
 
     def recorded_runs(self) -> Iterator[tuple[str, Entry]]:
         """The stage runs that the run cache has recorded, by file, the latest first."""
-        paths = self._runs.glob("*/*/*")
-        for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        made = dict[Path, float]()
+        for path in self._runs.glob("*/*/*"):
+            if path.suffix != ".tmp":  # a dvc is writing it
+                with suppress(FileNotFoundError):  # a dvc has just removed it
+                    made[path] = path.stat().st_mtime
+        for path in sorted(made, key=lambda path: made[path], reverse=True):
             name = self._name(path)
             try:
                 yield name, _checked(parsed(path.read_bytes(), name), name)
@@ -176,13 +181,14 @@ def parsed(content: bytes, name: str) -> dict[str, Any]:
     """The content of one of DVC's YAML files. Raises UserError with that name."""
     if git.has_conflict(content):
         raise UserError(f"{name}: {git.CONFLICT}")
-    loader = _Loader(content)
     try:
-        return _mapping(loader.get_single_data() or {}, name)
+        loader = _Loader(content)
+        try:
+            return _mapping(loader.get_single_data() or {}, name)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # of a date or a key, say
         raise UserError(f"{name}: damaged: not readable as YAML") from None
-    finally:
-        loader.dispose()
 
 
 def _checked(entry: object, name: str) -> Entry:

@@ -76,7 +76,7 @@ def test_a_result_that_cannot_be_read_is_listed(
     (results / "train" / "timing.csv").write_text("step,time,seconds\n1,2,3\n")
     (one,) = found(store, history, root)
     assert one.lines[0].endswith(
-        'timing.csv: row 1: time must be a time in ISO 8601, is "2"; it is damaged, or of '
+        'timing.csv: line 2: time must be a time in ISO 8601, is "2"; it is damaged, or of '
         "another version of this project"
     )
     assert one.mend is None

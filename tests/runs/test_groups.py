@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from samples import FINISHED
+from samples import FINISHED, record_of_seed
 from test_search import Machine, machine  # noqa: F401
 
 from mnist_lstm import git
@@ -83,14 +83,9 @@ def table(parent: Parent, name: str) -> list[dict[str, str]]:
 
 
 def record(history: Made, seed: int, accuracy: float, **about: Any) -> None:
-    split = {"accuracy": accuracy, "loss": 1 - accuracy}
     path = history.root / "recipes" / "results" / "quick" / f"seed-{seed}.json"
-    found = {
-        "params": SETTINGS | {"seed": seed, "evaluate.batch_size": 10, "promote.margin": 1.0},
-        "metrics": {"validation": split, "test": split},
-        **{"name": "far", "training_id": f"far {seed}", "precision": "float32"},
-        **{"started": "2026-01-01T03:00:00+00:00", "ended": "2026-01-01T03:01:00+00:00"},
-    }
+    params = SETTINGS | {"seed": seed, "evaluate.batch_size": 10, "promote.margin": 1.0}
+    found = record_of_seed(params, accuracy, training_id=f"far {seed}")
     write_json(path, found | about)
     rows = [{"step": step, "validation_accuracy": accuracy * step / 20} for step in STEPS]
     write_rows(path.with_suffix(".csv"), rows)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from samples import PROJECT, recorded_recipe
+from samples import PROJECT, record_of_seed, recorded_recipe
 
 from mnist_lstm import UserError
 from mnist_lstm.cli import main
@@ -54,8 +54,7 @@ def test_equal_figures_have_an_interval_of_no_width() -> None:
 def recorded(folder: Path, **about: object) -> str:
     """The row of a seed whose record has that."""
     params = {"seed": 0, "train.steps": 10}
-    record = {"params": params, "commit": "e22c829" + 33 * "0", "dirty": True} | about
-    write_json(folder / "seed-0.json", record)
+    write_json(folder / "seed-0.json", record_of_seed(params, **about))
     taken = seed_record(folder, params, params, "params", folder)
     return _code_of(taken, "digest of the present code")
 
@@ -64,6 +63,22 @@ def test_the_row_of_a_record_names_other_code(tmp_path: Path) -> None:
     assert recorded(tmp_path, code="digest of the present code") == "as now"
     assert recorded(tmp_path, code="another") == "of e22c82900, changed"
     assert recorded(tmp_path, dirty=False) == "of e22c82900"
+
+
+@pytest.mark.parametrize("lacks", ["metrics", "seconds", "params"])
+def test_a_damaged_record_is_named(tmp_path: Path, lacks: str) -> None:
+    params = {"seed": 0, "train.steps": 10}
+    found = record_of_seed(params)
+    del found[lacks]
+    write_json(tmp_path / "seed-0.json", found)
+    with pytest.raises(UserError, match=rf"seed-0\.json: {lacks} is missing; it is damaged, or"):
+        seed_record(tmp_path, params, params, "params", tmp_path)
+    figures = {"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.5, "loss": 0.5}}
+    write_json(tmp_path / "seed-0.json", record_of_seed(params, metrics=figures))
+    with pytest.raises(
+        UserError, match=r"seed-0\.json: validation\.loss must be a number, is null"
+    ):
+        seed_record(tmp_path, params, params, "params", tmp_path)
 
 
 def test_fresh_trains_whatever_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

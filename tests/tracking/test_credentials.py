@@ -13,10 +13,10 @@ from threading import Thread
 import pytest
 from tracked import ROWS, TIMINGS, about
 
-from mnist_lstm.tracking.credentials import PASSWORD, POSTGRES, URI, USER, hide
+from mnist_lstm.tracking.credentials import PASSWORD, POSTGRES, URI, USER, hide, printable
 from mnist_lstm.tracking.follower import Follower
 from mnist_lstm.tracking.projection import TrackedRun
-from mnist_lstm.tracking.store import TrackingError, open_store, printable
+from mnist_lstm.tracking.store import TrackingError, open_store
 
 SECRET = "hunter2/?#@x"
 WRITTEN = "hunter2%2F%3F%23%40x"  # as an address has it

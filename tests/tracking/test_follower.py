@@ -1,6 +1,7 @@
 """Follow a run while it trains, with an MLflow store that works and one that fails."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,12 @@ def test_at_the_end_the_store_has_everything(root: Path, store: Store) -> None:
 
 
 def test_the_run_is_visible_while_it_trains(root: Path, store: Store) -> None:
-    followed = Follower(root, about(), report=pytest.fail)
+    reported: list[str] = []
+    followed = Follower(root, about(), reported.append)
     followed.log_rows(ROWS[:1], TIMINGS[:1])
     while not (found := runs(store)) or "test_accuracy" not in found[0].data.metrics:
-        pass
+        assert not reported
+        time.sleep(0.02)
     assert found[0].info.status == "RUNNING"
     assert found[0].data.tags["trainer"] == follower.trainer(root, "f")
     followed.finish("FINISHED", about(), ENDED)

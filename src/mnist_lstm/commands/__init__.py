@@ -133,8 +133,7 @@ def add_recipe(parser: argparse.ArgumentParser, help: str) -> None:
         metavar="RECIPE",
         nargs="?",
         type=Path,
-        default=Path("params.yaml"),
-        help=f"{help} (default: params.yaml)",
+        help=f"{help} (default: the project's params.yaml)",
     )
     parser.add_argument(
         "-S",
@@ -144,6 +143,16 @@ def add_recipe(parser: argparse.ArgumentParser, help: str) -> None:
         default=[],
         help="replace a value of the recipe, for example train.steps=500; may be repeated",
     )
+
+
+def recipe_file(arguments: argparse.Namespace, root: Path) -> Path:
+    """The file of the recipe that the command line names; params.yaml of the project in `root`."""
+    return arguments.recipe or in_project(root, "params.yaml")
+
+
+def in_project(root: Path, name: str) -> Path:
+    """A file of the project in `root`, by its path from the current folder."""
+    return Path(os.path.relpath(root / name))
 
 
 def changes(settings: Sequence[str]) -> dict[str, object]:

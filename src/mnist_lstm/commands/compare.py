@@ -3,14 +3,13 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, read_history
+from mnist_lstm.commands import RUN, note, read_history
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.comparison import Contest, Paired
@@ -75,8 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     picture = Path(os.path.relpath(arguments.out or root / "comparison.png")) if curves else None
     for name in names:
         if name not in curves:
-            line = f"{name} is not in the picture: its curve.csv is not here"
-            print(f"mnist-lstm compare: {line}", file=sys.stderr)
+            note("compare", f"{name} is not in the picture: its curve.csv is not here")
     if picture:
         try:
             figures.save(figures.several_curves(curves), picture)
@@ -111,6 +109,8 @@ def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
 
     found: dict[str, Recipe] = {}
     for text in texts:
+        if text in found:
+            raise UserError(f"{text!r} is named twice")
         path = Path(text)
         if path.suffix in (".yaml", ".yml"):
             settings = params.flatten(params.load(path).model_dump())
@@ -125,9 +125,12 @@ def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
                 raise UserError(f"no recipe here is called {text!r}; with seeds there are: {names}")
             found[text] = replace(recipe, name=text)
     if found and len(found) < len(texts):
-        others = [text for text in texts if text not in found] or [texts[0]]
-        raise UserError(f"{others[0]!r} is no other recipe; compare recipes with recipes only")
+        other = next(text for text in texts if text not in found)
+        raise UserError(f"{other!r} is no recipe; compare recipes with recipes only")
+    named = dict[str, str]()
     for text, recipe in found.items():
+        if (first := named.setdefault(recipe.key, text)) != text:
+            raise UserError(f"{first!r} and {text!r} are the same recipe")
         if len(recipe.seeds) < 2:
             raise UserError(
                 f"{text}: trained with {len(recipe.seeds)} seeds here, and two are needed: "

@@ -2,12 +2,11 @@
 
 import argparse
 import os
-import sys
 import webbrowser
 from pathlib import Path
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, add_model, chosen_model, read_history
+from mnist_lstm.commands import RUN, add_model, chosen_model, note, read_history
 
 HELP = f"""\
 Write an HTML page in which you draw with mouse, finger or pen. The model runs in the page, with its
@@ -56,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = demonstration.test_images(root, chosen)
     test = None if isinstance(found, str) else found
     if isinstance(found, str):
-        print(f"mnist-lstm draw: no examples: the test images {found}", file=sys.stderr)
+        note("draw", f"no examples: the test images {found}")
     known = demonstration.predictions(history, chosen, test) if test else ()
     bits = 16 if arguments.float16 else 32
     data = demonstration.data(chosen, bits, test, known)
@@ -68,5 +67,5 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{path}: {error.strerror}; name another file with --out") from None
     print(path)
     if arguments.open and not webbrowser.open(path.resolve().as_uri()):
-        print("mnist-lstm draw: there is no browser to open it here", file=sys.stderr)
+        note("draw", "there is no browser to open it here")
     return 0

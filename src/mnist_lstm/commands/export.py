@@ -2,10 +2,10 @@
 
 import argparse
 import os
-import sys
+from functools import partial
 from pathlib import Path
 
-from mnist_lstm.commands import RUN, add_model, chosen_model, read_history
+from mnist_lstm.commands import RUN, add_model, chosen_model, note, read_history
 
 HELP = f"""\
 Write a folder with a model and all that a server of it needs: its weights, its page, the names of
@@ -41,10 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     history = read_history(root, "export", mixture=False)
     chosen = chosen_model(history, arguments, "export")
 
-    def note(line: str) -> None:
-        print(f"mnist-lstm export: {line}", file=sys.stderr)
-
-    served = servable.of(history, chosen, note)
+    served = servable.of(history, chosen, partial(note, "export"))
     path = Path(os.path.relpath(arguments.out or root / "served"))
     served.write(path)
     print(path)

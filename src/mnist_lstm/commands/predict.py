@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, add_model, chosen_model, read_history
+from mnist_lstm.commands import RUN, add_model, chosen_model, note, read_history
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             images.append(reading.pixels)
             files.append(file)
             for doubt in reading.doubts:
-                print(f"mnist-lstm predict: {file}: {doubt}", file=sys.stderr)
+                note("predict", f"{file}: {doubt}")
     seen = photo.together(images, form)
     beliefs = _beliefs(chosen, seen, after_each_row=arguments.explain)
     names = _names(files)
@@ -109,18 +109,18 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(files, seen, beliefs, chosen.classes, explain=arguments.explain)
         if files and not arguments.explain and sys.stdout.isatty():
-            print("mnist-lstm predict: next: --explain shows the rows one by one", file=sys.stderr)
+            note("predict", "next: --explain shows the rows one by one")
     if arguments.explain:
         folder = arguments.show or FOLDER
         for name, file, image, belief in zip(names, files, seen, beliefs, strict=True):
             _draw(folder / f"{name}.belief.png", file.name, image, belief, chosen.classes)
         if files:
-            print(f"mnist-lstm predict: pictures: {folder}", file=sys.stderr)
+            note("predict", f"pictures: {folder}")
     return 1 if errors else 0
 
 
 def _refused(path: Path, error: UserError) -> dict[str, str]:
-    print(f"mnist-lstm predict: {error}", file=sys.stderr)
+    note("predict", str(error))
     return {"file": str(path), "error": str(error)}
 
 

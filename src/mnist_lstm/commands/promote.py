@@ -1,13 +1,12 @@
 """Make a run's model the champion, if it is better than the present champion."""
 
 import argparse
-import sys
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, open_store, read_history, say
+from mnist_lstm.commands import RUN, note, open_store, read_history, say
 from mnist_lstm.views.text_table import escaped, folded, width
 
 if TYPE_CHECKING:
@@ -147,8 +146,7 @@ def _report(
         return
     what = f"is {_name_of(version)}, but not the champion" if version else "would not be promoted"
     hint = 'to promote it anyway: --force --because "…"'
-    line = escaped(f"{entrant.name} {what}: {why}; {hint}")
-    print(f"mnist-lstm promote: {line}", file=sys.stderr)
+    note("promote", f"{entrant.name} {what}: {why}; {hint}")
 
 
 def _roll_back(arguments: argparse.Namespace) -> int:
@@ -158,18 +156,18 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     from mnist_lstm.tracking.entrant import Decision
 
     root = stage.root()
-    store, note = open_store(root, "promote"), _notes(arguments)
+    store, notes = open_store(root, "promote"), _notes(arguments)
     was_made = partial(registry.was_made, store)
     if not arguments.dry_run:
         champions.settle(root, was_made)
     left, back = registry.champion(store), registry.former(store)
     if back and not arguments.dry_run:
-        with champions.pending(root, Decision("return", back.entrant, note), was_made):
-            back = registry.roll_back(store, note, back)
+        with champions.pending(root, Decision("return", back.entrant, notes), was_made):
+            back = registry.roll_back(store, notes, back)
     since = f" before {left.entrant.name}, {_name_of(left)}" if left else ""
     if back is None:
         before = since and f"{since},"
-        print(f"mnist-lstm promote: there was no champion{before} to go back to", file=sys.stderr)
+        note("promote", f"there was no champion{before} to go back to")
         return 1
     what = "would be the champion" if arguments.dry_run else "is the champion"
     name = escaped(back.entrant.name)

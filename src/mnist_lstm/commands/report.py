@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     root = stage.root()
     history = read_history(root, "report", mixture=False)
     here, committed = _workspace(history), _committed(history)
-    published = read_rows(root / "data" / "published_curve.csv") if here.dataset == "mnist" else []
+    published = read_rows(_published(root)) if here.dataset == "mnist" else []
     title = f"mnist-lstm: {_name(here, 'the workspace')}"
     if arguments.markdown:
         from mnist_lstm.views import markdown_page
@@ -143,11 +143,23 @@ def _side(
     return Side(recorded, metrics, curve) if metrics and curve else None
 
 
+def _published(root: Path) -> Path:
+    """The published curve, which no stage makes. Raises UserError if it was deleted."""
+    path = root / "data" / "published_curve.csv"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; `git checkout data/published_curve.csv` restores it"
+        )
+    return path
+
+
 def _name(side: Side, otherwise: str) -> str:
     return side.recorded.name if side.recorded else otherwise
 
 
 def _introduction(here: Side) -> str:
+    from mnist_lstm.views.model_words import cell, reads
+
     record = here.recorded.record if here.recorded else None
     if record is None:
         return (
@@ -156,8 +168,9 @@ def _introduction(here: Side) -> str:
         )
     changed = ", with changes" if record.dirty else ""
     commit = f"commit {record.commit[:10]}{changed}" if record.commit else "no commit"
+    model = record.params["model"]
     return (
-        f"A dropout LSTM that reads {record.dataset} a pixel row at a time. It was trained on "
+        f"A dropout {cell(model)} that reads {record.dataset} {reads(model)}. It was trained on "
         f"{record.device} by the code of {commit}; the training ended on "
         f"{_minute(record.ended)}. Its training_id is {record.training_id}."
     )

@@ -3,13 +3,13 @@
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, read_history
+from mnist_lstm.commands import RUN, note, read_history
 from mnist_lstm.runs.reproduction import TOLERANCE
 
 if TYPE_CHECKING:
@@ -80,18 +80,20 @@ def run(arguments: argparse.Namespace) -> int:
         if line and not arguments.json and not ADVICE.match(line):
             print(line, flush=True)
 
+    kept = None
     try:
         with scratch(root, keep=arguments.keep) as place:
+            kept = place if arguments.keep else None
             place.check_out(then.record)
             if then.from_store and then.record.patch:
                 _warn_of_patch(then.record, place.changes(then.record))
                 if not arguments.trust_patch:
                     _ask(then.record)
             now, outcome = _reproduce(then, place, arguments.tolerance, report)
-            _print(arguments, then, now, outcome, place.project if arguments.keep else None)
+            _print(arguments, then, now, outcome, kept)
     except KeyboardInterrupt:
-        left = "is kept" if arguments.keep else "is gone, and nothing here has changed"
-        print(f"mnist-lstm reproduce: stopped; the scratch worktree {left}", file=sys.stderr)
+        left = "the temporary worktree is gone, and nothing here has changed"
+        note("reproduce", f"stopped; {_kept(kept) if kept else left}")
         return 130
     return CODES[outcome.outcome]
 
@@ -173,7 +175,7 @@ def _print(
     then: "RunResults",
     now: "RunResults | None",
     outcome: "ReproductionOutcome",
-    kept: Path | None,
+    kept: "Scratch | None",
 ) -> None:
     from mnist_lstm.runs.reproduction import rows
     from mnist_lstm.views.text_table import table, width
@@ -190,7 +192,7 @@ def _print(
             "reasons": outcome.reasons,
             "then": _as_json(then),
             "now": _as_json(now) if now else None,
-            "kept": str(kept) if kept else None,
+            "kept": str(kept.project) if kept else None,
         }
         print(json.dumps(answer, indent=2))
         return
@@ -200,7 +202,14 @@ def _print(
     for reason in outcome.reasons:
         print(f"  {reason}")
     if kept:
-        print(f"kept: {kept} (`git worktree remove --force` and that path removes it)")
+        print(_kept(kept))
+
+
+def _kept(place: "Scratch") -> str:
+    """Where a worktree is that was kept, and how to remove it."""
+    code, folder = shlex.quote(str(place.folder / "code")), shlex.quote(str(place.folder))
+    removed = f"git worktree remove --force {code} && rm -r {folder}"
+    return f"kept: {place.project} (`{removed}` removes it)"
 
 
 def _as_json(results: "RunResults") -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mnist_lstm.commands import count, read_history
+from mnist_lstm.commands import count, note, read_history
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.listing import Run
@@ -93,10 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"The best {len(found)} of {number} runs, by accuracy on validation images:\n")
         _print(found, hidden)
     elif every:
-        what = " and ".join(arguments.where) or "a final accuracy"
-        print(f"mnist-lstm runs: none of {len(every)} runs has {what}", file=sys.stderr)
+        evaluated = ["a final accuracy"] if arguments.best else []
+        what = " and ".join([*arguments.where, *evaluated])
+        note("runs", f"none of {len(every)} runs has {what}")
     else:
-        print(f"mnist-lstm runs: {NO_RUN_YET}", file=sys.stderr)
+        note("runs", NO_RUN_YET)
     return 0 if found else 1
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import add_recipe, changes, count, folder, show_groups
+from mnist_lstm.commands import (
+    add_recipe,
+    changes,
+    count,
+    folder,
+    in_project,
+    note,
+    recipe_file,
+    show_groups,
+)
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.search import Search, Trial
@@ -36,6 +45,7 @@ What they try depends on who is quicker, then. Nothing is lost with the database
 Exit code: 0 when all trials have ended, 2 when one failed or the command is wrong, 130 when it was
 stopped."""
 
+SPACE = "recipes/search.yaml"
 NAME = "mnist-lstm search"
 
 
@@ -47,8 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--space",
         metavar="FILE",
         type=Path,
-        default=Path("recipes/search.yaml"),
-        help="what is tried (default: recipes/search.yaml)",
+        help=f"what is tried (default: the project's {SPACE})",
     )
     parser.add_argument(
         "--objective",
@@ -95,20 +104,22 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import params, stage
 
     root, changed = stage.root(), changes(arguments.set_param)
+    path = recipe_file(arguments, root)
     recipe, here = (
         params.flatten(found.model_dump())
         for found in (
-            params.load(arguments.recipe, changed),
+            params.load(path, changed),
             params.load(root / "params.yaml"),
         )
     )
     from mnist_lstm.runs import search, space  # Optuna takes a second
 
-    name = arguments.space.stem
+    listed = arguments.space or in_project(root, SPACE)
+    name = listed.stem
     plan = search.Plan(
         name=name,
         recipe=recipe,
-        space=space.read(arguments.space, arguments.recipe, changed),
+        space=space.read(listed, path, changed),
         objective=arguments.objective,
         pruner=arguments.pruner,
         seed=arguments.seed,
@@ -125,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
         _run(found, arguments.trials)
         show_groups(root, "search")
     except KeyboardInterrupt:
-        print(f"{NAME}: stopped; the same command continues from there", file=sys.stderr)
+        note("search", "stopped; the same command continues from there")
         return 130
     importance = search.importance(found.plan.space, found.ended)
     if arguments.json:
@@ -161,7 +172,7 @@ def _tell_mlflow(root: Path, trial: "Trial") -> None:
     try:
         projection.mark_pruned(store.open_store(root), trial.experiment, trial.why or "")
     except store.TrackingError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
+        note("search", str(error))
 
 
 def _line(trial: "Trial") -> str:

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mnist_lstm.commands import add_recipe, changes, count, folder, note, show_groups
+from mnist_lstm.commands import add_recipe, changes, count, folder, note, recipe_file, show_groups
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.seeds import Summary
@@ -51,14 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.runs.recipes import FIGURES
 
     root = stage.root()
+    path = recipe_file(arguments, root)
     recipe, here = (
         params.flatten(found.model_dump())
         for found in (
-            params.load(arguments.recipe, changes(arguments.set_param)),
+            params.load(path, changes(arguments.set_param)),
             params.load(root / "params.yaml"),
         )
     )
-    name, said = arguments.recipe.stem, set[str]()
+    name, said = path.stem, set[str]()
 
     def note_once(line: str) -> None:  # each seed reads all results
         if line not in said:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             for seed in range(arguments.seeds)
         ]
     except KeyboardInterrupt:
-        print("mnist-lstm seeds: stopped; the same command continues from there", file=sys.stderr)
+        note("seeds", "stopped; the same command continues from there")
         return 130
     show_groups(root, "seeds")
     summaries = {
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         answer = {"records": records} | {name: vars(each) for name, each in summaries.items()}
         print(json.dumps(answer, indent=2))
     else:
-        what = " -S ".join([str(arguments.recipe), *arguments.set_param])
+        what = " -S ".join([str(path), *arguments.set_param])
         _print(what, records, summaries, experiment.code_digest(root))
     return 0
 
@@ -123,13 +123,9 @@ def _print(
     for split in ("validation", "test"):
         print(f"{split:>10}  {format_summary(summaries[f'{split} accuracy'])}")
     if any(record.get("code") != code for record in records):
-        print(
-            "mnist-lstm seeds: not all seeds were trained by the present code; "
-            "--fresh trains them again",
-            file=sys.stderr,
-        )
+        note("seeds", "not all seeds were trained by the present code; --fresh trains them again")
     if len({record["device"] for record in records}) > 1:
-        print("mnist-lstm seeds: the seeds ran on different kinds of device", file=sys.stderr)
+        note("seeds", "the seeds ran on different kinds of device")
 
 
 def _code_of(record: Mapping[str, Any], code: str) -> str:

@@ -1,11 +1,10 @@
 """Update MLflow from the results."""
 
 import argparse
-import sys
 from functools import partial
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import open_store, read_history, say
+from mnist_lstm.commands import note, open_store, read_history, say
 from mnist_lstm.views.text_table import escaped
 
 HELP = """\
@@ -32,9 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.runs.audit import view
     from mnist_lstm.runs.pruned import pruned
     from mnist_lstm.tracking import registry
+    from mnist_lstm.tracking.credentials import printable
     from mnist_lstm.tracking.parents import Parents
     from mnist_lstm.tracking.projection import project, project_pruned
-    from mnist_lstm.tracking.store import printable
 
     root = stage.root()
     store, history = open_store(root, "sync"), read_history(root, "sync")
@@ -44,8 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             seen = view(history, result)
         except UserError as error:
-            line = escaped(f"{result.name}: left out: {error}")
-            print(f"mnist-lstm sync: {line}", file=sys.stderr)
+            note("sync", f"{result.name}: left out: {error}")
             unread += 1
             continue
         lines = project(store, seen)
@@ -69,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{escaped(f'{version.entrant.name}: {line}')}: it is version {made.number} now")
     if lines := registry.lacking(store, decisions := champions.read(root)):
         for line in registry.restore(store, decisions):
-            print(f"mnist-lstm sync: {escaped(line)}, so it has no version", file=sys.stderr)
+            note("sync", f"{line}, so it has no version")
         for line in lines:
             print(f"{escaped(f'{decisions[-1].entrant.name}: {line}')}: restored")
     same = len(history.results) - changed - unread
@@ -79,4 +77,4 @@ def run(arguments: argparse.Namespace) -> int:
             f"recorded results that are not in DVC's cache here: {history.elsewhere}; if a DVC "
             "remote has them, `dvc fetch --all-commits --run-cache` downloads them"
         )
-    return 1 if unread else 0
+    return 1 if unread or history.damaged else 0

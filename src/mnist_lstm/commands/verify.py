@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, print each disagreement and, with --fix, fix it."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs.audit import disagreements
-    from mnist_lstm.tracking.store import printable
+    from mnist_lstm.tracking.credentials import printable
 
     root = stage.root()
     store, history = open_store(root, "verify"), read_history(root, "verify")

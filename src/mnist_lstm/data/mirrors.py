@@ -43,10 +43,18 @@ def mirror_list(dataset: Dataset, given: str | None, root: Path) -> Iterator[str
     seconds to import, so it is imported only when the iteration reaches its mirrors.
     """
     if given:
-        yield given if "://" in given else str((root / Path(given).expanduser()).resolve())
+        yield given if "://" in given else str(folder_of(given, root))
     from torchvision import datasets  # type: ignore[import-untyped, unused-ignore]
 
     yield from getattr(datasets, dataset.torchvision).mirrors
+
+
+def folder_of(given: str, root: Path) -> Path:
+    """The folder that MNIST_MIRROR names; a relative path starts at `root`. Raises UserError."""
+    try:
+        return (root / Path(given).expanduser()).resolve()
+    except RuntimeError:  # no such home folder
+        raise UserError(f"MNIST_MIRROR={given}: there is no such user; write the path") from None
 
 
 def fetch(
@@ -131,7 +139,8 @@ def _line(name: str, content: bytes, source: str) -> str:
 
 def _shown(mirror: str) -> str:
     """The address of a mirror without user name and password, for printing."""
-    return re.sub(r"//[^/]*@", "//…@", mirror)
+    # with a colon before it, what ends with @ may be a password that has a slash; a path may have @
+    return re.sub(r"//[^/@]*:.*@|//[^/]*@", "//…@", mirror, flags=re.DOTALL)
 
 
 def _obtain(mirror: str, name: str, file: Published, progress: Progress) -> bytes:

@@ -8,9 +8,10 @@ scikit-learn's digits each glyph is as high as the image, with its box in the mi
 T rows of D pixels; H, W the height and width of a picture
 """
 
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -111,7 +112,7 @@ def read_bytes(content: bytes, form: Form) -> Reading:
 
 
 def is_small(content: bytes) -> bool:
-    """Whether read_bytes takes this picture in about a millisecond. It reads the header alone."""
+    """Whether read_bytes needs about a millisecond for this picture. Only its header is read."""
     if len(content) > SMALL_FILE:
         return False
     try:
@@ -168,10 +169,11 @@ def _opened(file: Path | BytesIO) -> Iterator[ImageFile.ImageFile]:
     except Image.DecompressionBombError:
         raise too_large from None
     except OSError as error:
-        # Pillow's own say of a file what is wrong with it; the system's have a number
+        # Pillow's OSErrors have only a message; the system's have `strerror`
         reason = error.strerror or f"damaged ({' '.join(str(error).split())})"
         raise UserError(reason) from None
-    except (SyntaxError, ValueError, EOFError, IndexError) as error:  # of a damaged one, too
+    # Pillow raises these for damaged files, too
+    except (SyntaxError, ValueError, EOFError, IndexError) as error:
         raise UserError(f"damaged ({' '.join(str(error).split())})") from None
 
 
@@ -223,7 +225,10 @@ def _behind(shown: Grey, opaque: Grey) -> float:
 
 def _upright(grey: Grey, image: Image.Image) -> Grey:
     """The grey levels turned as the picture's EXIF data say."""
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    orientation = 1
+    with warnings.catch_warnings(), suppress(OSError, SyntaxError, ValueError, struct.error):
+        warnings.simplefilter("ignore")  # damaged EXIF data are no damage to the picture
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation == 1:
         return grey
     small = Image.fromarray(grey)

@@ -225,7 +225,7 @@ class Checkpoint:
         self._since = time.perf_counter()  # start of the last saving, or of this object
         self._is_beside = False  # whether a thread saves while the training continues
         self._writer: threading.Thread | None = None
-        self._failed: OSError | None = None
+        self._failed: Exception | None = None
 
     def save(
         self,
@@ -242,7 +242,8 @@ class Checkpoint:
 
         `about` are JSON values, and `best` the best weights so far, if the training keeps them. If
         `wait` is False and the model is on a GPU, a thread writes while the training continues.
-        Raises OSError if this checkpoint, or the one before it, could not be written.
+        Raises what went wrong with this checkpoint or the one before it: OSError if it could not be
+        written.
         """
         self.finish()
         self._since = time.perf_counter()
@@ -265,10 +266,9 @@ class Checkpoint:
             try:
                 with torch.cuda.stream(beside):
                     self._write(tensors, text)
-            except OSError as error:
-                self._failed = error
-            else:
                 then()
+            except Exception as error:  # `finish` raises it in the thread that trains
+                self._failed = error
 
         self._writer = threading.Thread(target=write)
         self._writer.start()
@@ -290,7 +290,7 @@ class Checkpoint:
         self.seconds += self._last
 
     def finish(self) -> None:
-        """Wait for the thread that `save` started. Raises OSError if it could not write."""
+        """Wait for the thread that `save` started. Raises what went wrong in it, as `save` does."""
         if self._writer:
             self._writer.join()
             self._writer = None
@@ -433,20 +433,28 @@ class Checkpoint:
     def prune(self, limit: int = LIMIT) -> None:
         """Remove other trainings' folders until all take at most `limit` bytes.
 
-        The oldest is removed first; locked folders stay. Ends early if a folder vanishes meanwhile,
-        since another process is then pruning.
+        The oldest is removed first; locked folders stay. A folder or a file that vanishes meanwhile
+        counts as removed: another process trains or prunes.
         """
-        with suppress(FileNotFoundError):
-            folders = [folder for folder in self.folder.parent.iterdir() if folder.is_dir()]
-            sizes = {
-                folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in folders
-            }
-            total = sum(sizes.values())
-            for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime):
-                if total <= limit:
-                    return
-                if folder != self.folder and Checkpoint(folder.parent, folder.name).remove():
-                    total -= sizes[folder]
+        sizes, changed = dict[Path, int](), dict[Path, float]()
+        for folder in self.folder.parent.iterdir():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                sizes[folder] = sum(map(_size, folder.iterdir()))
+                changed[folder] = folder.stat().st_mtime
+        total = sum(sizes.values())
+        for folder in sorted(changed, key=lambda folder: changed[folder]):
+            if total <= limit:
+                return
+            if folder != self.folder and Checkpoint(folder.parent, folder.name).remove():
+                total -= sizes[folder]
+
+
+def _size(file: Path) -> int:
+    """The size of a file in bytes; 0 if it is no longer there."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _locked(file: TextIO) -> bool:

@@ -16,8 +16,8 @@ from mnist_lstm.learning.optimizer import averaged, set_rate
 
 # steps before one is recorded as a graph. In them, cuDNN and cuBLAS set themselves up, Triton
 # compiles, and Adam creates its state
-UNRECORDED = 3
-AS_MANY = 16  # on a GPU, an evaluation computes this many times eval_batch_size at once
+STEPS_BEFORE_RECORDING = 3
+CUDA_EVAL_FACTOR = 16  # on an NVIDIA GPU, an evaluation computes so many batches at once
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def fit(
     Yields after each step: an Evaluation at each multiple of `eval_every` and at the end, otherwise
     None. The caller can save the training between two steps, or stop. All data and batches must be
     on the model's device. On a CUDA device, steps can be `recorded` (with a capturable optimizer):
-    each step is then launched as one CUDA graph, which gives the same weights. Between evaluations
-    nothing waits for the GPU. An evaluation computes `eval_batch_size` images at once; on a GPU,
-    AS_MANY times as many.
+    after the first STEPS_BEFORE_RECORDING, each step is launched as one CUDA graph, which gives the
+    same weights. Between evaluations nothing waits for the GPU. An evaluation computes
+    `eval_batch_size` images at once; on a CUDA device, CUDA_EVAL_FACTOR times as many.
 
     Beyond the reference: `augment` distorts the images of a batch, `rate_at` returns the learning
     rate of a step, and gradients are scaled down if their global norm exceeds `clip_norm`. If the
@@ -122,7 +122,7 @@ def fit(
 
 
 class _Recorded:
-    """A function of indices (B,) that becomes one CUDA graph at its call UNRECORDED + 1.
+    """A function of indices (B,) that becomes one CUDA graph after STEPS_BEFORE_RECORDING calls.
 
     The function is called for its side effects, and its tensors must stay at their addresses. See
     https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
@@ -141,10 +141,10 @@ class _Recorded:
 
     def __call__(self, indices: Tensor) -> None:
         self.calls += 1
-        if self.calls <= UNRECORDED:
+        if self.calls <= STEPS_BEFORE_RECORDING:
             self._call_beside(indices)
             return
-        if self.calls == UNRECORDED + 1:
+        if self.calls == STEPS_BEFORE_RECORDING + 1:
             self.indices = indices.clone()
             with torch.cuda.graph(self.graph, stream=self.beside):
                 self.function(self.indices)  # recorded, not computed
@@ -169,7 +169,7 @@ def _answers(model: nn.Module, parts: Sequence[Sequences], batch_size: int) -> l
     if not pixels[0].is_cuda:
         return [infer(model, images, batch_size) for images in pixels]
     sizes = [len(images) for images in pixels]
-    return list(infer(model, torch.cat(pixels), AS_MANY * batch_size).split(sizes))
+    return list(infer(model, torch.cat(pixels), CUDA_EVAL_FACTOR * batch_size).split(sizes))
 
 
 def _accuracies(logits: Sequence[Tensor], parts: Sequence[Sequences]) -> list[float]:

@@ -30,7 +30,7 @@ KINDS = ("cpu", "cuda")  # of devices that several processes can train on
 
 
 class Parted(Exception):
-    """Another process of the training has ended before its end."""
+    """Another process of the training has ended, or cannot be reached. The message says why."""
 
 
 def size() -> int:
@@ -39,9 +39,25 @@ def size() -> int:
 
 
 def device_of(name: str) -> str:
-    """The name of the device for this process: one of several takes a GPU of its own."""
-    own = name in ("auto", "cuda") and size() > 1 and torch.cuda.is_available()
-    return f"cuda:{os.environ['LOCAL_RANK']}" if own else name
+    """The name of the device for this process: one of several takes a GPU of its own.
+
+    Raises UserError if several processes are to share one GPU, since NCCL refuses that.
+    """
+    gpus = torch.cuda.device_count()
+    if size() == 1 or not gpus or not (name == "auto" or name.startswith("cuda")):
+        return name
+    if ":" in name:
+        raise UserError(
+            f"params.yaml: train.device must be auto or cuda, is {name}: each of the "
+            f"{size()} processes takes a GPU of its own"
+        )
+    number = int(os.environ["LOCAL_RANK"])
+    if number >= gpus:
+        raise UserError(
+            f"params.yaml: train.processes must be at most the number of GPUs here, {gpus}: each "
+            "process takes one"
+        )
+    return f"cuda:{number}"
 
 
 def leads_host() -> bool:
@@ -156,7 +172,8 @@ def _parting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch has no class of its own for gloo's
-        raise Parted("another process of this training has ended") from error
+        why = str(error).strip().partition("\n")[0]
+        raise Parted(f"another process of this training cannot be reached: {why}") from error
 
 
 @contextmanager

@@ -96,16 +96,16 @@ def windows(x: Tensor, size: int) -> Tensor:
     return torch.cat([padded[:, first : first + steps] for first in range(size)], dim=2)
 
 
-def dropout(x: Tensor, fraction: float, of: tuple[int, slice] | None = None) -> Tensor:
+def dropout(x: Tensor, fraction: float, share: tuple[int, slice] | None = None) -> Tensor:
     """Zero a random `fraction` of the elements and scale up the rest, so that the mean stays.
 
-    `of` are the images of the whole batch and the part of them that `x` has: the mask is drawn for
-    all of them.
+    If `x` is only a share of a batch, `share` is the number of images in the whole batch and the
+    slice of them that `x` has. The mask is drawn for the whole batch.
 
     Unlike F.dropout's mask, this one does not depend on the memory layout of `x`, so both
     implementations get the same mask (cuDNN and oneDNN return time-major outputs).
     """
-    images, part = of or (len(x), slice(None))
+    images, part = share or (len(x), slice(None))
     mask = kept((images, *x.shape[1:]), fraction, x.device)[part]
     return x * (mask / (1 - fraction)).to(x.dtype)
 
@@ -296,10 +296,10 @@ class RowLSTM(nn.Module):
 
     def _outputs(self, pixels: Tensor) -> list[Tensor]:
         """The top layer's outputs, of the rows, the columns or both: (B, T, D) -> (B, T, R·H)."""
-        of = None
+        share = None
         if self.part and self.training:
-            of = len(pixels), self.part(len(pixels))
-            pixels = pixels[of[1]]
+            share = len(pixels), self.part(len(pixels))
+            pixels = pixels[share[1]]
         x = pixels.to(self.head.weight.dtype) / 255  # (B, T, D)
         lines = {"rows": [x], "columns": [x.mT], "both": [x, x.mT]}[self.reads]
         lines = [windows(each, self.window) for each in lines]
@@ -307,7 +307,7 @@ class RowLSTM(nn.Module):
             return self._wavefront(lines)
         with self._computing_in_precision():
             stacks = (self.layers, self.beside)
-            return [self._read(*each, of) for each in zip(stacks, lines, strict=False)]
+            return [self._read(*each, share) for each in zip(stacks, lines, strict=False)]
 
     def _wavefront(self, lines: Sequence[Tensor]) -> list[Tensor]:
         """The top layers' outputs, computed by the wavefront kernels: (B, T, D) -> (B, T, H)."""
@@ -326,13 +326,13 @@ class RowLSTM(nn.Module):
         return list(outputs.transpose(1, 2).unbind())
 
     def _read(
-        self, layers: Iterable[nn.RNNBase], y: Tensor, of: tuple[int, slice] | None
+        self, layers: Iterable[nn.RNNBase], y: Tensor, share: tuple[int, slice] | None
     ) -> Tensor:
         """The top layer's outputs: (B, T, D) -> (B, T, R·H)."""
         for layer in layers:
             y = self.run_layer(layer, y)  # (B, T, R·H)
             if self.training and self.dropout:
-                y = dropout(y, self.dropout, of)
+                y = dropout(y, self.dropout, share)
         return y
 
     def _classified(self, outputs: Sequence[Tensor]) -> Tensor:

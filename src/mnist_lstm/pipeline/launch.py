@@ -85,15 +85,17 @@ def run(processes: int) -> None:
         finally:
             del os.environ[OUTCOMES]
         reported = [json.loads(file.read_bytes()) for file in sorted(Path(folder).glob("*.json"))]
+        reasons = [file.read_text() for file in sorted(Path(folder).glob("*.txt"))]
     if reported:
         raise Ended(**reported[0])
     if stopped is not None:
         name = NAMES.get(stopped, stopped.name)
         raise Ended(f"stopped by {name}; earlier results are kept: run it again", 128 + stopped)
     if failed:
+        last = f", the last time since {reasons[0]}" if reasons else ""
         raise UserError(
-            f"its {processes} processes failed {RESTARTS + 1} times, as is said above; run it "
-            "again: it continues from its last checkpoint"
+            f"its {processes} processes failed {RESTARTS + 1} times, as is said above{last}; run "
+            "it again: it continues from its last checkpoint"
         )
 
 
@@ -108,8 +110,17 @@ def report(message: str, exit_code: int) -> None:
     sys.exit(0)
 
 
-def leave(reason: str) -> None:
-    """Exit since another process has ended. All are started again, unless that one reported why."""
-    if is_one_of_several():
-        sys.exit(0 if any(Path(os.environ[OUTCOMES]).glob("*.json")) else 1)
-    sys.exit(reason)
+def leave(stage: str, reason: str) -> None:
+    """Exit since the other processes cannot be reached.
+
+    All are started again, unless another process reported why it ended. The launcher gives the
+    `reason` if it starts them no more.
+    """
+    if not is_one_of_several():
+        sys.exit(f"{stage}: {reason}")
+    outcomes = Path(os.environ[OUTCOMES])
+    if any(outcomes.glob("*.json")):
+        sys.exit(0)
+    with suppress(OSError):
+        write_atomically(outcomes / f"{int(os.environ['RANK']):04d}.txt", reason.encode())
+    sys.exit(1)

@@ -108,7 +108,7 @@ class RunRecord:
 
         Raises UserError with `name` and the first field that is missing or has another type.
         """
-        found: Self = _record(cls, value, name)
+        found: Self = as_record(cls, value, name)
         return found
 
 
@@ -164,7 +164,7 @@ class Training:
     @staticmethod
     def from_state(state: object, name: str) -> "Training":
         """Read what `as_state` returned. Raises UserError with `name` for anything else."""
-        fields = _record(_State, state, name)
+        fields = as_record(_State, state, name)
         rows = [_record_row(each, "curve.csv", name) for each in fields.rows]
         timings = [_record_row(each, "timing.csv", name) for each in fields.timings]
         return Training(fields.about, rows, timings)
@@ -199,10 +199,10 @@ class Progress:
         if not isinstance(state, dict):
             raise UserError(f"{name}: must be an object, is {_described(state)}; {DAMAGED}")
         found = Progress(
-            _record(int, state.get("step"), name, "step"),
-            _record(float, state.get("seconds"), name, "seconds"),
+            as_record(int, state.get("step"), name, "step"),
+            as_record(float, state.get("seconds"), name, "seconds"),
             Training.from_state(state.get("record"), name),
-            _record(str | None, state.get("diverged"), name, "diverged"),
+            as_record(str | None, state.get("diverged"), name, "diverged"),
         )
         rows, timings = found.record.rows, found.record.timings
         are_alike = [row["step"] for row in rows] == [row["step"] for row in timings]
@@ -255,7 +255,7 @@ def read_evaluation(path: Path) -> EvaluationRecord:
 
 def parse_evaluation(content: bytes, name: str) -> EvaluationRecord:
     """Parse the content of a run.json of evaluate. Raises UserError with `name` as file."""
-    found: EvaluationRecord = _record(EvaluationRecord, _parse(content, name), name)
+    found: EvaluationRecord = as_record(EvaluationRecord, _parse(content, name), name)
     return found
 
 
@@ -299,12 +299,12 @@ def parse_metrics(content: bytes, name: str) -> dict[str, dict[str, Any]]:
 
     Raises UserError with `name` as file.
     """
-    found: dict[str, dict[str, Any]] = _record(
+    found: dict[str, dict[str, Any]] = as_record(
         Mapping[str, Mapping[str, Any]], _parse(content, name), name
     )
     for split, metrics in found.items():
         for key, value in flatten({"accuracy": None} | metrics).items():
-            _record(float, value, name, f"{split}.{key}")
+            as_record(float, value, name, f"{split}.{key}")
     return found
 
 
@@ -326,15 +326,19 @@ def parse_rows(content: bytes, name: str, columns: Mapping[str, Any]) -> list[Ro
     """
     if git.has_conflict(content):
         raise UserError(f"{name}: {git.CONFLICT}")
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: {error}; {DAMAGED}") from None
     found: list[Row] = []
     try:
-        for entry in csv.DictReader(io.StringIO(content.decode(), newline="")):
+        for entry in reader:
             if None in entry or None in entry.values():
-                raise _WrongField("a row has another number of fields than the first line")
+                raise _WrongField("it has another number of fields than the first line")
             found.append({key: _value(text, columns.get(key)) for key, text in entry.items()})
             _check_row(found[-1], columns)
-    except (_WrongField, csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{name}: row {len(found)}: {error}; {DAMAGED}") from None
+    except (_WrongField, csv.Error) as error:
+        raise UserError(f"{name}: line {reader.line_num}: {error}; {DAMAGED}") from None
     return found
 
 
@@ -357,7 +361,7 @@ def _check_row(entry: Row, columns: Mapping[str, Any]) -> None:
 
 def _record_row(value: object, table: str, name: str) -> Row:
     """A row of a table in a checkpoint. Raises UserError with `name`."""
-    found = _record(Mapping[str, Any], value, name)
+    found = as_record(Mapping[str, Any], value, name)
     try:
         _check_row(found, TABLES[table])
     except _WrongField as error:
@@ -382,7 +386,11 @@ def _parse(content: bytes, name: str) -> object:
     return value
 
 
-def _record(kind: Any, value: object, name: str, key: str = "") -> Any:
+def as_record(kind: Any, value: object, name: str, key: str = "") -> Any:
+    """A value of JSON as `kind`: a frozen dataclass, or the type of the field `key`.
+
+    Raises UserError with `name` as file.
+    """
     try:
         return _checked(value, kind, key)
     except _WrongField as error:

@@ -147,14 +147,15 @@ def restore_outputs(name: str) -> None:
             write_atomically(Path(path), content)
 
 
-def check_recorded(name: str) -> None:
-    """Raises UserError where outputs of an earlier stage are not those that dvc.lock has of it.
+def check_recorded(name: str) -> bool:
+    """Whether dvc.lock has recorded the outputs of an earlier stage that are here.
 
-    `git checkout` brings back the tables alone, and leaves the model of another training beside.
-    Checks nothing where no dvc runs the stage: dvc.lock does not know of such a training.
+    Raises UserError where it has recorded others: `git checkout` brings back the tables alone, and
+    leaves the model of another training beside. Returns False where no dvc runs the stage, since
+    dvc.lock does not know of a training that was started without DVC.
     """
     if "DVC_STAGE" not in os.environ:
-        return
+        return False
     recorded = dvc_cache.outs(dvc_cache.workspace_stages(Path()).get(name, {}))
     for path, md5 in recorded.items():
         if Path(path).is_file() and not dvc_cache.is_of(md5, Path(path).read_bytes()):
@@ -162,6 +163,7 @@ def check_recorded(name: str) -> None:
                 f"{path}: not what dvc.lock has of the stage {name}, so it may be of another run; "
                 "`dvc repro` without --single-item puts it right"
             )
+    return bool(recorded)
 
 
 def _digest(path: Path) -> object:

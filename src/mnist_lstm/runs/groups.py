@@ -17,7 +17,7 @@ from mnist_lstm import UserError
 from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.params import assignments
 from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.recipes import FIGURES, SEED, SEEDS, Recipe, digest, recipes, record_files
+from mnist_lstm.runs.recipes import FIGURES, SEED, SEEDS, Recipe, digest, project_records, recipes
 from mnist_lstm.runs.seeds import summary
 from mnist_lstm.tracking.parents import Parent
 from mnist_lstm.tracking.run_name import joined
@@ -36,7 +36,7 @@ def parents(history: History) -> list[Parent]:
     """What MLflow is to show of the groups of which results are here, those of recipes first."""
     searches: dict[str, Parent] = {}
     claimed = set[str]()  # a run has one parent: the group that trained it comes first
-    for folder in sorted({path.parent for path in record_files(history.root, "trial")}):
+    for folder in sorted({path.parent for path in project_records(history.root, "trial")}):
         parent = _of_search(history, folder, claimed)
         if parent and len(parent.members) > len(_members(searches.get(parent.key))):
             searches[parent.key] = parent

@@ -2,15 +2,14 @@
 
 import difflib
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import completed, flatten, format_value, short_name, values_of
+from mnist_lstm.pipeline import strict_yaml
+from mnist_lstm.pipeline.params import completed, flatten, format_value, short_name, value_at
 from mnist_lstm.pipeline.result_files import RunRecord
 from mnist_lstm.runs.history import History, Partial, Result
 from mnist_lstm.runs.unfinished import Unfinished
@@ -176,14 +175,14 @@ def _reference(history: History) -> dict[str, Any]:
         "params.yaml": there.read_bytes() if there.is_file() else b"",
     }
     for name, content in contents.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "params.yaml"
-            path.write_bytes(content)
-            try:
-                if content:
-                    return flatten(completed(values_of(path, SECTIONS)))
-            except UserError as error:
-                history.leave_out(str(error).replace(str(path), name))
+        try:
+            tree = strict_yaml.parse(content.decode(), name)
+            if content:
+                return flatten(completed({key: value_at(tree, key) for key in SECTIONS}))
+        except UnicodeDecodeError as error:
+            history.leave_out(f"{name}: {error}")
+        except UserError as error:
+            history.leave_out(str(error))
     return {}
 
 

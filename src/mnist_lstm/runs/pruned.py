@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.result_files import Training, read_json
-from mnist_lstm.runs.recipes import record_files
+from mnist_lstm.runs.recipes import project_records
 from mnist_lstm.runs.unfinished import unfinished
 
 
@@ -37,7 +37,7 @@ def pruned(root: Path) -> list[Pruned]:
 def reasons(root: Path) -> dict[str | None, str]:
     """Why trials ended early, by experiment. Damaged records are named by runs/groups."""
     found: dict[str | None, str] = {}
-    for path in record_files(root, "trial"):
+    for path in project_records(root, "trial"):
         try:
             record = read_json(path)
         except UserError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mnist_lstm import UserError, git
 from mnist_lstm.pipeline import params
-from mnist_lstm.pipeline.result_files import Row, read_json, read_rows
+from mnist_lstm.pipeline.result_files import Row, Time, as_record, parse_json, read_rows
 from mnist_lstm.runs.history import History, Result
 from mnist_lstm.runs.listing import SECTIONS
 
@@ -129,28 +129,55 @@ def _of_result(history: History, result: Result) -> Seed:
 
 def _records(history: History) -> Iterator[tuple[Mapping[str, Any], Seed]]:
     """The parameters and the training of each record of a seed; a damaged record is left out."""
-    for path in record_files(history.root, "seed"):
+    for path in project_records(history.root, "seed"):
+        name, curve = str(path.relative_to(history.root)), path.with_suffix(".csv")
         try:
-            found = read_json(path)
-            curve = path.with_suffix(".csv")
-            given = found["params"] | {"train.precision.was": found.get("precision")}
+            found = parse_record(path.read_bytes(), name)
+            given = found["params"] | {"train.precision.was": found["precision"]}
             seed = Seed(
-                int(given["seed"]),
-                name=str(found["name"]),
-                training_id=str(found["training_id"]),
-                started=str(found["started"]),
-                ended=str(found["ended"]),
+                seed=given["seed"],
+                name=found["name"],
+                training_id=found["training_id"],
+                started=found["started"],
+                ended=found["ended"],
                 metrics=found["metrics"],
                 curve=read_rows(curve) if curve.is_file() else [],
             )
-        except (UserError, LookupError, TypeError, ValueError) as error:
-            history.leave_out(f"{path.relative_to(history.root)}: not a record of a seed ({error})")
+        except UserError as error:
+            history.leave_out(str(error))
             continue
-        if _is_whole(seed):
-            yield given, seed
+        yield given, seed
 
 
-def record_files(root: Path, kind: str) -> list[Path]:
+@dataclass(frozen=True)
+class _Record:
+    """The fields of a seed's record that are read again."""
+
+    params: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]]
+    seconds: float
+    name: str
+    training_id: str
+    started: Time
+    ended: Time
+    commit: str | None
+    dirty: bool
+    device: str
+    precision: str
+
+
+def parse_record(content: bytes, name: str) -> dict[str, Any]:
+    """Parse the record of a seed. Raises UserError with `name` as file if it is none."""
+    found = parse_json(content, name)
+    record: _Record = as_record(_Record, found, name)
+    for split, figure in FIGURES:
+        as_record(float, record.metrics.get(split, {}).get(figure), name, f"{split}.{figure}")
+    for key in ("seed", "train.steps"):
+        as_record(int, record.params.get(key), name, f"params: {key}")
+    return found
+
+
+def project_records(root: Path, kind: str) -> list[Path]:
     """The records of seeds or of trials in the project: `seed-0.json` for example."""
     if not git.is_repository(root):
         return []

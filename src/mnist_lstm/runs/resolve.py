@@ -34,6 +34,10 @@ class NoSuchRun(UserError):
     """No result here is called so."""
 
 
+class StoreFailed(NoSuchRun):
+    """No result here is called so, and MLflow could not be asked."""
+
+
 def find(history: History, text: str) -> Result:
     """The one whole result that `text` names.
 
@@ -42,7 +46,7 @@ def find(history: History, text: str) -> Result:
     candidates = history.results
     matching = _matching(candidates, text, _names)
     if not matching and (others := _matching(history.partial, text, _names)):
-        raise NoSuchRun(f"{label(others[0])} is recorded, but its results are not here; {FETCH}")
+        raise _without_results(others[0])
     return _the_one(history, matching, candidates, text)
 
 
@@ -57,19 +61,22 @@ def find_results(history: History, text: str) -> RunResults:
 
     Raises as `find` does.
     """
-    try:
-        return _results(history, find(history, text))
-    except NoSuchRun as error:
-        unknown = error
+    candidates: list[Result | Partial] = [*history.results, *history.partial]
+    matching: list[Result | Partial] = [*_matching(history.results, text, _names)]
+    matching = matching or [*_matching(history.partial, text, _names)]
     names = [text]
     try:
-        recorded = find_recorded(history, text)
-        if recorded.record:  # only the large files are not here
+        recorded = _the_one(history, matching, candidates, text)
+    except StoreFailed:
+        raise
+    except NoSuchRun as error:
+        unknown = error
+    else:
+        if recorded.record:  # at most the large files are not here
             return _results(history, recorded)
+        unknown = _without_results(recorded)
         # MLflow knows the experiment that trained; the others share its result
         names += recorded.experiments
-    except NoSuchRun:
-        pass
     for name in names:
         if found := _results_in_store(history.root, name):
             return found
@@ -142,7 +149,7 @@ def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> lis
                 for run in _matching(runs(store), text, _names_in_store)
             }
     except TrackingError as error:
-        raise NoSuchRun(
+        raise StoreFailed(
             f"no result here is called {text!r}, and MLflow could not be searched: {error}"
         ) from None
     found = [
@@ -207,6 +214,10 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
     )
 
 
+def _without_results(recorded: Result | Partial) -> NoSuchRun:
+    return NoSuchRun(f"{label(recorded)} is recorded, but its results are not here; {FETCH}")
+
+
 def _unknown(history: History, candidates: Sequence[Result | Partial], text: str) -> str:
     if not candidates and history.partial:
         return f"the results of the recorded runs ({len(history.partial)}) are not here; {FETCH}"
@@ -221,6 +232,7 @@ def _unknown(history: History, candidates: Sequence[Result | Partial], text: str
 
 
 def _listed(names: Collection[str]) -> str:
-    first = ", ".join(list(names)[-LISTED:])
+    """The last LISTED names, those of the latest trainings, and how many more there are."""
+    latest = ", ".join(list(names)[-LISTED:])
     more = len(names) - LISTED
-    return f"{first} and {more} more" if more > 0 else first
+    return f"{latest} and {more} more" if more > 0 else latest

@@ -101,8 +101,7 @@ class Search:
             recorded = self._recorded()
             if recorded:
                 self.study.enqueue_trial(recorded.asked)
-            seed = self.plan.seed * 1_000_003 + len(self.ended)
-            self.study.sampler = TPESampler(seed=seed)
+            self.study.sampler = TPESampler(seed=sampler_seed(self.plan, len(self.ended)))
             asked = self.study.ask()
             trial = self.next(len(self.ended), suggest(self.plan.space, asked))
             judge = self.judge(asked, trial)
@@ -302,6 +301,11 @@ class Recorded:
         return {key: described(each) for key, each in self.space.items()}
 
 
+def sampler_seed(plan: Plan, number: int) -> int:
+    """The seed with which the sampler chooses the values of a trial: NumPy takes 32 bits."""
+    return (plan.seed * 1_000_003 + number) % 2**32
+
+
 def recorded(folder: Path) -> Recorded | None:
     """The search that a folder has records of; None if there is none.
 
@@ -310,7 +314,7 @@ def recorded(folder: Path) -> Recorded | None:
     """
     trials: list[Trial] = []
     common: dict[str, Any] = {}
-    for path in record_files(folder):
+    for path in trial_records(folder):
         found = read_json(path)
         mine = {key: found[key] for key in COMMON if key in found}
         trial = trial_of(found)
@@ -327,7 +331,7 @@ def recorded(folder: Path) -> Recorded | None:
     return Recorded(name, common["recipe"], space, chosen, trials)
 
 
-def record_files(folder: Path) -> list[Path]:
+def trial_records(folder: Path) -> list[Path]:
     """The records in a folder, by the number of the trial."""
     numbered = {
         int(number): path

@@ -14,9 +14,10 @@ from typing import Any
 from mnist_lstm import UserError
 from mnist_lstm.files import write_atomically
 from mnist_lstm.pipeline.params import ADDED
-from mnist_lstm.pipeline.result_files import read_json, write_json
+from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment
 from mnist_lstm.runs.history import History
+from mnist_lstm.runs.recipes import parse_record
 
 # fields of run.json that a record has too
 ABOUT = (
@@ -68,12 +69,12 @@ def seed_record(
     `settings` has the parameters by dotted key, including the seed; `here` has those of
     params.yaml. The experiment's name begins with `name`. With `fresh`, the training is new
     whatever there is. `note` is called with a line for each file that is damaged. Raises UserError
-    if the training fails.
+    if the training fails, or the record in `folder` is damaged.
     """
     seed = settings["seed"]
     record = folder / f"seed-{seed}.json" if folder else None
     if record and record.is_file() and not fresh:
-        about = read_json(record)
+        about = parse_record(record.read_bytes(), str(record))
         if _is_of(about, settings):
             return about
     code = experiment.code_digest(root)
@@ -110,9 +111,9 @@ def _is_of(record: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     Keys that were added later have the value that they had before. A record is of a recipe that
     names the precision of its training, and of one with `auto`.
     """
-    recorded = ADDED | _without_promote(record.get("params", {}))
+    recorded = ADDED | _without_promote(record["params"])
     wanted = ADDED | _without_promote(settings)
-    precisions = ("auto", record.get("precision"))
+    precisions = ("auto", record["precision"])
     return wanted in (recorded, *(recorded | {"train.precision": each} for each in precisions))
 
 

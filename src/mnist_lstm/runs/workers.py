@@ -37,10 +37,12 @@ from mnist_lstm.runs.search import (
     Stopped,
     Trial,
     pruner_of,
-    record_files,
+    sampler_seed,
     trial_of,
+    trial_records,
 )
 from mnist_lstm.runs.space import suggest
+from mnist_lstm.tracking import credentials
 
 BEAT = 10  # seconds between two signs of life of a trial
 GRACE = 60  # seconds without one until the trial is another worker's
@@ -159,7 +161,7 @@ class Workers(Search):
     def _records(self) -> Iterator[Trial]:
         """The trials of this plan that have records here, those too that have only begun."""
         common = self.common()
-        for path in record_files(self.folder):
+        for path in trial_records(self.folder):
             found = read_json(path)
             trial = trial_of(found)
             if trial and all(found.get(key) == value for key, value in common.items()):
@@ -212,7 +214,7 @@ class Workers(Search):
                 return None
             self._running.add(asked._trial_id)
             self.study.sampler = TPESampler(
-                seed=self.plan.seed * 1_000_003 + asked.number, constant_liar=True
+                seed=sampler_seed(self.plan, asked.number), constant_liar=True
             )
             values = suggest(self.plan.space, asked)
             known = asked.user_attrs
@@ -302,7 +304,7 @@ class Workers(Search):
         try:
             yield
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-            address = re.sub(r"//[^/]*@", "//…@", self.address or "")
+            address = credentials.printable(self.address or "")
             raise UserError(f"the storage {address}: {_reason(error.__cause__ or error)}") from None
 
 

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import yaml
 
 from mnist_lstm import UserError, dvc_cache, git
+from mnist_lstm.data.mirrors import folder_of
 from mnist_lstm.dvc_cache import DvcCache, Entry, Files, workspace_stages
 from mnist_lstm.git import GitError
 from mnist_lstm.pipeline.params import value_at, with_values
@@ -141,7 +142,7 @@ class Scratch:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(NOT_PASSED_ON)}
         mirror = kept.get("MNIST_MIRROR")
         if mirror and "://" not in mirror:  # a relative path starts at the project's folder
-            kept["MNIST_MIRROR"] = str((self.root / Path(mirror).expanduser()).resolve())
+            kept["MNIST_MIRROR"] = str(folder_of(mirror, self.root))
         return kept | {
             "DVC_ROOT": str(self.project),
             "OMP_NUM_THREADS": str(threads),

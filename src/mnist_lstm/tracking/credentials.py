@@ -32,6 +32,11 @@ def hide() -> None:
         os.environ[URI] = f"{scheme}{user}@{rest}"
 
 
+def printable(uri: str) -> str:
+    """An address without user name and password, for messages."""
+    return re.sub(r"//.*@", "//…@", uri, flags=re.DOTALL)
+
+
 def without_password(text: str, uri: str) -> str:
     """A message of a library, without the user name and password of an address."""
     given = uri.partition("://")[2].rpartition("@")[0]

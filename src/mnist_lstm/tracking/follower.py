@@ -13,6 +13,9 @@ PAUSES = (1.0, 30.0)  # seconds between two tries after a failure: the first, an
 # seconds that a training waits for the store at its end: for a server, which may hang; for a store
 # that failed before; for a local file, whose tables may not be complete yet
 PATIENCE = {"server": 5.0, "failed": 2.0, "file": 60.0}
+# what a failure means, during the training and at its end
+GOES_ON = "the training continues, and evaluate will try again"
+LATER = "evaluate, or `mnist-lstm sync`, adds there later what is missing"
 
 
 class Follower:
@@ -49,7 +52,8 @@ class Follower:
 
     def finish(self, status: str, about: RunRecord, ended: str) -> None:
         """Close the run: FINISHED, FAILED or KILLED, at the time `ended`."""
-        from mnist_lstm.tracking.store import is_server, printable, uri_of
+        from mnist_lstm.tracking.credentials import printable
+        from mnist_lstm.tracking.store import is_server, uri_of
 
         self._end = (status, about, ended)
         self._ends.set()
@@ -58,7 +62,8 @@ class Follower:
         kind = "failed" if self._has_failed else "server" if is_server(uri) else "file"
         self._thread.join(patience := PATIENCE[kind])
         if self._thread.is_alive():
-            self._report_failure(f"MLflow store {printable(uri)}: no answer within {patience:g} s")
+            what = f"MLflow store {printable(uri)}: no answer within {patience:g} s"
+            self._report_failure(what, LATER)
 
     def _follow(self) -> None:
         # imported in the thread: MLflow takes seconds, and the training does not wait for them
@@ -82,7 +87,7 @@ class Follower:
                     run.finish(*end)
                 pause = PAUSES[0]
             except TrackingError as error:
-                self._report_failure(str(error))
+                self._report_failure(str(error), LATER if end else GOES_ON)
                 run = None
                 self._ends.wait(pause)
                 pause = min(2 * pause, PAUSES[1])
@@ -90,10 +95,10 @@ class Follower:
             if end:
                 return
 
-    def _report_failure(self, what: str) -> None:
+    def _report_failure(self, what: str, then: str) -> None:
         if not self._has_failed:  # report only the first failure
             self._has_failed = True
-            self._report(f"{what}; the training continues, and evaluate will try again")
+            self._report(f"{what}; {then}")
 
 
 def trainer(root: Path, fingerprint: str) -> str:

@@ -88,9 +88,10 @@ def models_of(store: Store, run_id: str, condition: str = "") -> list[LoggedMode
 
 
 def weights(uri: str) -> dict[str, Tensor]:
-    """The weights in a logged model, each as a list of numbers, by their names in RowLSTM.
+    """The weights in a logged model, each flattened to one dimension, by their names in RowLSTM.
 
-    They are read from the archive as plain numbers: nothing is unpickled.
+    They are read from the archive as float32 numbers: nothing is unpickled. Raises
+    MlflowException if the file is not there, and zipfile.BadZipFile or KeyError if it is damaged.
     """
     place = "model/data/weights/"
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModel,
     Metric,
     Param,
     RunStatus,
@@ -228,7 +229,6 @@ def differences(
             else logged_model(store, run.info.run_id, shown.sha256)
             for shown in view.models
         ]
-        params = run.data.params
         # keep an evaluation later than those of the view: its files may be on another machine
         outdated = max((at for _, _, at in points), default=0) > max(at for *_, at in view.points)
         tags = {
@@ -246,42 +246,45 @@ def differences(
         digests = uploaded | {path: digest_of(content) for path, content in wanted.items()}
         files = _other_files(store, run, wanted, uploaded)
         return Differences(
-            _new_name(store, run, view.about),
-            tags,
-            {point: value for point, value in view.points.items() if point not in points},
-            [
+            name=_new_name(store, run, view.about),
+            tags=tags,
+            points={point: value for point, value in view.points.items() if point not in points},
+            links=[
                 (shown, missing)
                 for shown, its in zip(view.models, logged, strict=True)
                 if (missing := links(its, shown))
             ],
-            files,
-            [
+            files=files,
+            models=[
                 shown
                 for shown, its in zip(view.models, logged, strict=True)
                 if not has_model(store, run, its)
             ],
-            (run.info.status, run.info.end_time)
+            ending=(run.info.status, run.info.end_time)
             != (RunStatus.to_string(RunStatus.FINISHED), ended),
-            [
-                *(
-                    f"its parameter {key} is {params.get(key)}, not {value}"
-                    for key, value in view.params.items()
-                    if params.get(key) != value
-                ),
-                *(
-                    f"its {key} is from an earlier version of this project"
-                    for key in sorted(run.data.metrics)
-                    if key.startswith(EARLIER_METRICS)
-                ),
-                *(
-                    ["its model is from an earlier version of this project"]
-                    if logged[0] and logged[0].name == EARLIER_NAME
-                    else []
-                ),
-                *(f"its {key} has points that its training lacks" for key in sorted(strangers)),
-            ],
-            json.dumps(digests) if is_server(store.uri) and digests != uploaded else None,
+            contradictions=list(_contradictions(run, view, logged[0], strangers)),
+            artifacts=json.dumps(digests) if is_server(store.uri) and digests != uploaded else None,
         )
+
+
+def _contradictions(
+    run: StoredRun, view: View, logged: LoggedModel | None, strangers: Iterable[str]
+) -> Iterator[str]:
+    """A line for each thing that MLflow cannot correct in a run.
+
+    `strangers` are the metrics with points that the files lack.
+    """
+    params = run.data.params
+    for key, value in view.params.items():
+        if params.get(key) != value:
+            yield f"its parameter {key} is {params.get(key)}, not {value}"
+    for key in sorted(run.data.metrics):
+        if key.startswith(EARLIER_METRICS):
+            yield f"its {key} is from an earlier version of this project"
+    if logged and logged.name == EARLIER_NAME:
+        yield "its model is from an earlier version of this project"
+    for key in sorted(strangers):
+        yield f"its {key} has points that its training lacks"
 
 
 def _is_stranger(metric: Metric, view: View) -> bool:

@@ -40,7 +40,7 @@ def joined(parts: list[str]) -> str:
 def _recipe(root: Path, commit: str) -> Mapping[str, Any]:
     """The parameters of a commit's params.yaml by dotted key; empty if it cannot be read."""
     try:
-        (content,) = git.blobs(root, [f"{commit}:params.yaml"])
+        (content,) = git.blobs(root, [f"{commit}:./params.yaml"])
         tree = strict_yaml.parse((content or b"").decode(), "params.yaml")
     except (UserError, UnicodeDecodeError):  # git's refusal, too: a name is worth no failure
         return {}

@@ -126,11 +126,6 @@ def is_server(uri: str) -> bool:
     return uri.split(":")[0] in ("http", "https")
 
 
-def printable(uri: str) -> str:
-    """An address without user name and password, for messages."""
-    return re.sub(r"//.*@", "//…@", uri, flags=re.DOTALL)
-
-
 def open_store(root: Path) -> Store:
     """Open the store of the project in `root`. A missing store or experiment is created.
 
@@ -261,7 +256,7 @@ def _errors_of(uri: str, *others: type[Exception]) -> Iterator[None]:
         yield
     except (*ERRORS, *others) as error:
         why = credentials.without_password(_why(error, uri), uri)
-        raise TrackingError(f"MLflow store {printable(uri)}: {why}") from error
+        raise TrackingError(f"MLflow store {credentials.printable(uri)}: {why}") from error
 
 
 def _refusal(*errors: BaseException) -> str | None:

@@ -22,6 +22,7 @@ from mnist_lstm.pipeline.result_files import (
     read_evaluation,
     read_metrics,
 )
+from mnist_lstm.views.model_words import cell, reads
 
 CURVE = ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss")
 # MLflow sorts charts by name: with this before its name, a metric without a curve is after those
@@ -39,12 +40,6 @@ FIRST = (
 )
 # fields of run.json that do not become tags: MLflow has own fields for them, or they are artifacts
 NOT_TAGS = ("started", "ended", "params", "versions", "patch", "data")
-
-READS = {
-    "rows": "a pixel row at a time",
-    "columns": "a pixel column at a time",
-    "both": "a pixel row and a pixel column at a time",
-}
 
 Point = tuple[str, int, int]  # one value of a metric: key, step, time in milliseconds
 MeasuredOn = tuple[str, str]  # name and digest of a data set
@@ -189,14 +184,13 @@ def description(about: RunRecord) -> str:
     try:
         params, data = about.params, about.data
         model, train = params["model"], params["train"]
-        # older runs do not have these parameters: they are LSTMs and read rows
-        reads, cell = READS[model.get("reads", "rows")], model.get("cell", "lstm").upper()
         return (
-            f"A dropout {cell} ({model['num_layers']} layers of {model['hidden_size']} units, "
-            f"dropout {model['dropout']}) on {about.dataset}, {reads}. {train['steps']:,} "
-            f"steps of {train['batch_size']} out of {data['train'].images:,} images, learning rate "
-            f"{train['learning_rate']}, seed {params['seed']}, on {about.device} with "
-            f"{about.threads} threads in {about.precision}. Made by {code}{changed}."
+            f"A dropout {cell(model)} ({model['num_layers']} layers of {model['hidden_size']} "
+            f"units, dropout {model['dropout']}) on {about.dataset}, {reads(model)}. "
+            f"{train['steps']:,} steps of {train['batch_size']} out of {data['train'].images:,} "
+            f"images, learning rate {train['learning_rate']}, seed {params['seed']}, on "
+            f"{about.device} with {about.threads} threads in {about.precision}. Made by "
+            f"{code}{changed}."
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the parameters of {about.name} are no training's: {error!r}") from None
@@ -225,7 +219,12 @@ def _measured(about: FinishedRecord, points: Mapping[Point, float]) -> dict[Poin
 
 
 def _contents(folder: Path, name: str) -> dict[str, bytes]:
-    return {f"{name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
+    """The files in a folder of results, as artifacts; no folders and no hidden files."""
+    return {
+        f"{name}/{path.name}": path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    }
 
 
 def milliseconds(time: str) -> int:

@@ -259,8 +259,10 @@ function whileDrawing() {
   readDrawing()
 }
 
+let pen = null // the pointer that draws
 function clear() {
   stop()
+  pen = null
   strokes = []
   drawn = false
   shown = null
@@ -269,7 +271,6 @@ function clear() {
   goTo(model.rows)
 }
 
-let pen = null // the pointer that draws
 canvas.addEventListener("pointerdown", (event) => {
   if (pen !== null || event.button !== 0) return
   event.preventDefault()
@@ -304,6 +305,7 @@ addEventListener("keydown", (event) => {
 })
 function undo() {
   stop()
+  pen = null // a stroke that is being drawn ends here
   strokes.pop()
   if (!strokes.length) return clear()
   redraw()

@@ -12,21 +12,27 @@ at("drawing").append(zone, problem)
 at("alone").textContent = "What you draw stays in this page. A picture that you drop goes to the" +
   " server that sent the page, and nowhere else."
 
+let sent = 0 // how many pictures
 async function send(picture) {
+  const number = ++sent
   stop()
   problem.textContent = "Reading it …"
+  let text, said = null
   try {
     const answer = await fetch("predict?image=pixels", {
       method: "POST",
       headers: { "Content-Type": picture.type || "application/octet-stream" },
       body: picture,
     })
-    const said = await answer.json()
-    problem.textContent = answer.ok ? "" : `Refused: ${said.message}.`
-    if (answer.ok) read({ pixels: said.pixels.flat(), label: null, doubt: said.doubts.join("; ") }, null)
+    text = `The server answers ${answer.status}, and not what the page needs.`
+    said = await answer.json()
+    text = answer.ok ? "" : `Refused: ${said.message}.`
   } catch {
-    problem.textContent = "The server does not answer."
+    text ??= "The server does not answer."
   }
+  if (number !== sent) return // another picture was sent meanwhile
+  problem.textContent = text
+  if (text === "") read({ pixels: said.pixels.flat(), label: null, doubt: said.doubts.join("; ") }, null)
 }
 
 chooser.addEventListener("change", () => {

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 
 from mnist_lstm.views.html_page import Section, Table
 
@@ -32,11 +33,14 @@ def chart(
     """
     low = min(value for values in lines.values() for value in values)
     high = max(value for values in lines.values() for value in values)
+    # between two numbers Mermaid spreads the points evenly; the last step may be out of line
+    apart = {after - before for before, after in pairwise(steps)}
+    axis = f"{steps[0]} --> {steps[-1]}" if len(apart) == 1 else f"[{', '.join(map(str, steps))}]"
     rows = [
         "```mermaid",
         "xychart-beta",
         f'  title "{_word(title)}"',
-        f'  x-axis "{_word(x_axis)}" {steps[0]} --> {steps[-1]}',
+        f'  x-axis "{_word(x_axis)}" {axis}',
         f'  y-axis "{_word(y_axis)}" {low:g} --> {high:g}',
         *(f"  line [{', '.join(f'{value:g}' for value in each)}]" for each in lines.values()),
         "```",
