@@ -8,7 +8,6 @@ benchmarks/ingredients.csv, one row for each training as soon as it ends, and pr
 docs/accuracy.md. A training that has a row is not repeated: delete the file if the recipe changes.
 """
 
-import csv
 from collections.abc import Mapping
 
 from benchmarks import studies, trainings
@@ -91,9 +90,8 @@ def study() -> Study:
 
 def table() -> str:
     """The table of docs/accuracy.md, from the file."""
-    with study().file.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return studies.table(rows, "without", {row["choice"]: row["choice"] for row in rows})
+    made = study()
+    return studies.table(made.read(), "without", {name: name for name in made.choices})
 
 
 if __name__ == "__main__":

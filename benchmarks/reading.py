@@ -1,4 +1,4 @@
-"""Measure the seconds in which the evaluate stage computes the answers after each row.
+"""Measure the seconds in which the evaluate stage computes the model's answers.
 
 Run by pipeline.py: python -m benchmarks.reading FOLDER
 """
@@ -7,25 +7,27 @@ import sys
 import time
 from pathlib import Path
 
+import evaluate
 from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning import device
-from mnist_lstm.learning.evaluation import read_row_by_row
-from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.params import load
+from mnist_lstm.pipeline.result_files import FinishedTraining
 
 
 def seconds(project: Path) -> float:
-    """Seconds for all validation and test images, with the model that was trained there."""
+    """Seconds for all answers that the stage needs of the model that was trained there."""
     params = load(project / "params.yaml")
+    training, settings = project / "results" / "train", params.evaluate
     where = device.choose(params.train.device)
-    model = RowLSTM.load(project / "results" / "train" / "model.safetensors").to(where)
-    data = [
-        Sequences.load(project / "data" / "sequences" / f"{split}.safetensors")
-        for split in ("validation", "test")
-    ]
+    precision = FinishedTraining.read(training).about.precision
+    model = evaluate.load_model(training / "model.safetensors", where, precision)
+    data = {
+        split: Sequences.load(project / "data" / "sequences" / f"{split}.safetensors")
+        for split in evaluate.EVALUATED
+    }
     start = time.perf_counter()
-    for found in data:
-        read_row_by_row(model, found.pixels.to(where).split(params.evaluate.batch_size)).cpu()
+    evaluate.answers_of(model, settings.shifts, settings.batch_size, data)
+    evaluate.robustness(model, data["test"], settings.batch_size)
     return time.perf_counter() - start
 
 

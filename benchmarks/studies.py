@@ -13,7 +13,7 @@ from mnist_lstm.files import write_atomically
 HERE = Path(__file__).parent
 PROJECT = HERE.parent
 SEQUENCES = PROJECT / "data" / "sequences"
-# accuracies are fractions, losses mean cross-entropies in nats
+# accuracies are fractions, losses mean cross-entropies in nats (empty where not measured)
 COLUMNS = (
     "choice",
     "seed",
@@ -74,9 +74,9 @@ def table(rows: Sequence[Row], heading: str, titles: Mapping[str, str]) -> str:
     """Mean ± standard deviation over the seeds of each choice that has rows, in Markdown.
 
     Accuracies are in percent, their deviations in points, losses in nats. `titles` has a text for
-    each choice. There is no column of losses if the rows have none.
+    each choice. There is no column of losses if a row has none.
     """
-    has_losses = bool(rows) and "validation_loss" in rows[0]
+    has_losses = all(row["validation_loss"] for row in rows)
     columns = [heading, "validation images", "test images", *["validation loss"] * has_losses]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, title in titles.items():

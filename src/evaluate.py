@@ -77,12 +77,12 @@ def evaluate(
 
     data = {split: Sequences.load(sequences / f"{split}.safetensors") for split in EVALUATED}
     where, size = device.choose(params.train.device), params.evaluate.batch_size
-    model = _model(training / "model.safetensors", where, record.about.precision)
-    answers = _answers(model, params.evaluate.shifts, size, data)
+    model = load_model(training / "model.safetensors", where, record.about.precision)
+    answers = answers_of(model, params.evaluate.shifts, size, data)
     judged = {split: (answers[split].last, data[split].labels) for split in EVALUATED}
     metrics = _metrics(judged, answers)
     test, on_test = data["test"], metrics["test"]
-    on_test["robustness"] = _robustness(model, test, size)
+    on_test["robustness"] = robustness(model, test, size)
     predictions = [row for split in EVALUATED for row in _predictions(split, *judged[split])]
     reading = _reading(answers, data)
     known = read_rows(published) if test.dataset == "mnist" else []
@@ -120,7 +120,7 @@ class _Answers(NamedTuple):
     shifted: Tensor | None
 
 
-def _model(weights: Path, where: torch.device, trained_in: str) -> RowLSTM:
+def load_model(weights: Path, where: torch.device, trained_in: str) -> RowLSTM:
     """The trained model on a device, where it computes in the precision of its training."""
     model = RowLSTM.load(weights).to(where)
     if trained_in == "bfloat16" and not precision.works(model):
@@ -130,7 +130,7 @@ def _model(weights: Path, where: torch.device, trained_in: str) -> RowLSTM:
     return model
 
 
-def _answers(
+def answers_of(
     model: RowLSTM, furthest: int, batch_size: int, data: Mapping[str, Sequences]
 ) -> dict[str, _Answers]:
     """The model's answers to the images, also shifted by up to `furthest` pixels."""
@@ -162,7 +162,7 @@ def _metrics(
     return metrics
 
 
-def _robustness(model: RowLSTM, test: Sequences, batch_size: int) -> dict[str, float]:
+def robustness(model: RowLSTM, test: Sequences, batch_size: int) -> dict[str, float]:
     """The accuracy on corrupted copies of the images, by the kind of corruption."""
     copies = corrupted(test.pixels.to(model.head.weight.device))
     with tqdm(copies.items(), "corrupted", leave=False, delay=1, disable=None) as bar:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 from ruamel.yaml.cyaml import CParser
 
-from mnist_lstm.dvc_cache import DvcCache, is_of, outs, params, stages, workspace_stages
+from mnist_lstm.dvc_cache import DvcCache, dataset, is_of, outs, params, stages, workspace_stages
 
 ENTRY = {
     "cmd": "python src/train.py",
@@ -59,6 +60,33 @@ def test_runs_are_recorded_the_latest_first(root: Path) -> None:
         (folder / str(number)).write_text(yaml.safe_dump({"cmd": str(number)}))
         os.utime(folder / str(number), (number, number))
     assert [entry["cmd"] for _, entry in cache.recorded_runs()] == ["3", "2", "1"]
+
+
+def test_a_run_that_a_dvc_is_just_recording_does_not_count(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    cache = DvcCache(root, said.append)
+    folder = root / ".dvc" / "cache" / "runs" / "ab" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "1").write_text(yaml.safe_dump({"cmd": "1"}))
+    (folder / ".XyZ.tmp").write_text("cm")
+    gone, stat = folder / "2", Path.stat
+    gone.touch()
+
+    def vanish(path: Path, **options: Any) -> os.stat_result:
+        if path == gone:
+            gone.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", vanish)
+    assert [entry["cmd"] for _, entry in cache.recorded_runs()] == ["1"]
+    assert said == []
+
+
+def test_a_stage_without_parameters_has_none(root: Path) -> None:
+    assert params({"params": {"params.yaml": None}}) == {}
+    assert dataset({"params": {"params.yaml": None}}) is None
 
 
 def test_dvc_reads_yaml_with_libyaml() -> None:

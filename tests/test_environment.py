@@ -118,6 +118,34 @@ def test_an_extra_that_there_is_not_is_refused(folder: Path) -> None:
     assert "EXTRAS=tests is neither team nor server" in done.stderr
 
 
+def test_a_make_that_was_killed_does_not_stop_the_next_one(folder: Path) -> None:
+    """In a new container, the next one has the process number of the killed one."""
+    for maker in ("$$", str(2**22 + 1)):  # its own, and one that no process has
+        _made(folder, "older lock", "cuda")
+        script = f"unset TORCH EXTRAS; echo {maker} >.venv/making; exec sh scripts/env.sh"
+        command = ["sh", "-c", script]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert "another make" not in done.stderr
+        assert not (folder / ".venv" / "making").exists()
+
+
+def test_what_took_long_is_not_deleted_unasked(folder: Path) -> None:
+    shutil.copy(PROJECT / "scripts" / "clean.sh", folder / "scripts")
+    (folder / "results").mkdir()
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    for name in (".checkpoints", "mlruns", "server", "data/raw", "belief"):
+        (folder / name).mkdir(parents=True)
+    command = ["sh", "scripts/clean.sh"]
+    done = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("make clean: kept ") == 3
+    left = {path.name for path in folder.iterdir()}
+    assert {".checkpoints", "mlruns", "server"} <= left
+    assert left.isdisjoint({".venv", "belief"})
+    assert not (folder / "data" / "raw").exists()
+
+
 def test_an_extra_names_no_package_that_everybody_needs() -> None:
     """So that it cannot move the version of one."""
     lock = (PROJECT / "requirements.lock").read_text()

@@ -1786,9 +1786,8 @@ MET = {
     "make env: TORCH=<text> is neither cpu nor cuda; leave it out to choose by the machine": (
         partial(make_env, TORCH="gpu")
     ),
-    "make env: another make is at work on .venv (process <number>); wait until it has finished": (
-        another_make
-    ),
+    "make env: another make is at work on .venv (process <number>); wait until it has finished, or "
+    "delete .venv/making if process <number> is no make": (another_make),
     "make env: EXTRAS=<text> is neither team nor server; leave it out to keep what is installed": (
         partial(make_env, EXTRAS="tests")
     ),

@@ -1,5 +1,7 @@
 """What machines do to a project: the clock is set back, the disk is full, a folder is read-only."""
 
+import argparse
+import errno
 import importlib
 import json
 import shlex
@@ -33,11 +35,13 @@ from test_errors import (
 )
 from tracked import about, leave_results
 
-from mnist_lstm import cli
+from mnist_lstm import cli, commands
+from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline import stage, timing
 from mnist_lstm.pipeline.result_files import FinishedTraining, read_evaluation, write_json
 from mnist_lstm.runs import champions
 from mnist_lstm.tracking import registry
+from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import Store, open_store
 
 __all__ = ["project"]  # the fixture
@@ -255,7 +259,7 @@ def test_a_command_that_waits_for_the_store_says_so(project: Project) -> None:
     ]
 
 
-def test_a_damaged_file_of_no_result_counts_for_verify_unless_it_is_in_a_commit(
+def test_a_damaged_file_of_no_result_counts_unless_it_is_in_a_commit(
     project: Project,
 ) -> None:
     shutil.copy(project.fresh_store, project.folder)
@@ -266,6 +270,8 @@ def test_a_damaged_file_of_no_result_counts_for_verify_unless_it_is_in_a_commit(
     run_cache = project.folder / ".dvc" / "cache" / "runs" / "ab" / "abc" / "train"
     run_cache.parent.mkdir(parents=True)
     run_cache.write_text("outs: [")
+    project.capsys.readouterr()
+    assert cli.main(["sync"]) == 1
     project.capsys.readouterr()
     assert cli.main(["verify", "--fix"]) == 1
     line = ".dvc/cache/runs/ab/abc/train: damaged: not readable as YAML; delete it"
@@ -343,3 +349,61 @@ def test_a_project_that_is_read_only_answers_or_says_why_in_one_line(
             assert cli.main(command.split()) == code, command
         *_, line = readable.capsys.readouterr().err.splitlines() or [""]
         assert code == 0 or line.startswith("mnist-lstm "), command
+
+
+def test_a_checkpoint_stays_until_dvc_lock_has_the_training(project: Project) -> None:
+    """A training that was started without DVC is known by its checkpoint alone."""
+    project.training()
+    checkpoint = project.folder / ".checkpoints" / "none" / "checkpoint.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert "no such file" in project.run("evaluate")  # the sequences, which it reads next
+    assert checkpoint.exists()
+    project.monkeypatch.setenv("DVC_STAGE", "evaluate")
+    assert "no such file" in project.run("evaluate")
+    assert checkpoint.exists()
+    write_lock(project.folder)
+    assert "no such file" in project.run("evaluate")
+    assert not checkpoint.exists()
+
+
+def test_a_training_whose_results_cannot_be_written_is_shown_as_failed(project: Project) -> None:
+    project.sequences()
+    project.edit("steps: .*", "steps: 2")
+    shutil.copy(project.fresh_store, project.folder)
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    project.monkeypatch.setattr(RowLSTM, "save", refused)
+    project.monkeypatch.setattr(stage, "code", lambda _: [])  # the project here has no src/
+    assert "No space left on device" in project.run("train")
+    assert [run.info.status for run in runs(open_store(project.folder))] == ["FAILED"]
+
+
+def test_a_filter_that_fits_is_not_blamed_where_no_run_was_evaluated(project: Project) -> None:
+    project.with_history(results=True)
+    assert cli.main(["runs", "--where", "train.steps=1000", "--best", "3"]) == 1
+    assert project.capsys.readouterr().err == (
+        "mnist-lstm runs: none of 1 runs has train.steps=1000 and a final accuracy\n"
+    )
+
+
+def test_the_default_recipe_is_the_projects_wherever_the_command_starts(project: Project) -> None:
+    (below := project.folder / "docs").mkdir()
+    project.monkeypatch.chdir(below)
+    root = stage.root()
+    assert commands.recipe_file(argparse.Namespace(recipe=None), root) == Path("../params.yaml")
+    named = Path("other.yaml")
+    assert commands.recipe_file(argparse.Namespace(recipe=named), root) == named
+
+
+def test_a_hostile_name_of_a_picture_is_text(project: Project) -> None:
+    with_results(project.folder)
+    project.with_history(results=False)
+    write_lock(project.folder)
+    (picture := project.folder / "\x1b[2J.png").write_bytes(b"no picture")
+    assert cli.main(["predict", picture.name]) == 1
+    said = project.capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\\x1b[2J.png: not a PNG or JPEG image" in said

@@ -102,7 +102,7 @@ def blobs(folder: Path, names: Sequence[str]) -> list[bytes | None]:
     return contents
 
 
-def present(folder: Path, names: Sequence[str]) -> list[bool]:
+def have_files(folder: Path, names: Sequence[str]) -> list[bool]:
     """Whether the repository has a file at each `<commit>:<path>`."""
     request = "\n".join(names).encode(errors="surrogateescape")
     printed = git(folder, "cat-file", "--batch-check", input=request).splitlines()

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from samples import PROJECT
 
+from mnist_lstm import UserError
 from mnist_lstm.data import mirrors
 from mnist_lstm.data.datasets import (
     DATASETS,
@@ -434,6 +435,23 @@ def test_a_password_is_not_printed(raw):
         fetch(raw, "https://me:secret@127.0.0.1/mnist")
     assert "https://…@127.0.0.1/mnist: a user name or password" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://me:se/cr@et@host/mnist", "https://…@host/mnist"),
+        ("https://me@host/mnist", "https://…@host/mnist"),
+        ("https://host/package@1.0/mnist", "https://host/package@1.0/mnist"),
+    ],
+)
+def test_an_address_is_printed_without_its_password(address, shown):
+    assert mirrors._shown(address) == shown
+
+
+def test_a_user_that_does_not_exist_has_no_folder(tmp_path):
+    with pytest.raises(UserError, match=r"^MNIST_MIRROR=~nobody123/mnist: there is no such user"):
+        next(mirror_list(DATASETS["mnist"], "~nobody123/mnist", tmp_path))
 
 
 def test_folders_that_are_not_there_say_so(tmp_path, raw):

@@ -1,12 +1,13 @@
 """Pictures of any size, colours and polarity are converted to the data set's form."""
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mnist_lstm import UserError
 from mnist_lstm.data import photo
@@ -240,6 +241,26 @@ def test_a_damaged_picture_is_refused(tmp_path: Path, seven: Pixels) -> None:
     path.write_bytes(path.read_bytes()[:80])
     with pytest.raises(UserError, match=r"cut.png: damaged \("):
         read(path, MNIST)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"II*\0", b"MM\0*\0\0\0\x08\0\x05", b"nonsense"], ids=["short", "cut", "other"]
+)
+def test_damaged_exif_data_are_no_damage_to_the_picture(
+    tmp_path: Path, seven: Pixels, exif: bytes
+) -> None:
+    path = tmp_path / "seven.png"
+    Image.fromarray(seven).save(path, exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (read(path, MNIST).pixels == of(seven)).all()
+
+
+def test_a_picture_is_turned_as_its_exif_data_say(tmp_path: Path, seven: Pixels) -> None:
+    path, exif = tmp_path / "seven.png", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the camera was held upright: turn it clockwise
+    Image.fromarray(np.rot90(seven)).save(path, exif=exif)
+    assert (read(path, MNIST).pixels == of(seven)).all()
 
 
 def test_a_folder_is_its_pictures(tmp_path: Path) -> None:

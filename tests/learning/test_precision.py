@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from samples import drawn, small_model
 
+import evaluate
 from mnist_lstm import UserError
 from mnist_lstm.learning import precision
 from mnist_lstm.learning.evaluation import read_row_by_row
@@ -88,3 +90,17 @@ def test_rows_read_in_bfloat16_end_in_the_answers_bit_for_bit() -> None:
     model.precision = "bfloat16"
     logits = read_row_by_row(model, data.pixels.split(20))
     assert torch.equal(logits[:, -1], infer(model, data.pixels, 20))
+
+
+def test_evaluate_tries_bfloat16_on_the_device_of_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A processor may compute it where the GPU does not, and the other way round."""
+    small_model().save(path := tmp_path / "model.safetensors")
+    monkeypatch.setattr(precision, "works", lambda model: model.head.weight.device.type == "meta")
+    for device, computes_in in (("meta", "bfloat16"), ("cpu", "float32")):
+        model = evaluate.load_model(path, torch.device(device), "bfloat16")
+        assert (model.head.weight.device.type, model.precision) == (device, computes_in)
+    assert capsys.readouterr().out == (
+        "trained in bfloat16, evaluated in float32: bfloat16 does not work here\n"
+    )

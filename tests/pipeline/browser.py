@@ -156,10 +156,10 @@ class Tab:
         `kind` is mouse, pen or touch.
         """
         for number, place in enumerate(places):
-            self._point(kind, 1 if number else 0, *place)
-        self._point(kind, 2, *places[-1])
+            self.point(kind, 1 if number else 0, *place)
+        self.point(kind, 2, *places[-1])
 
-    def _point(self, kind: str, step: int, x: float, y: float) -> None:
+    def point(self, kind: str, step: int, x: float, y: float) -> None:
         """Press (0), move (1) or let go (2)."""
         if kind == "touch":
             name = ("touchStart", "touchMove", "touchEnd")[step]

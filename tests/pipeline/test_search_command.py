@@ -194,16 +194,16 @@ class Undisturbed(Search):
         make = partial(
             build.model, data["train"], torch.device("cpu"), **settings.model.model_dump()
         )
-        learner = train._learner(settings, make, len(data["train"]), "float32", False)
+        learner = train.make_learner(settings, make, len(data["train"]), "float32", False)
         curve = []
-        for evaluation in train._fit(settings, data, learner, None, 0):
+        for evaluation in train.start_fit(settings, data, learner, None, 0):
             if evaluation:
                 curve.append((evaluation.step, evaluation.validation_accuracy))
                 if judge.hears(curve) is not None:
                     return search._pruned(trial, curve, judge)
         validation = data["validation"]
         size = settings.evaluate.batch_size
-        answers = evaluate._answers(learner.model.eval(), 0, size, {"validation": validation})
+        answers = evaluate.answers_of(learner.model.eval(), 0, size, {"validation": validation})
         reached = overall(answers["validation"].last, validation.labels)
         return replace(trial, curve=curve, value=reached["loss"], **reached)
 

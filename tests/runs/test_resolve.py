@@ -11,9 +11,9 @@ from tracked import about
 
 from mnist_lstm import UserError
 from mnist_lstm.runs.history import History, Partial, Result
-from mnist_lstm.runs.resolve import NoSuchRun, find, find_recorded, label
+from mnist_lstm.runs.resolve import NoSuchRun, find, find_recorded, find_results, label
 from mnist_lstm.tracking.projection import TrackedRun
-from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.store import TrackingError, open_store
 
 
 class Recorded(History):
@@ -139,6 +139,22 @@ def test_a_store_that_cannot_be_reached_is_reported(
     assert find(history, "wide") is SHARED  # without the store
     with pytest.raises(NoSuchRun, match=r"is called 'x', and .* MLflow store http://127.0.0.1:9: "):
         find(history, "x")
+
+
+def test_the_store_is_asked_once_if_it_does_not_answer(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def refuse(root: Path) -> None:
+        asked.append(root)
+        raise TrackingError("no answer")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr("mnist_lstm.tracking.store.open_store", refuse)
+    with pytest.raises(NoSuchRun, match="MLflow could not be searched: no answer"):
+        find_results(history, "x")
+    assert asked == [history.root]
 
 
 def test_a_label_has_names_that_find_the_run(history: History) -> None:

@@ -15,7 +15,7 @@ from mnist_lstm import UserError
 from mnist_lstm.commands.search import table_of
 from mnist_lstm.pipeline import params, watched
 from mnist_lstm.runs import experiment, search, space
-from mnist_lstm.runs.search import Plan, Search, Trial
+from mnist_lstm.runs.search import Plan, Search, Trial, sampler_seed
 
 STEPS, EVERY = 200, 20
 SPACE = """\
@@ -279,3 +279,11 @@ def test_the_table_at_its_end_fits_into_a_terminal() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["trial", "validation", "loss", "steps", "tried"]
     assert lines[1].endswith("learning_rate=0.00213, hidden_size=256,")
+
+
+def test_any_seed_gives_a_seed_that_numpy_takes() -> None:
+    plan = Plan("plan", {}, {}, "loss", "median", 0)
+    assert [sampler_seed(plan, number) for number in (0, 7)] == [0, 7]
+    assert sampler_seed(replace(plan, seed=3), 7) == 3_000_016
+    for seed in (-1, 4295, 2**70):
+        assert 0 <= sampler_seed(replace(plan, seed=seed), 7) < 2**32

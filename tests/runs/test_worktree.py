@@ -1,5 +1,6 @@
 """The parameters of a run. tests/pipeline/test_reproduce.py runs a real temporary worktree."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -129,3 +130,26 @@ def test_it_can_be_read_first_and_the_terminal_does_not_obey_it(reproduce: Repro
 
 def test_a_run_of_the_own_results_is_made_again_unasked(reproduce: Reproduce) -> None:
     assert reproduce(from_store=False) == (3, "")
+
+
+def test_what_is_kept_can_be_found_and_removed(
+    reproduce: Reproduce, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scratch, "run", interrupted)
+    code, said = reproduce("--keep", from_store=False)
+    assert code == 130
+    found = re.fullmatch(r"mnist-lstm reproduce: stopped; kept: (.*) \(`(.*)` removes it\)\n", said)
+    assert found
+    project, command = Path(found[1]), found[2]
+    assert project.name == "project"
+    assert (project.parent / "src" / "evil.py").is_file()
+    subprocess.run(command, shell=True, check=True)
+    assert not project.parent.parent.exists()
+    assert reproduce(from_store=False) == (
+        130,
+        "mnist-lstm reproduce: stopped; the temporary worktree is gone, and nothing here has "
+        "changed\n",
+    )

@@ -179,3 +179,16 @@ def test_who_may_only_read_can_open_the_store_and_not_write(
         (asked,) = set(opened.asked)  # type: ignore[attr-defined]
     assert asked.startswith("Basic ")
     everything += [*traceback.format_exception(error.value), store.uri]
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://me:secret@127.0.0.1:9", "http://…@127.0.0.1:9"),
+        ("postgresql://me:se/cret@db/optuna", "postgresql://…@db/optuna"),
+        ("postgresql://me:se@cr\net@db/optuna", "postgresql://…@db/optuna"),
+        ("http://127.0.0.1:9", "http://127.0.0.1:9"),
+    ],
+)
+def test_an_address_is_printed_without_its_password(address: str, shown: str) -> None:
+    assert printable(address) == shown

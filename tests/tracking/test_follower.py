@@ -65,3 +65,42 @@ def test_a_store_that_fails_is_reported_once_and_tried_again(
     assert run.info.status == "FINISHED"
     history = store.client.get_metric_history(run.info.run_id, "test_accuracy")
     assert [metric.step for metric in history] == [50, 100]
+
+
+def test_a_store_that_fails_at_the_end_gets_later_what_is_missing(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TrackingError("away")
+
+    monkeypatch.setattr(TrackedRun, "finish", fail)
+    said: list[str] = []
+    followed = Follower(root, about(), said.append)
+    followed.log_rows(ROWS, TIMINGS)
+    followed.finish("FINISHED", about(), ENDED)
+    assert said == ["away; evaluate, or `mnist-lstm sync`, adds there later what is missing"]
+    (run,) = runs(store)
+    assert run.info.status == "RUNNING"
+
+
+def test_a_store_that_hangs_at_the_end_is_left(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(follower.PATIENCE, "file", 0.01)
+    answers, finish = threading.Event(), TrackedRun.finish
+
+    def hang(self: TrackedRun, *arguments: object) -> None:
+        answers.wait(60)
+        finish(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrackedRun, "finish", hang)
+    said: list[str] = []
+    followed = Follower(root, about(), said.append)
+    followed.finish("FINISHED", about(), ENDED)
+    answers.set()
+    assert said == [
+        f"MLflow store {store.uri}: no answer within 0.01 s; "
+        "evaluate, or `mnist-lstm sync`, adds there later what is missing"
+    ]
+    while not (found := runs(store)) or found[0].info.status != "FINISHED":
+        time.sleep(0.02)

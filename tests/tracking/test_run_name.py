@@ -85,3 +85,18 @@ def test_a_run_that_an_earlier_version_named_gets_its_new_name(
     assert project(store, view) == []
     store.client.update_run(run.id, name="the good one")
     assert project(store, view) == []
+
+
+def test_a_project_may_be_in_a_folder_of_its_repository(root: Path) -> None:
+    """The recipe is that of the project, not one in the folder above."""
+    git(root, "init", "--quiet")
+    project = root / "project"
+    project.mkdir()
+    other = with_values(BEGUN.params, {"model.hidden_size": 9})
+    for folder, recipe in ((root, other), (project, BEGUN.params)):
+        (folder / "params.yaml").write_text(yaml.safe_dump(dict(recipe)))
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "two recipes")
+    changed = with_values(BEGUN.params, {"seed": 1})
+    about = replace(BEGUN, commit=git(root, "rev-parse", "HEAD"), params=changed)
+    assert run_name(project, about) == "seed=1"

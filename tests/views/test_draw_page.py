@@ -39,6 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     | {"window": 5},
 }
 DIGITS = tuple("0123456789")
+CANVAS = "(({x, y, width}) => [x, y, width])(canvas.getBoundingClientRect())"
 EVIL = (
     "</script><script>document.title='run'</script>",
     "<img src=x onerror=document.title='run'>",
@@ -185,7 +186,7 @@ SPECK = [[(0.9, 0.9), (0.905, 0.9)]]  # a touch beside the digit
 
 def draw(opened: Tab, strokes: list[list[tuple[float, float]]], kind: str = "mouse") -> None:
     opened.evaluate("at('clear').click(); scrollTo(0, 0)")
-    box = opened.evaluate("(({x, y, width}) => [x, y, width])(canvas.getBoundingClientRect())")
+    box = opened.evaluate(CANVAS)
     for stroke in strokes:
         opened.drag([(box[0] + x * box[2], box[1] + y * box[2]) for x, y in stroke], kind)
 
@@ -281,6 +282,16 @@ def test_buttons_slider_and_keys_do_what_they_say(opened: Tab, tmp_path: Path) -
     assert opened.evaluate("[strokes.length, shown !== null]") == [1, True]
     opened.evaluate("at('undo').click()")
     assert opened.evaluate("[strokes.length, shown, at('class').textContent]") == [0, None, "?"]
+
+    for taken_back in ("at('undo').click()", "at('clear').click()"):  # while a stroke is drawn
+        x, y, width = opened.evaluate(CANVAS)
+        places = [(x + width * share, y + width * share) for share in (0.3, 0.5, 0.7)]
+        opened.point("mouse", 0, *places[0])
+        opened.point("mouse", 1, *places[1])
+        assert opened.evaluate(f"{taken_back}; strokes.length") == 0
+        opened.point("mouse", 1, *places[2])
+        opened.point("mouse", 2, *places[2])
+        assert opened.evaluate("strokes.length") == 0
     assert opened.complaints == []
 
 

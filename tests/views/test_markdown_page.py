@@ -24,3 +24,9 @@ def test_a_chart_has_a_line_for_each_curve_within_its_axes() -> None:
     assert text.startswith("Lines: now, before.\n\n```mermaid\nxychart-beta\n")
     assert '  x-axis "step" 50 --> 100\n  y-axis "%" 90 --> 98\n' in text
     assert "  line [90, 98]\n  line [91.5, 97.25]\n```\n" in text
+
+
+def test_steps_that_are_not_evenly_spaced_are_written_one_by_one() -> None:
+    """The last evaluation may be after fewer steps than the others."""
+    text = chart("Accuracy", "step", "%", [300, 600, 850], {"now": [90.0, 98.0, 99.0]})
+    assert '  x-axis "step" [300, 600, 850]\n' in text

@@ -1,4 +1,4 @@
-from mnist_lstm.views.text_table import escaped, folded, markdown, table, width
+from mnist_lstm.views.text_table import escaped, folded, markdown, table, terminal_width
 
 ROWS = [("run", "steps", "what is different"), ("one-two", "5", "a=1 b=2"), ("three", "2,000", "")]
 
@@ -36,7 +36,7 @@ def test_words_break_at_hyphens_alone() -> None:
 
 
 def test_a_pipe_has_no_width() -> None:
-    assert width() is None
+    assert terminal_width() is None
 
 
 def test_markdown_is_aligned_in_plain_text_too() -> None:

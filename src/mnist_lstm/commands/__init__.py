@@ -9,13 +9,13 @@ import os
 import sys
 import textwrap
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_lstm import UserError
-from mnist_lstm.views.text_table import escaped, folded, width
+from mnist_lstm.views.text_table import escaped, folded, terminal_width
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
@@ -155,6 +155,21 @@ def in_project(root: Path, name: str) -> Path:
     return Path(os.path.relpath(root / name))
 
 
+def write_chosen(
+    given: Path | None, root: Path, name: str, write: Callable[[Path], object]
+) -> Path:
+    """Write the file that --out names, or `name` in the project. Returns its path.
+
+    `write` writes a file at a path. Raises UserError if it cannot.
+    """
+    path = Path(os.path.relpath(given or root / name))
+    try:
+        write(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name another file with --out") from None
+    return path
+
+
 def changes(settings: Sequence[str]) -> dict[str, object]:
     """Parse texts `KEY=VALUE` into values by key. Raises UserError for any other text."""
     from mnist_lstm.pipeline import strict_yaml
@@ -188,11 +203,13 @@ def chosen_model(history: "History", arguments: argparse.Namespace, command: str
         chosen = predictor.of_file(history, arguments.model)
     else:
         chosen = predictor.of_project(history)
-    print(folded(f"mnist-lstm {command}: model: {chosen.source}", width()), file=sys.stderr)
+    print(
+        folded(f"mnist-lstm {command}: model: {chosen.source}", terminal_width()), file=sys.stderr
+    )
     return chosen
 
 
-def folder(text: str) -> Path:
+def writable_folder(text: str) -> Path:
     """Parse the path of a folder that is there or can be made, as an argparse type."""
     path = Path(text)
     nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
@@ -203,7 +220,7 @@ def folder(text: str) -> Path:
     return path
 
 
-def count(text: str) -> int:
+def whole_number(text: str) -> int:
     """Parse a whole number from 1, as an argparse type."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, is {text!r}")

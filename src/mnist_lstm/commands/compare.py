@@ -2,14 +2,14 @@
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, note, read_history
+from mnist_lstm.commands import RUN, note, read_history, write_chosen
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.comparison import Contest, Paired
@@ -71,16 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
         for name, result in zip(names, results, strict=True)
         if (rows := history.rows(result.training, "curve.csv"))
     }
-    picture = Path(os.path.relpath(arguments.out or root / "comparison.png")) if curves else None
     for name in names:
         if name not in curves:
             note("compare", f"{name} is not in the picture: its curve.csv is not here")
-    if picture:
-        try:
-            figures.save(figures.several_curves(curves), picture)
-        except OSError as error:
-            raise UserError(f"{picture}: {error.strerror}; name another file with --out") from None
-
+    picture = None
+    if curves:
+        write = partial(figures.save, figures.several_curves(curves))
+        picture = write_chosen(arguments.out, root, "comparison.png", write)
     keys = differing([run.params for run in runs])
     if arguments.json:
         answer = {
@@ -131,6 +128,7 @@ def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
     for text, recipe in found.items():
         if (first := named.setdefault(recipe.key, text)) != text:
             raise UserError(f"{first!r} and {text!r} are the same recipe")
+    for text, recipe in found.items():
         if len(recipe.seeds) < 2:
             raise UserError(
                 f"{text}: trained with {len(recipe.seeds)} seeds here, and two are needed: "
@@ -185,7 +183,7 @@ def _print_recipes(
     contests: Mapping[str, Mapping[str, "Contest"]],
 ) -> None:
     from mnist_lstm.runs.seeds import summary
-    from mnist_lstm.views.text_table import folded, table, width
+    from mnist_lstm.views.text_table import folded, table, terminal_width
 
     rows = [["", *(recipe.name for recipe in recipes)]]
     rows += [[key, *_values(recipes, key)] for key in keys]
@@ -196,7 +194,7 @@ def _print_recipes(
         form = ".2%" if figure == "accuracy" else ".5f"
         rows.append([f"{key}, mean", *(format(one.mean, form) for one in each)])
         rows.append([f"{key}, deviation", *(format(one.deviation or 0, form) for one in each)])
-    print(*table(rows, width()), sep="\n")
+    print(*table(rows, terminal_width()), sep="\n")
     first, *others = recipes
     for other in others:
         figures = contests[other.name]
@@ -207,7 +205,7 @@ def _print_recipes(
         )
         print(f"\n{other.name}, compared with {first.name}; {how}:")
         for key, contest in figures.items():
-            print(folded(f"{key}: {_verdict(key, contest)}", width()))
+            print(folded(f"{key}: {_verdict(key, contest)}", terminal_width()))
     print("Choose by the validation images; the test images only say how good the choice is.")
 
 
@@ -263,7 +261,7 @@ def _print(
     keys: Sequence[str],
     pairs: dict[str, "Paired | str"],
 ) -> None:
-    from mnist_lstm.views.text_table import folded, table, width
+    from mnist_lstm.views.text_table import folded, table, terminal_width
 
     rows = [["", *names], *([key, *_values(runs, key)] for key in keys)]
     for split in ("validation", "test"):
@@ -276,10 +274,10 @@ def _print(
         ["device", *(run.device or "–" for run in runs)],
         ["state", *(run.state for run in runs)],
     ]
-    print(*table(rows, width()), sep="\n")
+    print(*table(rows, terminal_width()), sep="\n")
     print(f"\nAnswers to the test images, compared with {names[0]}:")
     for name, pair in pairs.items():
-        print(folded(f"{name}: {_sentence(names[0], name, pair)}", width()))
+        print(folded(f"{name}: {_sentence(names[0], name, pair)}", terminal_width()))
 
 
 def _values(runs: "Sequence[Run] | Sequence[Recipe]", key: str) -> list[str]:

@@ -1,12 +1,11 @@
 """Write a page in which one draws, and the model reads it row by row."""
 
 import argparse
-import os
 import webbrowser
+from functools import partial
 from pathlib import Path
 
-from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, add_model, chosen_model, note, read_history
+from mnist_lstm.commands import RUN, add_model, chosen_model, note, read_history, write_chosen
 
 HELP = f"""\
 Write an HTML page in which you draw with mouse, finger or pen. The model runs in the page, with its
@@ -59,13 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     known = demonstration.predictions(history, chosen, test) if test else ()
     bits = 16 if arguments.float16 else 32
     data = demonstration.data(chosen, bits, test, known)
-    path = Path(os.path.relpath(arguments.out or root / "draw.html"))
-    text = page(demonstration.title(chosen), data)
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name another file with --out") from None
-    print(path)
+    content = page(demonstration.title(chosen), data).encode()
+    write = partial(write_atomically, content=content)
+    print(path := write_chosen(arguments.out, root, "draw.html", write))
     if arguments.open and not webbrowser.open(path.resolve().as_uri()):
         note("draw", "there is no browser to open it here")
     return 0

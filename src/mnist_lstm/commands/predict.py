@@ -187,7 +187,7 @@ def _print(
     *,
     explain: bool,
 ) -> None:
-    from mnist_lstm.views.text_table import table, width
+    from mnist_lstm.views.text_table import table, terminal_width
 
     if not files:
         return
@@ -195,7 +195,7 @@ def _print(
         [str(file), classes[belief[-1].argmax()], _percent(belief[-1].max())]
         for file, belief in zip(files, beliefs, strict=True)
     ]
-    lines = table(rows, width(), right="  r")
+    lines = table(rows, terminal_width(), right="  r")
     for line, image, belief in zip(lines, images, beliefs, strict=True):
         print(line)
         if explain:

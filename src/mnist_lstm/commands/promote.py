@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import RUN, note, open_store, read_history, say
-from mnist_lstm.views.text_table import escaped, folded, width
+from mnist_lstm.views.text_table import escaped, folded, terminal_width
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
@@ -141,7 +141,7 @@ def _report(
         what = f"is the champion now, {_name_of(version)}" if version else "would be the champion"
         forced = f"; with --force, because: {arguments.because.strip()}" if arguments.force else ""
         for line in (f"{entrant.name} {what}", f"{why}{forced}"):
-            print(folded(escaped(line), width()))
+            print(folded(escaped(line), terminal_width()))
         print(NEXT if version else "Next: the same command without --dry-run.")
         return
     what = f"is {_name_of(version)}, but not the champion" if version else "would not be promoted"

@@ -1,15 +1,15 @@
 """Write a report: the workspace's results beside the committed ones, in one HTML file."""
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import read_history, say
+from mnist_lstm.commands import read_history, say, write_chosen
 
 if TYPE_CHECKING:
     from mnist_lstm.dvc_cache import Files
@@ -104,13 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
         *_evaluation(history),
         *_recipe(here),
     ]
-    path = Path(os.path.relpath(arguments.out or root / "report.html"))
-    text = page(title, _introduction(here), sections)
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name another file with --out") from None
-    print(path)
+    content = page(title, _introduction(here), sections).encode()
+    write = partial(write_atomically, content=content)
+    print(write_chosen(arguments.out, root, "report.html", write))
     return 0
 
 

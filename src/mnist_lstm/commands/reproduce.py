@@ -178,7 +178,7 @@ def _print(
     kept: "Scratch | None",
 ) -> None:
     from mnist_lstm.runs.reproduction import rows
-    from mnist_lstm.views.text_table import table, width
+    from mnist_lstm.views.text_table import table, terminal_width
 
     record = then.record
     if arguments.json:
@@ -197,7 +197,7 @@ def _print(
         print(json.dumps(answer, indent=2))
         return
     if now:
-        print("", *table(rows(then, now), width()), sep="\n")
+        print("", *table(rows(then, now), terminal_width()), sep="\n")
     print(f"\n{record.name}: {_sentence(outcome, arguments.tolerance)}")
     for reason in outcome.reasons:
         print(f"  {reason}")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mnist_lstm.commands import count, note, read_history
+from mnist_lstm.commands import note, read_history, whole_number
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.listing import Run
@@ -45,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--best",
         metavar="N",
-        type=count,
+        type=whole_number,
         help="of each data set, list only the N finished runs with the highest accuracy on "
         "validation images",
     )
@@ -102,10 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(found: Sequence["Run"], hidden: int) -> None:
     from mnist_lstm.pipeline.params import assignments
-    from mnist_lstm.views.text_table import escaped, folded, table, width
+    from mnist_lstm.views.text_table import escaped, folded, table, terminal_width
 
     users = {run.user for run in found}
-    title, *lines = table([TITLES, *map(_cells, found)], width(), right=" rrrr")
+    title, *lines = table([TITLES, *map(_cells, found)], terminal_width(), right=" rrrr")
     print(title)
     for run, line in zip(found, lines, strict=True):
         print(line)
@@ -116,7 +116,7 @@ def _print(found: Sequence["Run"], hidden: int) -> None:
             notes["made by"] = f"{run.user} on {run.host}"
         for name, text in notes.items():
             indented = f"  {name}: {escaped(text)}"
-            print(folded(indented, width()))
+            print(folded(indented, terminal_width()))
     if hidden:
         print(f"\n{hidden} more in git's history, without their models: --all")
     print(NOTE)

@@ -12,12 +12,12 @@ from mnist_lstm import UserError
 from mnist_lstm.commands import (
     add_recipe,
     changes,
-    count,
-    folder,
     in_project,
     note,
     recipe_file,
     show_groups,
+    whole_number,
+    writable_folder,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Try N combinations of parameters, and print the best one. Optuna chooses each co
 the trials before it reached on the validation images; the test images have no say. Each trial is a
 DVC experiment, so the workspace stays as it is.
 
-What is tried stands in a file, by default recipes/search.yaml: for each key a list of values, or a
+A file lists what is tried, by default recipes/search.yaml: for each key a list of values, or a
 range with low and high. All other parameters are those of RECIPE. A trial that falls behind is
 pruned: its training ends early, and its curve stays. --pruner says which rule decides: median
 (worse than half of the earlier trials at the same step), hyperband, or none.
@@ -51,7 +51,7 @@ NAME = "mnist-lstm search"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("trials", metavar="N", type=count, help="how many trials")
+    parser.add_argument("trials", metavar="N", type=whole_number, help="how many trials")
     add_recipe(parser, "a complete params.yaml, for what the space does not name")
     parser.add_argument(
         "--space",
@@ -81,13 +81,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record",
         metavar="DIR",
-        type=folder,
+        type=writable_folder,
         help="folder of the records (default: searches/ and the name of the space)",
     )
     parser.add_argument(
         "--workers",
         metavar="K",
-        type=count,
+        type=whole_number,
         default=1,
         help="how many trials are trained at once (default: 1)",
     )
@@ -190,24 +190,26 @@ def _values(trial: "Trial") -> list[str]:
 def _print(found: "Search", importance: Mapping[str, float]) -> None:
     from mnist_lstm.pipeline.params import short_name
     from mnist_lstm.runs import experiment
-    from mnist_lstm.views.text_table import folded, width
+    from mnist_lstm.views.text_table import folded, terminal_width
 
-    print(*table_of(found.ended, list(found.plan.space), width()), sep="\n")
+    print(*table_of(found.ended, list(found.plan.space), terminal_width()), sep="\n")
     if importance:
         shares = ", ".join(f"{short_name(key)} {share:.0%}" for key, share in importance.items())
         print()
-        print(folded(f"what decided (share of the differences): {shares}", width()))
+        print(folded(f"what decided (share of the differences): {shares}", terminal_width()))
     if best := found.best:
         print()
-        print(folded(f"the best: trial {best.number}, {', '.join(_values(best))}", width()))
+        print(
+            folded(f"the best: trial {best.number}, {', '.join(_values(best))}", terminal_width())
+        )
         if experiment.is_there(found.root, best.experiment):
-            how = f"`dvc exp apply {best.experiment}` brings its parameters and its results here"
+            how = f"`dvc exp apply {best.experiment}` copies its parameters and results here"
         else:
             how = (
                 f"it was trained elsewhere: there, `dvc exp push REMOTE {best.experiment}`; here, "
                 f"`dvc exp pull REMOTE {best.experiment}`"
             )
-        print(folded(how, width()))
+        print(folded(how, terminal_width()))
     else:
         print("\nno trial was trained to its end", file=sys.stderr)
 

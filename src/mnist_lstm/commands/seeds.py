@@ -5,7 +5,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mnist_lstm.commands import add_recipe, changes, count, folder, note, recipe_file, show_groups
+from mnist_lstm.commands import (
+    add_recipe,
+    changes,
+    note,
+    recipe_file,
+    show_groups,
+    whole_number,
+    writable_folder,
+)
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.seeds import Summary
@@ -30,9 +38,11 @@ wrong, 130 when it was stopped."""
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("seeds", metavar="N", type=count, help="how many seeds")
+    parser.add_argument("seeds", metavar="N", type=whole_number, help="how many seeds")
     add_recipe(parser, "a complete params.yaml, such as recipes/fast.yaml; its seed is not used")
-    parser.add_argument("--record", metavar="DIR", type=folder, help="folder of the records")
+    parser.add_argument(
+        "--record", metavar="DIR", type=writable_folder, help="folder of the records"
+    )
     parser.add_argument(
         "--fresh",
         action="store_true",
@@ -102,7 +112,7 @@ def _print(
     summaries: Mapping[str, "Summary"],
     code: str,
 ) -> None:
-    from mnist_lstm.views.text_table import table, width
+    from mnist_lstm.views.text_table import table, terminal_width
 
     titles = ["seed", "validation", "test", "steps", "seconds", "device", "code", "run"]
     rows = [
@@ -118,7 +128,7 @@ def _print(
         ]
         for record in records
     ]
-    print(*table([titles, *rows], width(), right="rrrrr"), sep="\n")
+    print(*table([titles, *rows], terminal_width(), right="rrrrr"), sep="\n")
     print(f"\n{what}, {len(records)} seed{'s' if len(records) > 1 else ''}:")
     for split in ("validation", "test"):
         print(f"{split:>10}  {format_summary(summaries[f'{split} accuracy'])}")

@@ -1,11 +1,18 @@
 """Update MLflow from the results."""
 
 import argparse
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import note, open_store, read_history, say
 from mnist_lstm.views.text_table import escaped
+
+if TYPE_CHECKING:
+    from mnist_lstm.runs.history import History
+    from mnist_lstm.tracking.store import Store
 
 HELP = """\
 Compare every result of this project with its run in MLflow, and add what the run lacks, with the
@@ -27,17 +34,33 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Add what MLflow lacks of each result, and print what changed."""
     from mnist_lstm.pipeline import stage
-    from mnist_lstm.runs import champions, groups
-    from mnist_lstm.runs.audit import view
-    from mnist_lstm.runs.pruned import pruned
-    from mnist_lstm.tracking import registry
     from mnist_lstm.tracking.credentials import printable
-    from mnist_lstm.tracking.parents import Parents
-    from mnist_lstm.tracking.projection import project, project_pruned
 
     root = stage.root()
     store, history = open_store(root, "sync"), read_history(root, "sync")
     say("sync", f"comparing {len(history.results)} results with MLflow")
+    changed, unread = _sync_runs(store, history)
+    _sync_pruned(store, root)
+    _sync_parents(store, history)
+    _sync_versions(store, root)
+    same = len(history.results) - changed - unread
+    print(f"{printable(store.uri)}: runs updated: {changed}, up to date before: {same}")
+    if history.elsewhere:
+        print(
+            f"recorded results that are not in DVC's cache here: {history.elsewhere}; if a DVC "
+            "remote has them, `dvc fetch --all-commits --run-cache` downloads them"
+        )
+    return 1 if unread or history.damaged else 0
+
+
+def _sync_runs(store: "Store", history: "History") -> tuple[int, int]:
+    """Add what the runs of the results lack.
+
+    Returns how many runs changed, and how many results have damaged files.
+    """
+    from mnist_lstm.runs.audit import view
+    from mnist_lstm.tracking.projection import project
+
     changed = unread = 0
     for result in history.results:
         try:
@@ -48,19 +71,39 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         lines = project(store, seen)
         changed += bool(lines)
-        for line in lines:
-            print(f"{escaped(f'{result.name}: {line}')}: fixed", flush=True)
+        _print_fixed(result.name, lines)
+    return changed, unread
+
+
+def _sync_pruned(store: "Store", root: Path) -> None:
+    """Add the runs of pruned trials, of which the checkpoints alone are here."""
+    from mnist_lstm.runs.pruned import pruned
+    from mnist_lstm.tracking.projection import project_pruned
+
     for trial in pruned(root):
-        for line in project_pruned(store, trial.training, trial.status, trial.why):
-            print(f"{escaped(f'{trial.training.about.name}: {line}')}: fixed", flush=True)
+        lines = project_pruned(store, trial.training, trial.status, trial.why)
+        _print_fixed(trial.training.about.name, lines)
+
+
+def _sync_parents(store: "Store", history: "History") -> None:
+    """Add the parent runs of seeds and of trials."""
+    from mnist_lstm.runs import groups
+    from mnist_lstm.tracking.parents import Parents
+
     if parents := groups.parents(history):
         shown = Parents(store)
         for parent in parents:
-            for line in shown.show(parent):
-                print(f"{escaped(f'{parent.name}: {line}')}: fixed", flush=True)
+            _print_fixed(parent.name, shown.show(parent))
+
+
+def _sync_versions(store: "Store", root: Path) -> None:
+    """Bring the registered models and champions.jsonl to the same state."""
+    from mnist_lstm.runs import champions
+    from mnist_lstm.tracking import registry
+
     for each in champions.settle(root, partial(registry.was_made, store)):
         line = f"{champions.FILE} lacks its {each.what} of {each.note['at']}"
-        print(f"{escaped(f'{each.entrant.name}: {line}')}: fixed")
+        _print_fixed(each.entrant.name, [line])
     for version in registry.outdated(store):
         line = f"version {version.number} of {registry.MODEL} is of a run that was made again"
         made = registry.renew(store, version)
@@ -70,11 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
             note("sync", f"{line}, so it has no version")
         for line in lines:
             print(f"{escaped(f'{decisions[-1].entrant.name}: {line}')}: restored")
-    same = len(history.results) - changed - unread
-    print(f"{printable(store.uri)}: runs updated: {changed}, up to date before: {same}")
-    if history.elsewhere:
-        print(
-            f"recorded results that are not in DVC's cache here: {history.elsewhere}; if a DVC "
-            "remote has them, `dvc fetch --all-commits --run-cache` downloads them"
-        )
-    return 1 if unread or history.damaged else 0
+
+
+def _print_fixed(name: str, differences: Iterable[str]) -> None:
+    for line in differences:
+        print(f"{escaped(f'{name}: {line}')}: fixed", flush=True)

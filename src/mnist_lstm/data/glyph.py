@@ -18,21 +18,49 @@ from mnist_lstm import UserError
 Grey = NDArray[Any]
 Mask = NDArray[np.bool_]
 
-COARSE, COARSEST = 140, 48  # pixels of the longer side: to look for ground, for its polarity
-LEVELS = 64  # grey levels at which valleys are filled
-DARKEST = 32  # grey level that a ground has at least: of a darker one, noise is a large share
-CONTRAST = 16  # grey levels of 255 that ink must stand out by
-NOISE = 3  # standard deviations of the ground that are taken for ground
-STRONG, EDGE = 0.35, 0.1  # of the most ink: what pieces are made of, and where the glyph ends
-SPECK = 0.05  # of the picture's longer side: what is shorter is no glyph
-THIN, SEGMENT, COVERED = 0.02, 0.1, 0.85  # of the picture's side: a line's width, parts and ink
-ABOVE, BESIDE = 0.3, 0.12  # of the glyph's longer side: its pieces are no further
-AROUND = 0.08  # of the glyph's longer side: how far its soft edge reaches
-PIECE, LARGE = 0.03, 0.25  # of the glyph's area: what a piece has, and what is worth a word
-SOLID, HOLES = 0.7, 0.01  # of its box and of itself: what a badge fills, and its holes
-STEEPEST = 0.3  # of a line: pixels up for each pixel along it
-FULLEST, SLIM, WIDEST, LOOPS = 0.75, 0.5, 1.6, 3  # of a digit's box, its sides, and its holes
-PART, FAR, STEEP = 0.3, 0.5, 0.35  # of the border; contrasts that end the ground, of the highest
+# sizes of a reduced picture, pixels of its longer side
+COARSE = 140  # in which the ground is looked for
+COARSEST = 48  # in which is judged whether the ink is darker than the ground
+
+# grey levels, of 255
+LEVELS = 64  # number of them at which valleys are filled
+DARKEST = 32  # the ground has at least this: of a darker one, noise would be a large share
+CONTRAST = 16  # ink stands out by at least this
+NOISE = 3  # so many standard deviations of the ground's noise still count as ground
+
+# shares of the most ink in the picture
+STRONG = 0.35  # what pieces of a glyph are made of
+EDGE = 0.1  # where a glyph ends
+
+# the ground: shares
+PART = 0.3  # of the border: the stretch whose median is the usual level
+FAR = 0.5  # contrast with the usual level from which a pixel of the border is not ground
+STEEP = 0.35  # of the highest contrast: a step at which the ground ends
+
+# lines of ruled paper: shares of the picture's width or shorter side
+THIN = 0.02  # a line is no wider
+SEGMENT = 0.1  # each part of a line is at least so long
+COVERED = 0.85  # so much of the line's way across the picture has ink
+STEEPEST = 0.3  # pixels up for each pixel along a line, at most
+
+# pieces of a glyph: shares of its longer side, or of its area
+SPECK = 0.05  # of the picture's longer side: a shorter thing is no glyph
+ABOVE = 0.3  # a piece above or below is no further away
+BESIDE = 0.12  # a piece beside it is no further away
+AROUND = 0.08  # how far the soft edge of a glyph reaches
+PIECE = 0.03  # of the area: a smaller thing is no piece
+LARGE = 0.25  # of the area: a larger thing beside the glyph is a doubt
+
+# a badge: a filled shape that is the ground of a glyph
+SOLID = 0.7  # share of its box that it fills, with its holes
+HOLES = 0.01  # share of it that its largest hole has
+
+# a digit
+FULLEST = 0.75  # share of its box that it fills at most
+SLIM = 0.5  # ratio of its sides below which it may be fuller, as a 1 is
+WIDEST = 1.6  # ratio of its width to its height, at most
+LOOPS = 3  # number of its holes, at most
+
 TOUCHING = np.ones((3, 3), dtype=bool)  # diagonally, too
 BLANK = "blank: all of it is of about the same grey"
 

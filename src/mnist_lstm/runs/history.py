@@ -417,7 +417,7 @@ class History:
             for folder in (TRAIN, EVALUATE)
             for path, md5 in _below(folder, lock.made).items()
         }
-        are_there = git.present(self.root, list(at.values()))
+        are_there = git.have_files(self.root, list(at.values()))
         self._in_git = dict(itertools.compress(at.items(), are_there))
         return locks
 

@@ -16,7 +16,7 @@ def escaped(text: str) -> str:
     return ODD.sub(lambda odd: odd[0].encode("unicode_escape").decode(), text)
 
 
-def width() -> int | None:
+def terminal_width() -> int | None:
     """The width of the terminal; None if the output is not a terminal: then no row is wrapped."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
