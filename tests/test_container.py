@@ -7,7 +7,6 @@ import sys
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from samples import PROJECT, small_model
 
@@ -31,10 +30,8 @@ def needed(package: str) -> set[str]:
     }
 
 
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+def imported(folder: Path) -> set[str]:
     """The packages that the server of an exported model has imported, once it is ready."""
-    folder = tmp_path_factory.mktemp("exported") / "served"
     model = small_model(num_classes=10)
     Servable(model, "", "digits", (8, 8), tuple("0123456789"), Usual(), "").write(folder)
     code = (
@@ -47,13 +44,15 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-def test_the_script_installs_what_the_server_imports_and_what_that_needs(
-    imported: set[str],
+def test_the_script_installs_what_the_server_imports_and_nothing_of_mlflow_and_dvc(
+    tmp_path: Path,
 ) -> None:
-    of_module = packages_distributions()
+    of_module, found = packages_distributions(), imported(tmp_path / "served")
+    others = {"mlflow", "dvc", "pydantic", "yaml", "fastapi", "sklearn", "pandas", "matplotlib"}
+    assert others & found == set()
     used = {
         package.lower().replace("_", "-")
-        for name in imported & of_module.keys()
+        for name in found & of_module.keys()
         for package in of_module[name]
     }
     roots = {"numpy", "pillow", "prometheus-client", "safetensors", "scipy", "starlette", "torch"}
@@ -64,11 +63,6 @@ def test_the_script_installs_what_the_server_imports_and_what_that_needs(
         closure.add(package)
         waiting |= needed(package) - closure
     assert closure == LISTED | FROM_ELSEWHERE
-
-
-def test_the_server_imports_nothing_of_mlflow_and_dvc(imported: set[str]) -> None:
-    others = {"mlflow", "dvc", "pydantic", "yaml", "fastapi", "sklearn", "pandas", "matplotlib"}
-    assert others & imported == set()
 
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:

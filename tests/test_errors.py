@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -478,10 +479,16 @@ def file_for_a_folder(project: Project) -> str:
 AWAY = "http://127.0.0.1:9"
 
 
-def followed(project: Project, uri: str = AWAY) -> str:
+def followed(project: Project, uri: str = AWAY, *, at_the_end: bool = False) -> str:
+    """What is said of a store that fails while a training runs, or only when it has ended."""
     said: list[str] = []
     project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    Follower(project.folder, about(), said.append).finish("FAILED", about(), now())
+    follower = Follower(project.folder, about(), said.append)
+    deadline = time.monotonic() + 60
+    while not (at_the_end or said):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    follower.finish("FAILED", about(), now())
     (line,) = said
     return line
 
@@ -1223,6 +1230,12 @@ def elsewhere(project: Project) -> str:
     return project.run("fetch")
 
 
+def commanded_elsewhere(project: Project) -> str:
+    (project.folder / "dvc.yaml").unlink()
+    assert cli.main(["runs"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
 def last_line_of(*command: str | Path, **environment: str) -> str:
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True)
@@ -1493,6 +1506,9 @@ MET = {
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows who owns it": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,
     f"{STORE}<reason>; the training continues, and evaluate will try again": followed,
+    f"{STORE}<reason>; evaluate, or `mnist-lstm sync`, adds there later what is missing": (
+        partial(followed, at_the_end=True)
+    ),
     f"{STORE}<reason>; all results are on disk, and `mnist-lstm sync` adds them there later": (
         evaluated
     ),
@@ -1779,6 +1795,9 @@ MET = {
     "<stage>: the package mnist_lstm comes from <folder>, not from <folder>: another project's "
     "code would run; run `python src/…`, without PYTHONSAFEPATH": foreign_package,
     "<stage>: <folder>: no dvc.yaml here; run this in the project's folder": elsewhere,
+    "mnist-lstm <command>: <folder>: no dvc.yaml here or above; run this inside the project": (
+        commanded_elsewhere
+    ),
     "ModuleNotFoundError: No module named '<package>'": bare_python,
     "make env: PYTHON=<program> is not Python 3.11 or newer; name one that is, or leave it out": (
         partial(make_env, PYTHON="/bin/false")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import zygote
 from samples import PROJECT
 
 from mnist_lstm import UserError
@@ -37,7 +38,7 @@ WRITE = "out.mkdir(); (out / 'result.txt').write_text(str(params.seed))"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, warm_programs: Path) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(PROJECT / "src" / "mnist_lstm", folder / "src" / "mnist_lstm")
     shutil.copy(PROJECT / "params.yaml", folder)
@@ -56,7 +57,7 @@ def run(
     (project / "src" / "demo.py").write_text(script)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "DVC_"))}
     return subprocess.run(
-        [sys.executable, "src/demo.py", "out"],
+        [zygote.folder_of_programs() / "python", "src/demo.py", "out"],
         cwd=project,
         env=inherited | environment,
         capture_output=True,

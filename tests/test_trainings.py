@@ -89,14 +89,14 @@ def test_what_trains_beside_others_ends_with_a_parent_that_is_killed(
 def test_a_row_measures_the_saved_model(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """The averaged weights, as those of the pipeline; its last evaluation has the same accuracy."""
     last = []
-    fit = trainings.stage._fit
+    fit = trainings.stage.start_fit
 
     def recorded(*arguments: object) -> object:
         for evaluation in fit(*arguments):
             last.append(evaluation)
             yield evaluation
 
-    monkeypatch.setattr(trainings.stage, "_fit", recorded)
+    monkeypatch.setattr(trainings.stage, "start_fit", recorded)
     chosen = trainings.params_of(study, "gru", 1, {"train.device": "cpu"})
     row = trainings.train(trainings.Training("gru", chosen, study.sequences))
     *before, end = last

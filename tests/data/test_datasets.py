@@ -52,8 +52,10 @@ def test_mnists_torchvision_class_has_its_files():
 @pytest.mark.parametrize("name", FILES)
 def test_a_bound_leaves_room_for_files_that_do_not_compress(name):
     images, pixels = (60_000 if name.startswith("train") else 10_000), 28 * 28
-    noise = np.random.default_rng(0).bytes(16 + images * (pixels if "images" in name else 1))
-    assert len(gzip.compress(noise, 1)) < SIZE_BOUNDS[name]
+    # a hundredth of the images stands for all: noise takes the same space everywhere
+    size, part = (images * pixels, 100) if "images" in name else (images, 1)
+    noise = np.random.default_rng(0).bytes(16 + size // part)
+    assert len(gzip.compress(noise, 1)) < SIZE_BOUNDS[name] / part
 
 
 @pytest.fixture

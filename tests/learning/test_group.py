@@ -15,7 +15,7 @@ from samples import drawn, small_model
 from mnist_lstm.learning import group
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.checkpoint import Checkpoint
-from mnist_lstm.learning.group import Group
+from mnist_lstm.learning.group import Group, Parted
 
 CPU = torch.device("cpu")
 BEYOND = {"reads": "both", "num_rows": 8, "directions": "both", "pooling": "mean"}
@@ -145,3 +145,15 @@ def test_who_asks_to_stop_says_why(reason: int) -> None:
         dist.destroy_process_group()
     assert alone.stops == reason
     assert all(map(torch.equal, expected, [weight.grad for weight in weights]))
+
+
+def test_processes_that_cannot_reach_each_other_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Unable to find address for: eth7\nand more")
+
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dist, "init_process_group", refuse)
+    reason = "another process of this training cannot be reached: Unable to find address for: eth7"
+    with pytest.raises(Parted, match=f"^{reason}$"), group.joined(CPU):
+        pass

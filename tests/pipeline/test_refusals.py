@@ -3,12 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import pytest
+import zygote
 from bad_params import EXECUTES, put
 from samples import catalogue, is_the_line
 from workspace import Workspace
@@ -29,7 +28,7 @@ def without(old: str, new: str, *repro: str) -> Callable[[Workspace], str]:
 
 
 def outside(clone: Workspace) -> str:
-    command = [Path(sys.executable).parent / "dvc", "repro"]
+    command = [zygote.folder_of_programs() / "dvc", "repro"]
     done = subprocess.run(command, cwd=os.sep, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     return done.stderr
@@ -61,17 +60,18 @@ def with_lock(clone: Workspace) -> str:
 
 def without_a_name(clone: Workspace) -> str:
     """What DVC says to a user without a name."""
-    code = """
+    script = clone.folder.with_name("nobody.py")
+    script.write_text("""
 import pwd
 from dvc.cli import main
 def nobody(number):
     raise KeyError(f"getpwuid(): uid not found: {number}")
 pwd.getpwuid = nobody
 main(["status"])
-"""
+""")
     named_by = ("LOGNAME", "USER", "LNAME", "USERNAME")
     kept = {key: value for key, value in os.environ.items() if key not in named_by}
-    command = [sys.executable, "-c", code]
+    command = [zygote.folder_of_programs() / "python", script]
     return subprocess.run(
         command, cwd=clone.folder, env=kept, capture_output=True, text=True
     ).stderr

@@ -135,23 +135,24 @@ def test_an_experiment_that_shares_its_result_is_the_same_run(
     assert f"are the same run, {first['name']}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["runs"], ["compare"], ["report"]], ids=lambda names: names[0])
-def test_neither_torch_nor_mlflow_is_imported(
-    sweep: Workspace, command: list[str], tmp_path: Path
-) -> None:
-    if command == ["compare"]:
-        command = ["compare", *(result.name for result in History(sweep.folder).results)]
-    if command != ["runs"]:
-        command = [*command, "--out", str(tmp_path / "out")]
+def test_neither_torch_nor_mlflow_is_imported(sweep: Workspace, tmp_path: Path) -> None:
+    names = [result.name for result in History(sweep.folder).results]
+    commands = [
+        ["runs"],
+        ["compare", *names, "--out", str(tmp_path / "curves.png")],
+        ["report", "--out", str(tmp_path / "report.html")],
+    ]
     code = (
         "import sys; from mnist_lstm.cli import main\n"
-        f"assert main({command!r}) == 0\n"
-        "print(sorted({'torch', 'mlflow'} & set(sys.modules)))"
+        f"for command in {commands!r}:\n"
+        "    assert main(command) == 0\n"
+        "    print('imported:', command[0], sorted({'torch', 'mlflow'} & set(sys.modules)))"
     )
     printed = subprocess.run(
         [sys.executable, "-c", code], cwd=sweep.folder, check=True, capture_output=True, text=True
     ).stdout
-    assert printed.endswith("\n[]\n")
+    imported = [f"imported: {name} []" for name in ("runs", "compare", "report")]
+    assert re.findall(r"(?m)^imported: .*", printed) == imported
 
 
 def test_a_closed_pipe_is_not_an_error(swept: Workspace) -> None:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from mnist_lstm.tracking.store import Store
 
 RUN = """\
-A RUN is the run's name, its training_id, its id in MLflow, or the name of its DVC experiment. The
-first characters are enough if they fit no other run. `mnist-lstm runs` lists the runs."""
+A RUN is the run's name, its training_id, its id or name in MLflow, or the name of its DVC
+experiment; a run of which only the small tables are here also goes by its commit. The first
+characters are enough if they fit no other run. `mnist-lstm runs` lists the runs."""
 PATIENCE = 5.0  # seconds that a store takes to open before a line says so
 
 

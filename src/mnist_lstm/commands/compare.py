@@ -31,8 +31,9 @@ No picture is drawn.
 
 {RUN}
 
-Exit code: 0 when all runs were compared, 1 when some runs answered other test images than the first
-run, 2 when a RUN fits no run or several, or a recipe has fewer than two seeds."""
+Exit code: 0 when all runs were compared, 1 when the answers of some runs cannot be compared with
+those of the first run (other test images, or no answers here), 2 when a RUN fits no run or several,
+or a recipe has fewer than two seeds."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Write a page in which one draws, and the model reads it row by row."""
+"""Write a page in which you draw a digit and the model reads it row by row."""
 
 import argparse
 import webbrowser

@@ -40,7 +40,8 @@ has the best so far over the trials.
 
 With --workers K, K trials are trained at once. On several machines, give the same command with the
 same --storage in a clone each: the machines then share the trials, and end together with N of them.
-What they try depends on who is quicker, then. Nothing is lost with the database.
+What the machines try then depends on which one is quicker. If the database is deleted, no trial is
+lost.
 
 Exit code: 0 when all trials have ended, 2 when one failed or the command is wrong, 130 when it was
 stopped."""

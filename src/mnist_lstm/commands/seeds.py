@@ -25,12 +25,12 @@ mean, their standard deviation and the 95 % confidence interval of the mean (Stu
 -S KEY=VALUE you try another value without a new recipe file.
 
 A seed is not trained again if the present commit has an experiment with the same parameters and
-code, or if there is a record with the same parameters. The column `code` says whether a record was
-made by the present code; --fresh trains all seeds again. With --record DIR, each seed that ends
-writes DIR/seed-<n>.json and DIR/seed-<n>.csv (its curve). Commit these small files, and you can
-spread the seeds over days and machines. In MLflow, the seeds are below a parent run, which has the
-mean and its interval over the steps. If the command is stopped, the same command continues from
-the checkpoint.
+code, or if the folder of --record has a record with the same parameters. The column `code` says
+whether a record was made by the present code; --fresh trains all seeds again. With --record DIR,
+each seed that ends writes DIR/seed-<n>.json and DIR/seed-<n>.csv (its curve). Commit these small
+files, and you can spread the seeds over days and machines. In MLflow, the seeds are below a parent
+run, which has the mean and its interval over the steps. If the command is stopped, the same
+command continues from the checkpoint.
 
 Exit code: 0 when all seeds are trained, 2 when a training did not finish or the command is
 wrong, 130 when it was stopped."""

@@ -19,8 +19,8 @@ A run that was made by somebody else, on another machine or in another clone, an
 not here, is a note with the command that brings them, and no disagreement.
 
 Exit code: 0 when all agree (with --fix: when all agree afterwards), 1 when something disagrees or a
-file is damaged (one in a commit aside, which nobody can mend), 2 when the MLflow store cannot be
-reached."""
+damaged file is found outside of commits (a file in a commit cannot be changed), 2 when the MLflow
+store cannot be reached."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

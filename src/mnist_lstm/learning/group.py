@@ -180,7 +180,7 @@ def _parting() -> Iterator[None]:
 def joined(device: torch.device) -> Iterator[Group | None]:
     """Join the processes that torchrun started; None if this one trains alone.
 
-    Raises UserError if several processes cannot train on the device.
+    Raises UserError if several processes cannot train on the device, and Parted.
     """
     if size() == 1:
         yield None
@@ -192,7 +192,9 @@ def joined(device: torch.device) -> Iterator[Group | None]:
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    with _parting():
+        dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), device)
     finally:

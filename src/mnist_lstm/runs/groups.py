@@ -90,7 +90,7 @@ def named(history: History, text: str) -> Recipe | None:
 
 
 def name_of(root: Path, recipe: Recipe) -> str:
-    """The name of a recipe's parent run, such as `seeds of quick, hidden_size=64`."""
+    """The name of a recipe's parent run, such as `seeds of quick, hidden_size=32`."""
     return joined([f"{SEEDS}{recipe.name}", *assignments(_changes(root, recipe))])
 
 

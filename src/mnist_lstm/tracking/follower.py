@@ -87,7 +87,7 @@ class Follower:
                     run.finish(*end)
                 pause = PAUSES[0]
             except TrackingError as error:
-                self._report_failure(str(error), LATER if end else GOES_ON)
+                self._report_failure(str(error), LATER if self._end else GOES_ON)
                 run = None
                 self._ends.wait(pause)
                 pause = min(2 * pause, PAUSES[1])
