@@ -1,13 +1,12 @@
 """Several people on a real tracking server: who promotes at once, and how much `verify` asks."""
 
-import multiprocessing
+import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -128,23 +127,6 @@ def found_by(store: Store, history: History) -> list[Disagreement]:
     return [one for one in disagreements(store, history, store.root) if not one.note]
 
 
-def promote_at_once(name: str, root: Path, barrier: Barrier, tell: Connection) -> None:
-    """Promote the version of this name in each round; tell the error, None for success."""
-    store = open_store(root)
-    versions = {one.entrant.name: one for one in registry.every(store)}
-    for number in range(ROUNDS):
-        instead_of = registry.champion(store)
-        barrier.wait()
-        try:
-            note = {"by": name, "host": "here", "round": number}
-            registry.promote(store, versions[name], instead_of, note)
-        except TrackingError as error:
-            tell.send(str(error))
-        else:
-            tell.send(None)
-        barrier.wait()
-
-
 def prepared(folder: Path) -> tuple[Store, dict[str, registry.Version]]:
     """A version for each of the names, and `first`, which is the champion."""
     store, versions = open_store(folder), {}
@@ -162,27 +144,22 @@ def prepared(folder: Path) -> tuple[Store, dict[str, registry.Version]]:
 
 @pytest.mark.timeout(200)
 def test_of_two_who_promote_at_once_one_is_champion(
-    root: Path, served: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    root: Path,
+    served: str,
+    warm_programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
     _, versions = prepared(root)
     assert "Waiting" not in capfd.readouterr().err  # up to 300 s for a version, MLflow would say
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(len(NAMES) + 1, timeout=100)
-    pipes = [context.Pipe(duplex=False) for _ in NAMES]
-    people = [
-        context.Process(target=promote_at_once, args=(name, root, barrier, pipe[1]))
-        for name, pipe in zip(NAMES, pipes, strict=True)
-    ]
-    for person, (_, tell) in zip(people, pipes, strict=True):
-        person.start()
-        tell.close()  # so that its end is noticed here
-    try:
+    with promoting(root, warm_programs) as (tell, hear):
         store = open_store(root)
         won = []
         for number in range(ROUNDS):
-            barrier.wait()
-            said = dict(zip(NAMES, (pipe.recv() for pipe, _ in pipes), strict=True))
+            assert hear() == dict.fromkeys(NAMES, "ready\n")
+            tell()
+            said = {name: json.loads(line) for name, line in hear().items()}
             champion = registry.champion(store)
             assert champion
             assert [name for name, error in said.items() if error is None] == [
@@ -201,15 +178,40 @@ def test_of_two_who_promote_at_once_one_is_champion(
                 store.client.set_registered_model_alias(registry.MODEL, registry.ALIAS, first)
             else:
                 store.client.delete_registered_model_alias(registry.MODEL, registry.ALIAS)
-            barrier.wait()
+            tell()
         for version in registry.every(store):
             notes = [key for key in version.tags if key.startswith("promotion.")]
             expected = won.count(version.entrant.name) + (version.entrant.name == "first")
             assert len(notes) == expected
+
+
+@contextmanager
+def promoting(
+    root: Path, programs: Path
+) -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, str]]]]:
+    """Start a process for each of the names: functions that tell and hear all of them a line."""
+    script = str(Path(__file__).with_name("promoting.py"))
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    people = {
+        name: subprocess.Popen(
+            [programs / "python", script, name, str(root), str(ROUNDS)], bufsize=1, **pipes
+        )
+        for name in NAMES
+    }
+
+    def tell() -> None:
+        for person in people.values():
+            person.stdin.write("\n")
+
+    def hear() -> dict[str, str]:
+        return {name: person.stdout.readline() for name, person in people.items()}
+
+    try:
+        yield tell, hear
     finally:
-        for person in people:
-            person.terminate()
-            person.join()
+        for person in people.values():
+            person.kill()
+            person.communicate()
 
 
 def test_an_intent_that_a_killed_process_left_is_waited_for_and_deleted(
