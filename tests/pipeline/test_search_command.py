@@ -68,7 +68,7 @@ def test_a_search_goes_on_after_a_stop_and_after_the_loss_of_its_records(
     printed = workspace.command("search", "2", *SHORT)
     best = min(found["trials"], key=lambda trial: trial["loss"])
     apply = f"dvc exp apply {best['experiment']}"
-    assert f"`{apply}` brings its parameters and its results here" in printed
+    assert f"`{apply}` copies its parameters and results here" in printed
     assert (records / "search.png").is_file()
     assert max(map(len, printed.splitlines())) <= 200
     assert workspace.git("status", "--short").replace("?? searches/\n", "") == before
