@@ -34,8 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # The longest tests. They start first: if one started last, the other test processes would wait for
-# it. The first one makes the baseline, which takes a while; the other three do not need it.
-LONGEST = ("test_champion.py", "test_mnist.py", "test_team.py", "test_on_a_server.py")
+# it. The first one makes the baseline, which takes a while. Meanwhile another process has the tests
+# on a server, which need no baseline; then the baseline is there for the team's.
+LONGEST = ("test_champion.py", "test_mnist.py", "test_on_a_server.py", "test_team.py")
 PIPELINE = Path(__file__).parent / "pipeline"
 
 
