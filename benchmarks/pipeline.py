@@ -1,7 +1,6 @@
 """Measure what the pipeline costs apart from training and evaluation, in a temporary clone."""
 
 import csv
-import os
 import re
 import subprocess
 import sys
@@ -12,9 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.process import PROJECT, environment
-
-NOT_THE_USERS = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME")
+from benchmarks.process import PROJECT, environment_of_a_clone
 
 
 def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -24,8 +21,7 @@ def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None])
     `steps` are trained. What can be repeated is measured `times` times, and the result is the
     median. Raises CalledProcessError.
     """
-    own = {name: value for name, value in environment(threads).items() if name not in NOT_THE_USERS}
-    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+    own = environment_of_a_clone(threads)
     if (mirror := own.get("MNIST_MIRROR", "")) and (PROJECT / mirror).is_dir():
         own["MNIST_MIRROR"] = str(PROJECT / mirror)
 

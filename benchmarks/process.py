@@ -46,3 +46,13 @@ def environment(threads: int) -> dict[str, str]:
         if name not in ("PYTHONDONTWRITEBYTECODE", "PYTHONSAFEPATH")
     }
     return own | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+
+
+def environment_of_a_clone(threads: int) -> dict[str, str]:
+    """As `environment`, for commands in a clone: with this environment's programs.
+
+    No variable names the user's own project, experiment or MLflow store.
+    """
+    users = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME")
+    own = {name: value for name, value in environment(threads).items() if name not in users}
+    return own | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"}

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.process import PROJECT, environment
+from benchmarks.process import PROJECT, environment_of_a_clone
 from mnist_lstm.pipeline import params
 from mnist_lstm.runs import experiment, space
 from mnist_lstm.runs.search import Plan, Search
@@ -46,11 +46,7 @@ def measure(times: int) -> Iterator[tuple[Cost, Cost]]:
     Each of them in its own clone with the data set digits, because DVC would take the results of
     one from its cache for the other. Raises CalledProcessError.
     """
-    own = environment(1) | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    }
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
-        own.pop(name, None)
+    own = environment_of_a_clone(1)
 
     def run(*command: str, where: Path) -> None:
         subprocess.run(command, cwd=where, env=own, check=True, capture_output=True, text=True)
