@@ -13,7 +13,8 @@ from mnist_lstm.files import write_atomically
 HERE = Path(__file__).parent
 PROJECT = HERE.parent
 SEQUENCES = PROJECT / "data" / "sequences"
-# accuracies are fractions, losses mean cross-entropies in nats (empty where not measured)
+# accuracies are fractions, losses mean cross-entropies in nats; a loss or the seconds are empty where
+# they were not measured
 COLUMNS = (
     "choice",
     "seed",

@@ -5,10 +5,10 @@ from types import ModuleType
 import pytest
 from samples import PROJECT
 
-from benchmarks import cells, fast, images, studies
+from benchmarks import candidates, cells, fast, images, studies
 
 
-@pytest.mark.parametrize("module", [cells, images, fast], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [cells, images, fast, candidates], ids=lambda module: module.__name__)
 def test_the_accuracy_page_has_the_table_of_all_trainings_on_one_machine(
     module: ModuleType,
 ) -> None:

@@ -164,9 +164,13 @@ def _introduction(here: Side) -> str:
         )
     changed = ", with changes" if record.dirty else ""
     commit = f"commit {record.commit[:10]}{changed}" if record.commit else "no commit"
-    model = record.params["model"]
+    try:
+        model = record.params["model"]
+        what = f"A dropout {cell(model)} that reads {record.dataset} {reads(model)}."
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"the parameters of {record.name} are no training's: {error!r}") from None
     return (
-        f"A dropout {cell(model)} that reads {record.dataset} {reads(model)}. It was trained on "
+        f"{what} It was trained on "
         f"{record.device} by the code of {commit}; the training ended on "
         f"{_minute(record.ended)}. Its training_id is {record.training_id}."
     )

@@ -1,0 +1,29 @@
+"""Train candidates for recipes/best.yaml: the recipe with other values, with two seeds each.
+
+Run: dvc repro preprocess && python -m benchmarks.candidates [NAME ...] [OPTION ...]
+
+Writes benchmarks/candidates.csv, one row for each training as soon as it ends, and prints the table
+of docs/accuracy.md. A training that has a row is not repeated: delete the file if the recipe
+changes, or on another machine. On a processor, a training takes most of an hour.
+"""
+
+from collections.abc import Mapping
+
+from benchmarks import studies, trainings
+from benchmarks.studies import HERE, Study
+
+TITLES = {"windows": "windows of five rows, and the last output instead of the mean"}
+CHOICES: Mapping[str, Mapping[str, object]] = {
+    "windows": {"model.window": 5, "model.pooling": "last"},
+}
+STUDY = Study(HERE / "candidates.csv", "recipes/best.yaml", {}, CHOICES, seeds=2)
+
+
+def table() -> str:
+    """The table of docs/accuracy.md, from the file."""
+    return studies.table(STUDY.read(), "changed", TITLES)
+
+
+if __name__ == "__main__":
+    trainings.main(STUDY)
+    print(table())
