@@ -9,21 +9,15 @@ changes, or on another machine. On a processor, a training takes most of an hour
 
 from collections.abc import Mapping
 
-from benchmarks import studies, trainings
+from benchmarks import trainings
 from benchmarks.studies import HERE, Study
 
 TITLES = {"windows": "windows of five rows, and the last output instead of the mean"}
 CHOICES: Mapping[str, Mapping[str, object]] = {
     "windows": {"model.window": 5, "model.pooling": "last"},
 }
-STUDY = Study(HERE / "candidates.csv", "recipes/best.yaml", {}, CHOICES, seeds=2)
-
-
-def table() -> str:
-    """The table of docs/accuracy.md, from the file."""
-    return studies.table(STUDY.read(), "changed", TITLES)
+STUDY = Study(HERE / "candidates.csv", "recipes/best.yaml", {}, CHOICES, 2, "changed", TITLES)
 
 
 if __name__ == "__main__":
     trainings.main(STUDY)
-    print(table())

@@ -9,7 +9,7 @@ machine, so that all rows are of one. With names, such as `gru` or `sgd`, it tra
 
 from collections.abc import Mapping
 
-from benchmarks import studies, trainings
+from benchmarks import trainings
 from benchmarks.studies import HERE, Study
 
 TITLES = {
@@ -28,14 +28,8 @@ CHOICES: Mapping[str, Mapping[str, object]] = {
     "rmsprop": {"train.optimizer": "rmsprop"},
     "sgd": {"train.optimizer": "sgd", "train.learning_rate": 1},
 }
-STUDY = Study(HERE / "cells.csv", "params.yaml", {}, CHOICES, seeds=3)
-
-
-def table() -> str:
-    """The table of docs/accuracy.md, from the file."""
-    return studies.table(STUDY.read(), "cell and optimizer", TITLES)
+STUDY = Study(HERE / "cells.csv", "params.yaml", {}, CHOICES, 3, "cell and optimizer", TITLES)
 
 
 if __name__ == "__main__":
     trainings.main(STUDY)
-    print(table())

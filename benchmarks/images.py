@@ -15,7 +15,7 @@ from statistics import mean
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from benchmarks import studies, trainings
+from benchmarks import trainings
 from benchmarks.studies import HERE, PROJECT, Row, Study
 from mnist_lstm.views import figures
 from mnist_lstm.views.figures import BLUE, ORANGE, WIDTH
@@ -28,13 +28,10 @@ CHOICES: Mapping[str, Mapping[str, object]] = {
     str(size): {"preprocess.train_size": None if size == ALL else size} for size in SIZES
 }
 TITLES = {name: f"{int(name):,}" for name in CHOICES}
-STUDY = Study(HERE / "images.csv", "recipes/best.yaml", COMMON, CHOICES, seeds=5)
+STUDY = Study(
+    HERE / "images.csv", "recipes/best.yaml", COMMON, CHOICES, 5, "training images", TITLES
+)
 TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # percent
-
-
-def table() -> str:
-    """The table of docs/accuracy.md, from the file."""
-    return studies.table(STUDY.read(), "training images", TITLES)
 
 
 @figures.styled
@@ -69,5 +66,4 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 if __name__ == "__main__":
     trainings.main(STUDY)
-    print(table())
     figures.save(draw(STUDY.read()), PICTURE)

@@ -10,7 +10,7 @@ docs/accuracy.md. A training that has a row is not repeated: delete the file if 
 
 from collections.abc import Mapping
 
-from benchmarks import studies, trainings
+from benchmarks import trainings
 from benchmarks.studies import HERE, PROJECT, Study
 from mnist_lstm.pipeline.params import flatten, format_value, load, short_name
 
@@ -85,15 +85,9 @@ def _section(key: str) -> str:
 def study() -> Study:
     """The trainings, from the two recipes."""
     best, reference = (flatten(load(PROJECT / name).model_dump()) for name in (RECIPE, REFERENCE))
-    return Study(HERE / "ingredients.csv", RECIPE, SHORTER, without(best, reference), seeds=2)
-
-
-def table() -> str:
-    """The table of docs/accuracy.md, from the file."""
-    made = study()
-    return studies.table(made.read(), "without", {name: name for name in made.choices})
+    choices = without(best, reference)
+    return Study(HERE / "ingredients.csv", RECIPE, SHORTER, choices, 2, heading="without")
 
 
 if __name__ == "__main__":
     trainings.main(study())
-    print(table())

@@ -13,8 +13,8 @@ from mnist_lstm.files import write_atomically
 HERE = Path(__file__).parent
 PROJECT = HERE.parent
 SEQUENCES = PROJECT / "data" / "sequences"
-# accuracies are fractions, losses mean cross-entropies in nats; a loss or the seconds are empty where
-# they were not measured
+# accuracies are fractions, losses mean cross-entropies in nats; a loss and the seconds are empty
+# where they were not measured
 COLUMNS = (
     "choice",
     "seed",
@@ -35,7 +35,8 @@ class Study:
     """Choices, each of which changes some values of a recipe, and how many seeds each has.
 
     `recipe` is a path in the project. `common` are the changes that all choices have. `file` gets
-    the rows.
+    the rows. In the table, the column of the choices has the `heading`, and each choice its title;
+    without `titles`, its name.
     """
 
     file: Path
@@ -43,7 +44,14 @@ class Study:
     common: Mapping[str, object]
     choices: Mapping[str, Mapping[str, object]]
     seeds: int
+    heading: str
+    titles: Mapping[str, str] | None = None
     sequences: Path = SEQUENCES
+
+    def table(self) -> str:
+        """The table of docs/accuracy.md, from the file."""
+        titles = self.titles or {name: name for name in self.choices}
+        return table(self.read(), self.heading, titles)
 
     def read(self) -> list[Row]:
         """The rows of the file. Raises UserError if they are not of this study."""

@@ -46,7 +46,10 @@ class Training:
 
 
 def main(study: Study) -> None:
-    """Train what the command line names and has no row yet. Exits with one line on a mistake."""
+    """Train what the command line names and has no row yet, and print the table of all rows.
+
+    Exits with one line on a mistake.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", metavar="NAME", help="choices to train; default: all")
     parser.add_argument(
@@ -55,6 +58,7 @@ def main(study: Study) -> None:
     options, machine = with_machine(parser)
     try:
         run(study, options.names, jobs=options.jobs, machine=machine)
+        print(study.table())
     except UserError as error:
         sys.exit(str(error))
 

@@ -69,4 +69,4 @@ def test_each_row_is_of_two_trainings() -> None:
 
 
 def test_the_accuracy_page_has_this_table() -> None:
-    assert ingredients.table() in (PROJECT / "docs" / "accuracy.md").read_text()
+    assert STUDY.table() in (PROJECT / "docs" / "accuracy.md").read_text()

@@ -34,7 +34,8 @@ def study(tmp_path: Path) -> Study:
         data = replace(drawn(images, number), dataset="digits", preprocess=about)
         data.save(tmp_path / "sequences" / f"{split}.safetensors")
     choices = {"reference": {}, "gru": {"model.cell": "gru", "train.averaging": 0.9}}
-    return Study(tmp_path / "rows.csv", "params.yaml", COMMON, choices, 2, tmp_path / "sequences")
+    rows, data = tmp_path / "rows.csv", tmp_path / "sequences"
+    return Study(rows, "params.yaml", COMMON, choices, 2, "choice", sequences=data)
 
 
 def test_a_training_with_a_row_is_not_repeated(
