@@ -1,5 +1,6 @@
 """A temporary repository with the project's code, driven with real dvc and git."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +106,10 @@ class Workspace:
         start = self.start_warm if warm else self.start
         deadline = time.monotonic() + 1000
         for jobs in range(1, 5) if warm else (4,):
-            started = start("dvc", "queue", "start", "--jobs", str(jobs))
-            assert started.stdout
-            assert started.wait() == 0  # not the end of what it prints: workers hold that open
-            started.stdout.close()
+            # dvc fails if it meets a message that a worker has half written
+            while printed := _failed(start("dvc", "queue", "start", "--jobs", str(jobs))):
+                warnings.warn(f"dvc queue start failed: {printed}", stacklevel=1)
+                assert time.monotonic() < deadline, printed
             while warm and jobs == 1 and len(self.run_cache()) < 2:
                 assert time.monotonic() < deadline, self.dvc("queue", "status")
                 time.sleep(0.1)
@@ -242,6 +244,22 @@ def pasted(line: str) -> str:
         capture_output=True,
         text=True,
     ).stdout
+
+
+def _failed(process: "subprocess.Popen[str]") -> str:
+    """What a process printed that has failed; nothing if it has not.
+
+    It does not wait for the end of the output, since the workers that it started hold it open.
+    """
+    assert process.stdout
+    with process.stdout as output:
+        if process.wait() == 0:
+            return ""
+        os.set_blocking(output.fileno(), False)
+        printed = b""
+        with contextlib.suppress(BlockingIOError):  # it has printed nothing
+            printed = os.read(output.fileno(), 2**16)
+        return printed.decode() or f"exit code {process.returncode}"
 
 
 def stages_run(printed: str) -> list[str]:
