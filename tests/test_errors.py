@@ -482,8 +482,18 @@ AWAY = "http://127.0.0.1:9"
 def followed(project: Project, uri: str = AWAY, *, at_the_end: bool = False) -> str:
     """What is said of a store that fails while a training runs, or only when it has ended."""
     said: list[str] = []
+    made: list[Follower] = []
+
+    def open_at_the_end(root: Path) -> Store:
+        while not made:
+            time.sleep(0.01)
+        assert made[0]._ends.wait(60)
+        return open_store(root)
+
     project.monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    follower = Follower(project.folder, about(), said.append)
+    if at_the_end:
+        project.monkeypatch.setattr("mnist_lstm.tracking.store.open_store", open_at_the_end)
+    made.append(follower := Follower(project.folder, about(), said.append))
     deadline = time.monotonic() + 60
     while not (at_the_end or said):
         assert time.monotonic() < deadline

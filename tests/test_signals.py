@@ -149,7 +149,7 @@ def test_slow_imports_are_announced_on_a_terminal(
         with suppress(OSError):  # Linux's word for the end
             while part := os.read(ours, 1000):
                 printed += part
-                if "…".encode() in printed:
+                if "…\r\n".encode() in printed:  # the whole line, as a terminal has it
                     process.stdin.close()
     os.close(ours)
     assert process.returncode == 0
