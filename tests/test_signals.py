@@ -18,15 +18,14 @@ from mnist_lstm.pipeline import signals
 # prints what it is doing, then the result. The phase that its argument names lasts until a signal
 # comes or nobody holds its standard input open; the others take no time
 SCRIPT = """
-import select, sys, threading, time
+import select, sys, threading
 from mnist_lstm.pipeline import signals
 signals.SILENT = float(sys.argv[2]) if sys.argv[2:] else signals.SILENT
 signals.watch()
 def at(what):
     print(what, flush=True)
-    until = time.monotonic() + 60
     while what == sys.argv[1] and not (signals.came() or select.select([0], [], [], 0.01)[0]):
-        assert time.monotonic() < until
+        pass
 try:
     at("imports")
     with signals.immediate():
@@ -159,7 +158,7 @@ def test_slow_imports_are_announced_on_a_terminal(
 
 def test_a_stage_ends_when_the_command_above_dvc_ends(script: Path) -> None:
     """The command above is killed; dvc, the stage's parent, is not."""
-    with subprocess.Popen(["sleep", "1000"]) as command:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as command:  # ends with its input
         above = {"DVC_STAGE": "train", signals.COMMAND: str(command.pid)}
         with started(sys.executable, script, "imports", **above) as process:
             read_up_to("imports", process)

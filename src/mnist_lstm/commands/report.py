@@ -170,8 +170,7 @@ def _introduction(here: Side) -> str:
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"the parameters of {record.name} are no training's: {error!r}") from None
     return (
-        f"{what} It was trained on "
-        f"{record.device} by the code of {commit}; the training ended on "
+        f"{what} It was trained on {record.device} by the code of {commit}; the training ended on "
         f"{_minute(record.ended)}. Its training_id is {record.training_id}."
     )
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from mnist_lstm import UserError
-from mnist_lstm.data.glyph import BLANK, CONTRAST, EDGE, Grey, cut, find
+from mnist_lstm.data.glyph import BLANK, CONTRAST, EDGE, cut, find
+from mnist_lstm.data.ground import Grey
 
 Pixels = NDArray[np.uint8]
 

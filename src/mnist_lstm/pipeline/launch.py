@@ -92,7 +92,7 @@ def run(processes: int) -> None:
         name = NAMES.get(stopped, stopped.name)
         raise Ended(f"stopped by {name}; earlier results are kept: run it again", 128 + stopped)
     if failed:
-        last = f", the last time since {reasons[0]}" if reasons else ""
+        last = f", the last time because {reasons[0]}" if reasons else ""
         raise UserError(
             f"its {processes} processes failed {RESTARTS + 1} times, as is said above{last}; run "
             "it again: it continues from its last checkpoint"
