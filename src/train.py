@@ -21,15 +21,17 @@ from tqdm import tqdm
 from mnist_lstm import UserError
 from mnist_lstm.data.sequences import SPLITS, Sequences
 from mnist_lstm.files import sha256, write_atomically
-from mnist_lstm.learning import build, checkpoint, device, group, health, precision
+from mnist_lstm.learning import build, device, group, health, precision
 from mnist_lstm.learning.augmentation import Augmentation
 from mnist_lstm.learning.build import Learner
-from mnist_lstm.learning.checkpoint import Checkpoint, State
+from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.learning.fingerprint import code_digest, fingerprint
 from mnist_lstm.learning.fit import Evaluation, fit
 from mnist_lstm.learning.group import Group, Parted
 from mnist_lstm.learning.health import Diverged
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.learning.optimizer import averaged
+from mnist_lstm.learning.training_state import State
 from mnist_lstm.pipeline import launch, provenance, run_record, stage
 from mnist_lstm.pipeline.params import Params
 from mnist_lstm.pipeline.progress import StepBar
@@ -76,7 +78,7 @@ def _train(
     computes_in = precision.choose(params.train.precision, tried)
     is_wavefront = together is None and precision.is_wavefront(computes_in, tried)
     facts = _facts(params, files, where, computes_in, is_wavefront)
-    saved = Checkpoint(stage.root() / ".checkpoints", checkpoint.fingerprint(facts))
+    saved = Checkpoint(stage.root() / ".checkpoints", fingerprint(facts))
     learner = make_learner(params, make, len(data["train"]), computes_in, is_wavefront)
     fit_from = partial(start_fit, params, data, learner, together)
     if together and not together.is_first:
@@ -310,7 +312,7 @@ def _facts(
         "augment": params.augment.model_dump(),
         "train": params.train.model_dump(exclude=NO_FACTS),
         "data": {split: sha256(file) for split, file in files.items()},
-        "code": checkpoint.code_digest(stage.code("train")),
+        "code": code_digest(stage.code("train")),
         "versions": provenance.versions(*packages),
         "device": device.describe(where),
         "precision": computes_in,

@@ -1,8 +1,6 @@
 """Pictures of any size, colours and polarity are converted to the data set's form."""
 
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from mnist_lstm import UserError
-from mnist_lstm.data import photo
-from mnist_lstm.data.photo import Pixels, arrange, files_in, form_of, read
+from mnist_lstm.data.photo import Pixels, arrange, form_of, read
 
 MNIST = form_of("mnist", 28, 28)
 
@@ -128,51 +125,6 @@ def test_a_picture_that_shows_nothing_is_refused(seven: Pixels) -> None:
         of(np.random.default_rng(0).normal(128, 20, (100, 100)))
 
 
-def claim(path: Path, width: int, height: int) -> None:
-    """Write a small picture whose header claims another size."""
-    Image.new("L", (9, 9)).save(path)
-    content = bytearray(path.read_bytes())
-    content[16:24] = struct.pack(">II", width, height)
-    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("side", [10_001, 30_000])  # of the second, Pillow says so itself
-def test_a_picture_that_fills_the_memory_is_refused(tmp_path: Path, side: int) -> None:
-    claim(tmp_path / "large.png", side, side)
-    with pytest.raises(UserError, match=r"large.png: has more than 100,000,000 pixels; make"):
-        read(tmp_path / "large.png", MNIST)
-
-
-def test_a_picture_with_a_side_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
-    claim(tmp_path / "long.png", 100_000_000, 1)
-    with pytest.raises(UserError, match=r"long.png: has a side of more than 65,535 pixels; make"):
-        read(tmp_path / "long.png", MNIST)
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "small"), [(64, 64, True), (65, 64, False), (100_000_000, 1, False)]
-)
-def test_small_pictures_are_told_by_their_header(
-    tmp_path: Path, width: int, height: int, small: bool
-) -> None:
-    claim(tmp_path / "one.png", width, height)
-    content = (tmp_path / "one.png").read_bytes()
-    assert photo.is_small(content) == small
-    assert not photo.is_small(content + bytes(photo.SMALL_FILE))
-    assert not photo.is_small(content[:20])
-
-
-def test_a_large_picture_is_taken_in_bands(
-    tmp_path: Path, seven: Pixels, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = Image.fromarray(255 - seven).resize((1200, 1200), Image.Resampling.BICUBIC)
-    page.convert("RGBA").save(tmp_path / "page.png")
-    whole = read(tmp_path / "page.png", MNIST)
-    monkeypatch.setattr(photo, "BAND", 1)
-    assert (read(tmp_path / "page.png", MNIST).pixels == whole.pixels).all()
-
-
 def on_paper(seven: Pixels) -> np.ndarray:
     """A photograph of it: 400 by 400, paper 230, ink 40, noise 4."""
     ink = np.asarray(Image.fromarray(seven).resize((280, 280), Image.Resampling.BICUBIC)) / 255
@@ -235,14 +187,6 @@ def test_what_is_doubtful_is_said(seven: Pixels) -> None:
     assert arrange(blot, MNIST).doubts == ("what is left is a filled shape, unlike a digit",)
 
 
-def test_a_damaged_picture_is_refused(tmp_path: Path, seven: Pixels) -> None:
-    path = tmp_path / "cut.png"
-    Image.fromarray(seven).save(path)
-    path.write_bytes(path.read_bytes()[:80])
-    with pytest.raises(UserError, match=r"cut.png: damaged \("):
-        read(path, MNIST)
-
-
 @pytest.mark.parametrize(
     "exif", [b"II*\0", b"MM\0*\0\0\0\x08\0\x05", b"nonsense"], ids=["short", "cut", "other"]
 )
@@ -261,14 +205,3 @@ def test_a_picture_is_turned_as_its_exif_data_say(tmp_path: Path, seven: Pixels)
     exif[ExifTags.Base.Orientation] = 6  # the camera was held upright: turn it clockwise
     Image.fromarray(np.rot90(seven)).save(path, exif=exif)
     assert (read(path, MNIST).pixels == of(seven)).all()
-
-
-def test_a_folder_is_its_pictures(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpeg", "notes.txt"):
-        (tmp_path / name).touch()
-    assert [path.name for path in files_in(tmp_path)] == ["a.jpeg", "b.PNG"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no PNG or JPEG files in this folder"):
-        files_in(tmp_path / "empty")
-    with pytest.raises(UserError, match="nowhere: no such file or folder"):
-        files_in(tmp_path / "nowhere")

@@ -19,17 +19,9 @@ from mutations import DAMAGE, Damage, damaged, few_or_many, fuzz, memory
 from safetensors.torch import load, save
 
 from mnist_lstm import UserError
-from mnist_lstm.learning.checkpoint import (
-    SHARE,
-    Checkpoint,
-    Damaged,
-    State,
-    capture,
-    code_digest,
-    fingerprint,
-    read,
-)
+from mnist_lstm.learning.checkpoint import SHARE, Checkpoint
 from mnist_lstm.learning.optimizer import averaged
+from mnist_lstm.learning.training_state import Damaged, State, capture, read
 
 
 @pytest.mark.parametrize("beyond", [False, True])
@@ -212,7 +204,7 @@ def test_a_state_that_does_not_fit_is_refused(
     training = Learner(seed=0)
     training.run(0, 4)
     tensors = capture(*training.parts) | {name: tensor}
-    monkeypatch.setattr("mnist_lstm.learning.checkpoint._live", lambda *_: tensors)
+    monkeypatch.setattr("mnist_lstm.learning.training_state.live", lambda *_: tensors)
     checkpoint.save(*training.parts, {})
     monkeypatch.undo()
     with pytest.raises(Damaged, match=f"its {name} is not that of this training"):
@@ -427,23 +419,3 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
         assert {folder.name for folder in tmp_path.iterdir()} == {"own", "f", "new"}
         Checkpoint(tmp_path, "own").prune(0)
         assert {folder.name for folder in tmp_path.iterdir()} == {"own", "f"}
-
-
-def test_different_facts_have_different_fingerprints() -> None:
-    facts = {"seed": 0, "train": {"steps": 10, "batch_size": 5}}
-    assert fingerprint(facts) == fingerprint({"train": {"batch_size": 5, "steps": 10}, "seed": 0})
-    assert fingerprint(facts) != fingerprint(facts | {"seed": 1})
-    assert fingerprint(facts) != fingerprint(facts | {"threads": 2})
-
-
-def test_a_comment_does_not_change_the_digest_of_code(tmp_path: Path) -> None:
-    source = tmp_path / "code.py"
-    digests = []
-    for text in ("x = 1 + 2\n", "# why\nx = (1 +\n     2)\n", "x = 1 + 3\n"):
-        source.write_text(text)
-        digests.append(code_digest([source]))
-    assert digests[0] == digests[1] != digests[2]
-    for content in (b"x = 1 # \xe4\n", b"x = 2 # \xe4\n", b"x = '\0'\n"):  # no Python
-        source.write_bytes(content)
-        digests.append(code_digest([source]))
-    assert len(set(digests)) == 5

@@ -13,7 +13,8 @@ from samples import small_model
 
 from mnist_lstm import UserError
 from mnist_lstm.learning import model as model_module
-from mnist_lstm.learning.model import Classifier, RowLSTM, accuracy, dropout, infer, windows
+from mnist_lstm.learning.layers import dropout
+from mnist_lstm.learning.model import Classifier, RowLSTM, accuracy, infer
 from mnist_lstm.pipeline.params import ModelParams
 
 
@@ -101,22 +102,6 @@ def test_dropout_masks_each_step_and_layer_and_never_the_state(
     torch.testing.assert_close(seen[0][0], model.run_layer(model.layers[0], pixels(5, 8, 8) / 255))
     torch.testing.assert_close(seen[1][0], model.run_layer(model.layers[1], seen[0][1]))
     torch.testing.assert_close(logits, model.head(seen[1][1][:, -1]))
-
-
-def test_dropout_keeps_the_mean_and_its_mask_ignores_the_layout() -> None:
-    ones = torch.ones(100, 100, 100)
-    for fraction in (0.01, 0.2, 0.5):
-        assert dropout(ones, fraction).mean().item() == pytest.approx(1, abs=0.02)
-        dropped = (dropout(ones, fraction) == 0).float()
-        assert dropped.mean().item() == pytest.approx(fraction, rel=0.03)
-        for lane in range(4):  # each part of a random word
-            part = dropped.flatten()[lane::4].mean().item()
-            assert part == pytest.approx(fraction, rel=0.1)
-    torch.manual_seed(3)
-    plain = dropout(ones, 0.5)
-    torch.manual_seed(3)
-    time_major = dropout(ones.transpose(0, 1).contiguous().transpose(0, 1), 0.5)
-    assert torch.equal(plain, time_major)
 
 
 def test_evaluation_keeps_all() -> None:
@@ -328,13 +313,6 @@ def test_mean_pooling_gives_the_mean_of_all_outputs() -> None:
         outputs, _ = layer(images.float() / 255)
         expected = model.head(outputs.mean(dim=1))
         torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-6)
-
-
-def test_a_window_has_each_row_between_its_neighbours() -> None:
-    x = torch.arange(1.0, 7.0).view(1, 3, 2)
-    assert windows(x, 1) is x
-    assert windows(x, 3).tolist() == [[[0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [3, 4, 5, 6, 0, 0]]]
-    assert windows(x, 7)[0, 1].tolist() == [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0]
 
 
 def test_a_wider_window_adds_only_weights_of_the_neighbours() -> None:

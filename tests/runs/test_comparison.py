@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import FINISHED
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest
 
 from mnist_lstm.dvc_cache import Files
 from mnist_lstm.pipeline.result_files import Row, SplitRecord
-from mnist_lstm.runs.comparison import Paired, contest, differing, mcnemar, pair, paired
+from mnist_lstm.runs.comparison import Paired, cell, differing, mcnemar, pair, paired
 from mnist_lstm.runs.history import History, Partial, Result
 
 
@@ -96,48 +96,6 @@ def test_answers_to_other_images_are_not(other: Result | Partial, said: str) -> 
     assert reason.startswith(said)
 
 
-def test_recipes_with_the_same_seeds_are_compared_seed_by_seed() -> None:
-    """The seeds vary far more than the recipes differ: only the pairs show the difference."""
-    first = {0: 0.90, 1: 0.94, 2: 0.98}
-    second = {2: 0.986, 0: 0.905, 1: 0.944}
-    found = contest(first, second, "accuracy")
-    assert found.is_paired
-    # the differences are 0.005, 0.004 and 0.006: their deviation is 0.001, t is 0.005 / (s / √3)
-    half = 4.302653 * 0.001 / 3**0.5
-    assert found.difference == pytest.approx(0.005)
-    assert (found.low, found.high) == pytest.approx((0.005 - half, 0.005 + half), abs=1e-8)
-    ratio = 0.005 / (0.001 / 3**0.5)
-    assert found.p == pytest.approx(1 - ratio / (ratio**2 + 2) ** 0.5)  # t of 2 degrees of freedom
-    assert found.more_than_chance
-    assert not contest(
-        first, {seed + 1: value for seed, value in second.items()}, "accuracy"
-    ).more_than_chance
-
-
-def test_recipes_with_other_seeds_are_compared_by_welchs_test() -> None:
-    """Welch's own formula for the degrees of freedom, and t's quantile from a table."""
-    first, second = {0: 1.0, 1: 2.0, 2: 3.0}, {0: 4.0, 1: 8.0}
-    found = contest(first, second, "accuracy")
-    assert not found.is_paired
-    parts = 1 / 3, 8 / 2  # variance by number, 1 of 3 and 8 of 2
-    degrees = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1)
-    assert found.difference == 4
-    half = float(t.ppf(0.975, degrees)) * sum(parts) ** 0.5
-    assert (found.low, found.high) == pytest.approx((4 - half, 4 + half))
-    assert found.p == pytest.approx(2 * float(t.sf(4 / sum(parts) ** 0.5, degrees)))
-    assert not found.more_than_chance
-
-
-@pytest.mark.parametrize("other", [{0: 0.5, 1: 0.5}, {2: 0.5, 3: 0.5}])
-def test_recipes_without_any_spread(other: dict[int, float]) -> None:
-    same = contest({0: 0.5, 1: 0.5}, other, "accuracy")
-    assert (same.p, same.low, same.high) == (1, 0, 0)
-    better = contest(
-        {0: 0.5, 1: 0.5}, {seed: value + 0.25 for seed, value in other.items()}, "accuracy"
-    )
-    assert (better.p, better.low, better.high) == (0, 0.25, 0.25)
-
-
 def test_parameters_that_differ_or_are_missing() -> None:
     same = {"seed": 0, "model.dropout": 0.5}
     assert differing([same, dict(same)]) == []
@@ -147,3 +105,8 @@ def test_parameters_that_differ_or_are_missing() -> None:
         "train.steps",
     ]
     assert differing([{"a": None}, {}]) == ["a"]
+
+
+def test_a_parameter_in_a_table() -> None:
+    params = {"train.clip_norm": None, "model.reads": "rows"}
+    assert [cell(params, key) for key in (*params, "model.window")] == ["null", "rows", "–"]

@@ -2,8 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,10 @@ from mnist_lstm import UserError
 from mnist_lstm.commands import RUN, note, read_history, write_chosen
 
 if TYPE_CHECKING:
-    from mnist_lstm.runs.comparison import Contest, Paired
+    from mnist_lstm.runs.comparison import Paired
     from mnist_lstm.runs.history import History, Partial, Result
     from mnist_lstm.runs.listing import Run
-    from mnist_lstm.runs.recipes import Recipe
+    from mnist_lstm.runs.recipe_comparison import RecipeComparison
 
 HELP = f"""\
 Print the parameters in which the runs differ and their final metrics side by side, and draw their
@@ -52,15 +51,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Find the runs, compare them, draw the curves, print the comparison."""
     from mnist_lstm.pipeline import stage
-    from mnist_lstm.runs import listing
+    from mnist_lstm.runs import listing, recipe_comparison
     from mnist_lstm.runs.comparison import differing, pair
     from mnist_lstm.views import figures
 
     root = stage.root()
     history = read_history(root, "compare")
-    if found := _recipes(history, [arguments.first, *arguments.others]):
-        return _compare_recipes(found, as_json=arguments.json)
-    results = _find(history, [arguments.first, *arguments.others])
+    texts = [arguments.first, *arguments.others]
+    if found := recipe_comparison.find(history, texts):
+        _print_recipes(recipe_comparison.compare(found), as_json=arguments.json)
+        return 0
+    results = _find(history, texts)
     runs = [listing.of_result(history, result) for result in results]
     names = _names(runs)
     pairs = {
@@ -96,135 +97,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(isinstance(found, str) for found in pairs.values()) else 0
 
 
-def _recipes(history: "History", texts: Sequence[str]) -> list["Recipe"]:
-    """The recipes that the texts name; none if they name runs.
+def _print_recipes(comparison: "RecipeComparison", *, as_json: bool) -> None:
+    from mnist_lstm.views.text_table import terminal_width
 
-    Raises UserError for runs among recipes, names of none, recipes that are the same, or too few
-    seeds.
-    """
-    from mnist_lstm.pipeline import params
-    from mnist_lstm.runs import recipes
-
-    found: dict[str, Recipe] = {}
-    for text in texts:
-        if text in found:
-            raise UserError(f"{text!r} is named twice")
-        path = Path(text)
-        if path.suffix in (".yaml", ".yml"):
-            settings = params.flatten(params.load(path).model_dump())
-            found[text] = recipes.recipe_of(history, settings, text)
-        elif text.startswith(recipes.SEEDS):
-            from mnist_lstm.runs import groups  # imports MLflow
-
-            recipe = groups.named(history, text)
-            if recipe is None:
-                every = [groups.name_of(history.root, each) for each in recipes.recipes(history)]
-                names = "; ".join(every) or "none"
-                raise UserError(f"no recipe here is called {text!r}; with seeds there are: {names}")
-            found[text] = replace(recipe, name=text)
-    if found and len(found) < len(texts):
-        other = next(text for text in texts if text not in found)
-        raise UserError(f"{other!r} is no recipe; compare recipes with recipes only")
-    named = dict[str, str]()
-    for text, recipe in found.items():
-        if (first := named.setdefault(recipe.key, text)) != text:
-            raise UserError(f"{first!r} and {text!r} are the same recipe")
-    for text, recipe in found.items():
-        if len(recipe.seeds) < 2:
-            raise UserError(
-                f"{text}: trained with {len(recipe.seeds)} seeds here, and two are needed: "
-                f"`mnist-lstm seeds 5 {text}`"
-            )
-    sets = {recipe.params.get("fetch.dataset") for recipe in found.values()}
-    if len(sets) > 1:
-        raise UserError(f"the recipes are for different data sets: {', '.join(map(str, sets))}")
-    return list(found.values())
-
-
-def _compare_recipes(recipes: Sequence["Recipe"], *, as_json: bool) -> int:
-    from mnist_lstm.runs.comparison import contest, differing
-    from mnist_lstm.runs.recipes import FIGURES
-
-    first, *others = recipes
-    keys = differing([recipe.params for recipe in recipes])
-    contests = {
-        other.name: {
-            f"{split} {figure}": contest(
-                first.values(split, figure), other.values(split, figure), figure
-            )
-            for split, figure in FIGURES
-        }
-        for other in others
-    }
     if as_json:
-        answer = {
-            "recipes": [
-                {
-                    "name": recipe.name,
-                    "params": recipe.params,
-                    "seeds": {seed.seed: seed.metrics for seed in recipe.seeds},
-                }
-                for recipe in recipes
-            ],
-            "differing": keys,
-            "against_first": [
-                {"name": name} | {key: asdict(each) for key, each in figures.items()}
-                for name, figures in contests.items()
-            ],
-        }
-        print(json.dumps(answer, indent=2))
-    else:
-        _print_recipes(recipes, keys, contests)
-    return 0
-
-
-def _print_recipes(
-    recipes: Sequence["Recipe"],
-    keys: Sequence[str],
-    contests: Mapping[str, Mapping[str, "Contest"]],
-) -> None:
-    from mnist_lstm.runs.seeds import summary
-    from mnist_lstm.views.text_table import folded, table, terminal_width
-
-    rows = [["", *(recipe.name for recipe in recipes)]]
-    rows += [[key, *_values(recipes, key)] for key in keys]
-    rows.append(["seeds", *(", ".join(str(s.seed) for s in recipe.seeds) for recipe in recipes)])
-    for key in next(iter(contests.values())):
-        split, figure = key.split()
-        each = [summary(list(recipe.values(split, figure).values()), figure) for recipe in recipes]
-        form = ".2%" if figure == "accuracy" else ".5f"
-        rows.append([f"{key}, mean", *(format(one.mean, form) for one in each)])
-        rows.append([f"{key}, deviation", *(format(one.deviation or 0, form) for one in each)])
-    print(*table(rows, terminal_width()), sep="\n")
-    first, *others = recipes
-    for other in others:
-        figures = contests[other.name]
-        how = (
-            "paired by seed (t-test on the differences)"
-            if next(iter(figures.values())).is_paired
-            else "the seeds differ (Welch's test)"
-        )
-        print(f"\n{other.name}, compared with {first.name}; {how}:")
-        for key, contest in figures.items():
-            print(folded(f"{key}: {_verdict(key, contest)}", terminal_width()))
+        print(json.dumps(comparison.as_json(), indent=2))
+        return
+    print(*comparison.lines(terminal_width()), sep="\n")
     print("Choose by the validation images; the test images only say how good the choice is.")
-
-
-def _verdict(key: str, contest: "Contest") -> str:
-    """What a contest says, in words."""
-    is_loss = key.endswith("loss")
-    better = contest.difference < 0 if is_loss else contest.difference > 0
-    word = ("better" if better else "worse") if contest.difference else "as good"
-    unit, times, form = ("", 1, ".5f") if is_loss else (" points", 100, ".2f")
-    by, *ends = (
-        f"{times * value:{sign}{form}}"
-        for value, sign in ((contest.difference, "+"), (contest.low, "+"), (contest.high, "+"))
-    )
-    chance = "more than chance" if contest.more_than_chance else "no more than chance"
-    return (
-        f"{word}: {by}{unit}, 95 % interval {ends[0]} to {ends[1]}{unit}; "
-        f"p = {contest.p:.2g}: {chance}"
-    )
 
 
 def _find(history: "History", texts: Sequence[str]) -> list["Result | Partial"]:
@@ -262,9 +142,10 @@ def _print(
     keys: Sequence[str],
     pairs: dict[str, "Paired | str"],
 ) -> None:
+    from mnist_lstm.runs.comparison import cell
     from mnist_lstm.views.text_table import folded, table, terminal_width
 
-    rows = [["", *names], *([key, *_values(runs, key)] for key in keys)]
+    rows = [["", *names], *([key, *(cell(run.params, key) for run in runs)] for key in keys)]
     for split in ("validation", "test"):
         for figure, form in (("accuracy", ".2%"), ("loss", ".5f")):
             values = [getattr(run, f"{split}_{figure}") for run in runs]
@@ -279,12 +160,6 @@ def _print(
     print(f"\nAnswers to the test images, compared with {names[0]}:")
     for name, pair in pairs.items():
         print(folded(f"{name}: {_sentence(names[0], name, pair)}", terminal_width()))
-
-
-def _values(runs: "Sequence[Run] | Sequence[Recipe]", key: str) -> list[str]:
-    from mnist_lstm.pipeline.params import format_value
-
-    return [format_value(run.params[key]) if key in run.params else "–" for run in runs]
 
 
 def _format(value: float | None, form: str) -> str:

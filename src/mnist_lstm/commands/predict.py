@@ -70,7 +70,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare the pictures, classify them, print the answers."""
-    from mnist_lstm.data import photo
+    from mnist_lstm.data import photo, picture_file
     from mnist_lstm.pipeline import stage
 
     history = read_history(stage.root(), "predict", mixture=False)
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     files, images, errors = [], [], []
     for path in arguments.images:
         try:
-            found = photo.files_in(path)
+            found = picture_file.files_in(path)
         except UserError as error:
             errors.append(_refused(path, error))
             continue

@@ -1,214 +1,35 @@
-"""Fingerprints of trainings, and their checkpoints: written atomically, read without pickle.
+"""The checkpoints of a training: written atomically, when they are due, by one process at a time.
 
 Each training has a folder in .checkpoints/, named by its fingerprint. The folder holds
 checkpoint.safetensors, the checkpoint before it (previous.safetensors), a lock file that the
 training process holds, and a damaged checkpoint, if there was one (checkpoint.damaged).
 """
 
-import ast
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from mnist_lstm import UserError
 from mnist_lstm.data.sequences import Batches
 from mnist_lstm.files import write_atomically
+from mnist_lstm.learning import training_state
 from mnist_lstm.learning.optimizer import Averaging
+from mnist_lstm.learning.training_state import Damaged, State
 
 SHARE = 0.02  # fraction of a training's time that its checkpoints may take
 LONGEST = 5.0  # seconds between checkpoints on a GPU, where saving does not stop the training
 LIMIT = 10**9  # bytes that the checkpoints of all trainings may take
-BEST = "best."  # before the names of the best weights so far
-
-
-class Damaged(UserError):
-    """A checkpoint is damaged, or belongs to another training."""
-
-
-def fingerprint(facts: Mapping[str, object]) -> str:
-    """The hex digest of everything that determines the weights of a training.
-
-    `facts` are JSON values: parameters, digests of data and code, versions, device, threads.
-    """
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def code_digest(sources: Sequence[Path]) -> str:
-    """The hex digest of Python files' syntax trees: comments and line breaks do not change it.
-
-    Of a file that is no Python, such as one with a byte that is not UTF-8, it covers the bytes.
-    """
-    trees = [_tree(source.read_bytes()) for source in sources]
-    return hashlib.sha256("\n".join(trees).encode()).hexdigest()
-
-
-def _tree(code: bytes) -> str:
-    try:
-        return ast.dump(ast.parse(code))
-    except (SyntaxError, ValueError):  # it is not imported: Python would refuse it
-        return repr(code)
-
-
-@dataclass(frozen=True)
-class State:
-    """The state of a training: `tensors` by name, on the CPU, and `about`, JSON values."""
-
-    tensors: Mapping[str, Tensor]
-    about: Mapping[str, Any]
-
-    @property
-    def best(self) -> dict[str, Tensor]:
-        """The best weights so far, by name; empty if the training keeps none."""
-        return _below(BEST, self.tensors)
-
-
-def capture(model: nn.Module, optimizer: Averaging, batches: Batches) -> dict[str, Tensor]:
-    """Copy everything that the rest of a training depends on to the CPU.
-
-    The copy includes the states of torch's random generators. It does not include the optimizer's
-    settings, since the fingerprint covers them.
-    """
-    return _on_cpu(_live(model, optimizer, batches))
-
-
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _live(model: nn.Module, optimizer: Averaging, batches: Batches) -> dict[str, Tensor]:
-    """The tensors that `capture` copies, uncopied: the next step changes them in place."""
-    moments = optimizer.state_dict()["state"]
-    stream, device_rng = batches.state_dict(), _rng_of(model)[0]()
-    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, moment in moments.items():
-        found |= {f"optimizer.{index}.{name}": tensor for name, tensor in moment.items()}
-    found |= {"batches.left": stream["left"], "batches.generator": stream["generator"]}
-    found |= {"rng": torch.get_rng_state()}
-    return found | ({} if device_rng is None else {"device_rng": device_rng})
-
-
-def restore(
-    tensors: Mapping[str, Tensor],
-    model: nn.Module,
-    optimizer: Averaging,
-    batches: Batches,
-) -> None:
-    """Set newly made parts to the state that `capture` copied."""
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below("optimizer.", tensors).items():
-        index, _, moment = name.partition(".")
-        moments.setdefault(int(index), {})[moment] = tensor
-    model.load_state_dict(_below("model.", tensors))
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    batches.load_state_dict(_below("batches.", tensors))
-    torch.set_rng_state(tensors["rng"])
-    _rng_of(model)[1](tensors.get("device_rng"))
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
-def _misfit(
-    tensors: Mapping[str, Tensor],
-    model: nn.Module,
-    optimizer: Averaging,
-    batches: Batches,
-) -> str | None:
-    """The name of the first tensor that does not fit this training; None if all fit."""
-    expected = {name: _kind(tensor) for name, tensor in capture(model, optimizer, batches).items()}
-    if any(name.startswith("optimizer.") for name in tensors):  # the optimizer has made a step
-        moments, counts = optimizer.kept()
-        for index, weight in enumerate(optimizer.param_groups[0]["params"]):
-            if counts:
-                expected[f"optimizer.{index}.step"] = (torch.float32, torch.Size())
-            for moment in moments:
-                expected[f"optimizer.{index}.{moment}"] = _kind(weight)
-    if any(name.startswith(BEST) for name in tensors):
-        weights = model.state_dict().items()
-        expected |= {f"{BEST}{name}": _kind(weight) for name, weight in weights}
-    left = tensors.get("batches.left", torch.empty(0))
-    expected["batches.left"] = (torch.int64, torch.Size([left.numel()]))
-    for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or expected.get(name) != _kind(tensors[name]):
-            return name
-    if not bool(((left >= 0) & (left < batches.num_images)).all()):
-        return "batches.left"
-    for name in ("batches.generator", "rng"):
-        try:
-            torch.Generator().set_state(tensors[name])
-        except RuntimeError:
-            return name
-    return None
-
-
-def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.Size]:
-    return tensor.dtype, tensor.shape
-
-
-def _rng_of(model: nn.Module) -> tuple[Callable[[], Tensor | None], Callable[[Any], None]]:
-    """Functions that get and set the generator state of a model's device; no-ops for the CPU."""
-    device = next(model.parameters()).device
-    match device.type:
-        case "cuda":
-            return (
-                lambda: torch.cuda.get_rng_state(device),
-                lambda state: torch.cuda.set_rng_state(state, device),
-            )
-        case "mps":
-            return torch.mps.get_rng_state, torch.mps.set_rng_state
-        case _:
-            return lambda: None, lambda _: None
-
-
-def read(path: Path, fingerprint: str) -> State:
-    """Read a checkpoint of the training with that fingerprint.
-
-    Raises Damaged for any other file, and OSError if there is none.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata() or {}, file.get_tensors()
-    except SafetensorError as error:
-        raise Damaged(f"{path}: damaged ({' '.join(str(error).split())})") from None
-    text = metadata.get("checkpoint", "")
-    if metadata.get("sha256") != _digest(text, tensors):
-        raise Damaged(f"{path}: damaged (its SHA-256 is not the one it was saved with)")
-    try:
-        about = dict(json.loads(text))
-        whose = about.pop("fingerprint")
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise Damaged(f"{path}: damaged (it does not say whose it is)") from None
-    if whose != fingerprint:
-        raise Damaged(f"{path}: the checkpoint of another training")
-    return State(tensors, about)
-
-
-def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(about.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 class Checkpoint:
@@ -248,8 +69,7 @@ class Checkpoint:
         self.finish()
         self._since = time.perf_counter()
         text = json.dumps({**about, "fingerprint": self.fingerprint})
-        live = _live(model, optimizer, batches)
-        live |= {f"{BEST}{name}": weight for name, weight in best.items()}
+        live = training_state.live(model, optimizer, batches, best)
         device = next(model.parameters()).device
         self._is_beside = device.type == "cuda"
         if not self._is_beside:
@@ -277,8 +97,7 @@ class Checkpoint:
 
     def _write(self, live: Mapping[str, Tensor], text: str) -> None:
         start = time.perf_counter()
-        tensors = _on_cpu(live)
-        content = save(tensors, {"checkpoint": text, "sha256": _digest(text, tensors)})
+        content = training_state.content(live, text)
         if self.path.exists():
             link = self.previous.with_suffix(".link")
             with suppress(OSError):  # a file system without links keeps one checkpoint
@@ -326,14 +145,14 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        state = read(self.path, self.fingerprint)
-        if misfit := _misfit(state.tensors, model, optimizer, batches):
+        state = training_state.read(self.path, self.fingerprint)
+        if misfit := training_state.misfit(state.tensors, model, optimizer, batches):
             raise Damaged(f"{self.path}: damaged (its {misfit} is not that of this training)")
         try:
             check(state)
         except UserError as error:
             raise Damaged(f"{self.path}: damaged ({str(error).partition(';')[0]})") from None
-        restore(state.tensors, model, optimizer, batches)
+        training_state.restore(state.tensors, model, optimizer, batches)
         if best is not None:
             best.update(state.best)
         return state.about
@@ -364,7 +183,7 @@ class Checkpoint:
     def step(self) -> int:
         """The step of the newest checkpoint; 0 if there is none, or it is damaged."""
         try:
-            step = read(self.path, self.fingerprint).about.get("step")
+            step = training_state.read(self.path, self.fingerprint).about.get("step")
         except (OSError, Damaged):
             return 0
         return step if isinstance(step, int) else 0

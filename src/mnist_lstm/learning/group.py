@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mnist_lstm import UserError
 from mnist_lstm.files import write_atomically
-from mnist_lstm.learning import checkpoint
+from mnist_lstm.learning import training_state
 from mnist_lstm.learning.build import Learner
 from mnist_lstm.learning.checkpoint import Checkpoint
 
@@ -147,9 +147,9 @@ class Group:
         the last one if the first process says that the training has `ended`. Raises Parted.
         """
         about = {"about": torch.tensor([step, ended])}
-        tensors = self.share(checkpoint.capture(*learner.parts) | about)
+        tensors = self.share(training_state.capture(*learner.parts) | about)
         step, ended = tensors.pop("about").tolist()
-        checkpoint.restore(tensors, *learner.parts)
+        training_state.restore(tensors, *learner.parts)
         learner.model.part = self.part
         return sys.maxsize if ended else step
 

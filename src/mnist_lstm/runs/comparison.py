@@ -1,15 +1,11 @@
-"""Compare runs: which parameters differ, and which model classifies more images correctly.
-
-Recipes are compared by their seeds: is one recipe better, whatever the seed?
-"""
+"""Compare runs: which parameters differ, and which model classifies more images correctly."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import stdev
 from typing import Any
 
+from mnist_lstm.pipeline.params import format_value
 from mnist_lstm.runs.history import History, Partial, Result
-from mnist_lstm.runs.seeds import Summary, summary
 
 LEVEL = 0.05  # the significance level: a p below it is called more than chance
 
@@ -82,60 +78,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail / 2**tosses)  # of whole numbers: only the division rounds
 
 
-@dataclass(frozen=True)
-class Contest:
-    """A metric of two recipes, of which each has two or more seeds.
-
-    `difference` is the mean of the second less that of the first, and `low` to `high` its 95 %
-    confidence interval. `p` is the probability of a difference at least as large, up or down, if
-    both recipes were equally good. `is_paired`: both have the same seeds, so that the differences
-    of each seed were tested, by Student's t; otherwise, the means were, by Welch's t.
-    """
-
-    first: Summary
-    second: Summary
-    difference: float
-    low: float
-    high: float
-    p: float
-    is_paired: bool
-
-    @property
-    def more_than_chance(self) -> bool:
-        """Whether the difference is significant."""
-        return self.p < LEVEL
-
-
-def contest(first: Mapping[int, float], second: Mapping[int, float], metric: str) -> Contest:
-    """Compare a metric of two recipes. Each has the value by seed, of two seeds at least.
-
-    Welch, The generalization of Student's problem when several different population variances are
-    involved, Biometrika 34 (1947).
-    """
-    from scipy import stats  # the import takes half a second
-
-    is_paired = first.keys() == second.keys()
-    ones, others = ([values[seed] for seed in sorted(values)] for values in (first, second))
-    summaries = summary(ones, metric), summary(others, metric)
-    difference = summaries[1].mean - summaries[0].mean
-    changes = [two - one for one, two in zip(ones, others, strict=False)]
-    spread = stdev(changes) if is_paired else stdev(ones) + stdev(others)
-    if spread < 1e-12:  # nothing varies, so that t has no value
-        p = 1.0 if abs(difference) < 1e-12 else 0.0
-        return Contest(*summaries, difference, difference, difference, p, is_paired)
-    found = (
-        stats.ttest_rel(others, ones)
-        if is_paired
-        else stats.ttest_ind(others, ones, equal_var=False)
-    )
-    low, high = found.confidence_interval(0.95)
-    return Contest(*summaries, difference, float(low), float(high), float(found.pvalue), is_paired)
-
-
 def differing(params: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys of the parameters that differ between any two of these, or that some lack."""
     keys = dict.fromkeys(key for each in params for key in each)
     return [key for key in keys if any(not _same(each, params[0], key) for each in params)]
+
+
+def cell(params: Mapping[str, Any], key: str) -> str:
+    """A parameter's value in a table; – if it is not among the parameters."""
+    return format_value(params[key]) if key in params else "–"
 
 
 def _same(first: Mapping[str, Any], second: Mapping[str, Any], key: str) -> bool:

@@ -71,7 +71,7 @@ def data(
     """
     return {
         "model": _model(chosen, bits),
-        "form": _form(chosen),
+        "form": dataclasses.asdict(photo.form_of(chosen.dataset, *chosen.image)),
         "classes": list(chosen.classes),
         "source": chosen.source,
         **(_examples(chosen.model, test, known) if test else {"examples": [], "test": None}),
@@ -85,11 +85,6 @@ def as_in_the_page(model: RowLSTM, bits: int) -> RowLSTM:
     weights = {name: weight.to(kind).float() for name, weight in model.state_dict().items()}
     copy.load_state_dict(weights)
     return copy
-
-
-def _form(chosen: "Predictor") -> dict[str, Any]:
-    form = dataclasses.asdict(photo.form_of(chosen.dataset, *chosen.image))
-    return form | {"columns": form.pop("pixels")}
 
 
 def _model(chosen: "Predictor", bits: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_lstm.data import photo
+from mnist_lstm.data import photo, picture_file
 from mnist_lstm.learning.model import infer
 from mnist_lstm.runs.servable import Servable
 
@@ -42,7 +42,7 @@ class BusyClassifier:
 
     async def prepared(self, content: bytes) -> photo.Reading:
         """A picture file in the model's form. Raises UserError, as photo.read_bytes does."""
-        if photo.is_small(content):  # to hand it to a thread takes longer than to read it
+        if picture_file.is_small(content):  # to hand it to a thread takes longer than to read it
             return photo.read_bytes(content, self.form)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pictures, photo.read_bytes, content, self.form)

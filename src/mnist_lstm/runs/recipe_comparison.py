@@ -1,0 +1,204 @@
+"""Compare recipes by their seeds: is one better than the other, whatever the seed?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+from mnist_lstm import UserError
+from mnist_lstm.pipeline import params
+from mnist_lstm.runs import recipes
+from mnist_lstm.runs.comparison import LEVEL, cell, differing
+from mnist_lstm.runs.history import History
+from mnist_lstm.runs.recipes import FIGURES, Recipe
+from mnist_lstm.runs.seeds import Summary, summary
+from mnist_lstm.views.text_table import folded, table
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A metric of two recipes, of which each has two or more seeds.
+
+    `difference` is the mean of the second less that of the first, and `low` to `high` its 95 %
+    confidence interval. `p` is the probability of a difference at least as large, up or down, if
+    both recipes were equally good. `is_paired`: both have the same seeds, so that the differences
+    of each seed were tested, by Student's t; otherwise, the means were, by Welch's t.
+    """
+
+    first: Summary
+    second: Summary
+    difference: float
+    low: float
+    high: float
+    p: float
+    is_paired: bool
+
+    @property
+    def more_than_chance(self) -> bool:
+        """Whether the difference is significant."""
+        return self.p < LEVEL
+
+
+def contest(first: Mapping[int, float], second: Mapping[int, float], metric: str) -> Contest:
+    """Compare a metric of two recipes. Each has the value by seed, of two seeds at least.
+
+    Welch, The generalization of Student's problem when several different population variances are
+    involved, Biometrika 34 (1947).
+    """
+    from scipy import stats  # the import takes half a second
+
+    is_paired = first.keys() == second.keys()
+    ones, others = ([values[seed] for seed in sorted(values)] for values in (first, second))
+    summaries = summary(ones, metric), summary(others, metric)
+    difference = summaries[1].mean - summaries[0].mean
+    changes = [two - one for one, two in zip(ones, others, strict=False)]
+    spread = stdev(changes) if is_paired else stdev(ones) + stdev(others)
+    if spread < 1e-12:  # nothing varies, so that t has no value
+        p = 1.0 if abs(difference) < 1e-12 else 0.0
+        return Contest(*summaries, difference, difference, difference, p, is_paired)
+    found = (
+        stats.ttest_rel(others, ones)
+        if is_paired
+        else stats.ttest_ind(others, ones, equal_var=False)
+    )
+    low, high = found.confidence_interval(0.95)
+    return Contest(*summaries, difference, float(low), float(high), float(found.pvalue), is_paired)
+
+
+@dataclass(frozen=True)
+class RecipeComparison:
+    """Recipes, the keys in which they differ, and the contests of the first with each other one.
+
+    The contests are by the other's name, and by split and figure: "validation accuracy".
+    """
+
+    recipes: Sequence[Recipe]
+    keys: Sequence[str]
+    contests: Mapping[str, Mapping[str, Contest]]
+
+    def as_json(self) -> dict[str, Any]:
+        """All values, as JSON values."""
+        return {
+            "recipes": [
+                {
+                    "name": recipe.name,
+                    "params": recipe.params,
+                    "seeds": {seed.seed: seed.metrics for seed in recipe.seeds},
+                }
+                for recipe in self.recipes
+            ],
+            "differing": self.keys,
+            "against_first": [
+                {"name": name} | {key: asdict(each) for key, each in figures.items()}
+                for name, figures in self.contests.items()
+            ],
+        }
+
+    def lines(self, width: int | None) -> list[str]:
+        """A table of the recipes, then each contest in words, for a terminal of this width."""
+        rows = [["", *(recipe.name for recipe in self.recipes)]]
+        rows += [[key, *(cell(recipe.params, key) for recipe in self.recipes)] for key in self.keys]
+        rows.append(
+            ["seeds", *(", ".join(str(s.seed) for s in recipe.seeds) for recipe in self.recipes)]
+        )
+        for split, figure in FIGURES:
+            key = f"{split} {figure}"
+            each = [
+                summary(list(one.values(split, figure).values()), figure) for one in self.recipes
+            ]
+            form = ".2%" if figure == "accuracy" else ".5f"
+            rows.append([f"{key}, mean", *(format(one.mean, form) for one in each)])
+            rows.append([f"{key}, deviation", *(format(one.deviation or 0, form) for one in each)])
+        lines = table(rows, width)
+        first, *others = self.recipes
+        for other in others:
+            figures = self.contests[other.name]
+            how = (
+                "paired by seed (t-test on the differences)"
+                if next(iter(figures.values())).is_paired
+                else "the seeds differ (Welch's test)"
+            )
+            lines += ["", f"{other.name}, compared with {first.name}; {how}:"]
+            lines += [folded(f"{key}: {_verdict(key, figures[key])}", width) for key in figures]
+        return lines
+
+
+def compare(recipes: Sequence[Recipe]) -> RecipeComparison:
+    """Compare the first recipe with each of the others."""
+    first, *others = recipes
+    contests = {
+        other.name: {
+            f"{split} {figure}": contest(
+                first.values(split, figure), other.values(split, figure), figure
+            )
+            for split, figure in FIGURES
+        }
+        for other in others
+    }
+    return RecipeComparison(recipes, differing([each.params for each in recipes]), contests)
+
+
+def find(history: History, texts: Sequence[str]) -> list[Recipe]:
+    """The recipes that the texts name; none if they name runs.
+
+    Raises UserError for runs among recipes, names of none, recipes that are the same, or too few
+    seeds.
+    """
+    found: dict[str, Recipe] = {}
+    for text in texts:
+        if text in found:
+            raise UserError(f"{text!r} is named twice")
+        if recipe := _named(history, text):
+            found[text] = recipe
+    if found and len(found) < len(texts):
+        other = next(text for text in texts if text not in found)
+        raise UserError(f"{other!r} is no recipe; compare recipes with recipes only")
+    named = dict[str, str]()
+    for text, recipe in found.items():
+        if (first := named.setdefault(recipe.key, text)) != text:
+            raise UserError(f"{first!r} and {text!r} are the same recipe")
+        if len(recipe.seeds) < 2:
+            raise UserError(
+                f"{text}: trained with {len(recipe.seeds)} seeds here, and two are needed: "
+                f"`mnist-lstm seeds 5 {text}`"
+            )
+    sets = {recipe.params.get("fetch.dataset") for recipe in found.values()}
+    if len(sets) > 1:
+        raise UserError(f"the recipes are for different data sets: {', '.join(map(str, sets))}")
+    return list(found.values())
+
+
+def _named(history: History, text: str) -> Recipe | None:
+    """The recipe of a file, or of a parent run in MLflow; None if the text can only name a run."""
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml"):
+        settings = params.flatten(params.load(path).model_dump())
+        return recipes.recipe_of(history, settings, text)
+    if not text.startswith(recipes.SEEDS):
+        return None
+    from mnist_lstm.runs import groups  # imports MLflow
+
+    recipe = groups.named(history, text)
+    if recipe is None:
+        every = [groups.name_of(history.root, each) for each in recipes.recipes(history)]
+        names = "; ".join(every) or "none"
+        raise UserError(f"no recipe here is called {text!r}; with seeds there are: {names}")
+    return replace(recipe, name=text)
+
+
+def _verdict(key: str, contest: "Contest") -> str:
+    """What a contest says, in words."""
+    is_loss = key.endswith("loss")
+    better = contest.difference < 0 if is_loss else contest.difference > 0
+    word = ("better" if better else "worse") if contest.difference else "as good"
+    unit, times, form = ("", 1, ".5f") if is_loss else (" points", 100, ".2f")
+    by, *ends = (
+        f"{times * value:{sign}{form}}"
+        for value, sign in ((contest.difference, "+"), (contest.low, "+"), (contest.high, "+"))
+    )
+    chance = "more than chance" if contest.more_than_chance else "no more than chance"
+    return (
+        f"{word}: {by}{unit}, 95 % interval {ends[0]} to {ends[1]}{unit}; "
+        f"p = {contest.p:.2g}: {chance}"
+    )
