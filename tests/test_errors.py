@@ -46,7 +46,7 @@ from samples import (
     write_lock,
 )
 from test_idx import MALFORMED
-from test_photo import claim
+from test_picture_file import claim
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from tracked import ROWS, TIMINGS, about, leave_results
 from tracked import evaluated as leave_evaluated
@@ -73,7 +73,7 @@ from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.predictor import of_version
 from mnist_lstm.runs.resolve import find
 from mnist_lstm.serving import app as serving
-from mnist_lstm.tracking import registry
+from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.follower import Follower
 from mnist_lstm.tracking.projection import TrackedRun, runs
@@ -927,7 +927,7 @@ def with_champion(project: Project, accuracy: float = 0.9, **origin: Any) -> Ent
     identity = (record.name, record.training_id, record.model_sha256, record.dataset)
     entrant = Entrant(*identity, "d" * 64, 10, accuracy)
     note = {"by": "bo", "host": "far"}
-    registry.promote(store, registry.register(store, entrant), None, note)
+    handover.promote(store, registry.register(store, entrant), None, note)
     shutil.rmtree(results)
     return entrant
 
@@ -971,12 +971,12 @@ def another_champion_meanwhile(project: Project) -> str:
     entrant = with_champion(project)
     store = open_store(project.folder)
     with pytest.raises(TrackingError) as error:
-        registry.promote(store, registry.register(store, entrant), None, {})
+        handover.promote(store, registry.register(store, entrant), None, {})
     return f"mnist-lstm promote: {error.value}"
 
 
 def slow_server(project: Project) -> str:
-    project.monkeypatch.setattr(registry, "PATIENCE", -1)
+    project.monkeypatch.setattr(handover, "PATIENCE", -1)
     with pytest.raises(TrackingError) as error:
         with_champion(project)
     return f"mnist-lstm promote: {error.value}"

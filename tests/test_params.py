@@ -17,7 +17,6 @@ from samples import PROJECT, RECIPES
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.params import (
     Params,
-    _explain,
     flatten,
     load,
     short_name,
@@ -25,6 +24,7 @@ from mnist_lstm.pipeline.params import (
     values_of,
     with_values,
 )
+from mnist_lstm.pipeline.params_mistake import explain
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
@@ -404,4 +404,4 @@ def test_a_value_that_is_endless_as_text_is_refused_at_once() -> None:
     with pytest.raises(ValidationError) as error:
         Params.model_validate(changed)
     (first,) = error.value.errors(include_url=False)
-    assert _explain(first) == "model.cell must be 'lstm', 'gru' or 'rnn', is a list"
+    assert explain(first, {}) == "model.cell must be 'lstm', 'gru' or 'rnn', is a list"

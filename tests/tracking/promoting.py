@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from mnist_lstm.tracking import registry
+from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.store import TrackingError, open_store
 
 
@@ -23,7 +23,7 @@ def main(name: str, root: str, rounds: str) -> None:
         sys.stdin.readline()
         try:
             note = {"by": name, "host": "here", "round": number}
-            registry.promote(store, versions[name], instead_of, note)
+            handover.promote(store, versions[name], instead_of, note)
         except TrackingError as refused:
             error = str(refused)
         print(json.dumps(error), flush=True)

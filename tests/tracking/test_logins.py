@@ -12,7 +12,7 @@ from servers import free_port, server
 from tracked import about, evaluated, leave_results
 
 from mnist_lstm.pipeline.result_files import read_run
-from mnist_lstm.tracking import registry
+from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.credentials import PASSWORD, URI, USER
 from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.projection import project
@@ -39,7 +39,7 @@ def served(tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch) -
     command = (sys.executable, PROJECT / "scripts" / "mlflow_server.py", str(port))
     environment = {"LOGIN": "1", "WORKERS": "1", "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN}
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    monkeypatch.setattr(registry, "PATIENCE", 600.0)  # as long as a busy machine needs
+    monkeypatch.setattr(handover, "PATIENCE", 600.0)  # as long as a busy machine needs
     with server(*command, folder=folder, health=f"{uri}/health", **environment):
         for name, password in PASSWORDS.items():
             user = {"username": name, "password": password}
@@ -72,7 +72,7 @@ def test_each_person_may_do_what_the_server_says(
     assert registry.champion(store) is None
     digest = read_run(tmp_path / "0" / "train" / "run.json").model_sha256
     version = registry.register(store, Entrant("a", f"{0:032}", digest, "drawn", "d" * 64, 10, 0.5))
-    registry.promote(store, version, None, {"why": "it is good"})
+    handover.promote(store, version, None, {"why": "it is good"})
 
     monkeypatch.setenv(USER, "bo")
     monkeypatch.setenv(PASSWORD, PASSWORDS["bo"])
@@ -81,7 +81,7 @@ def test_each_person_may_do_what_the_server_says(
     assert project(store, views[0]) == []
     for forbidden in (
         lambda: project(store, views[1]),
-        lambda: registry.promote(store, version, registry.champion(store), {}),
+        lambda: handover.promote(store, version, registry.champion(store), {}),
     ):
         with pytest.raises(TrackingError, match="bo has no permission for this; the server's"):
             forbidden()

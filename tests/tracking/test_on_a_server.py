@@ -21,7 +21,7 @@ from tracked import about, evaluated, leave_results
 from mnist_lstm.pipeline.result_files import read_run
 from mnist_lstm.runs.audit import Disagreement, disagreements
 from mnist_lstm.runs.history import Files, History, Result
-from mnist_lstm.tracking import registry
+from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.projection import project, runs
 from mnist_lstm.tracking.store import Store, TrackingError, open_store
@@ -138,7 +138,7 @@ def prepared(folder: Path) -> tuple[Store, dict[str, registry.Version]]:
         digest = read_run(results / "train" / "run.json").model_sha256
         entrant = Entrant(name, record.training_id, digest, "drawn", "d" * 64, 10, 0.5)
         versions[name] = registry.register(store, entrant)
-    registry.promote(store, versions["first"], None, {})
+    handover.promote(store, versions["first"], None, {})
     return store, versions
 
 
@@ -170,7 +170,7 @@ def test_of_two_who_promote_at_once_one_is_champion(
             assert f"promoted by {champion.entrant.name} on here" in error
             assert champion.promoted["round"] == number
             won.append(champion.entrant.name)
-            assert not registry.intents(store)
+            assert not handover.intents(store)
             first = versions["first"].number
             # the two set both of these at once; half of the rounds begin with no champion
             store.client.delete_registered_model_tag(registry.MODEL, registry.BEFORE)
@@ -218,14 +218,14 @@ def test_an_intent_that_a_killed_process_left_is_waited_for_and_deleted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, versions = prepared(root)
-    left = f"{registry.INTENT}left"
+    left = f"{handover.INTENT}left"
     store.client.set_registered_model_tag(registry.MODEL, left, versions["bo"].number)
-    monkeypatch.setattr(registry, "PATIENCE", 1.5)
-    registry.promote(store, versions["ann"], versions["first"], {})
+    monkeypatch.setattr(handover, "PATIENCE", 1.5)
+    handover.promote(store, versions["ann"], versions["first"], {})
     champion = registry.champion(store)
     assert champion
     assert champion.entrant.name == "ann"
-    assert not registry.intents(store)
+    assert not handover.intents(store)
 
 
 def test_who_is_overwritten_before_the_second_look_is_told(
@@ -234,7 +234,7 @@ def test_who_is_overwritten_before_the_second_look_is_told(
     """The other one, whose intent was there before, moves the alias last."""
     store, versions = prepared(root)
     ann, bo = versions["ann"], versions["bo"]
-    other = f"{registry.INTENT}other"
+    other = f"{handover.INTENT}other"
     store.client.set_registered_model_tag(registry.MODEL, other, bo.number)
 
     def pause(_: float) -> None:  # the other one acts while this one waits
@@ -245,6 +245,6 @@ def test_who_is_overwritten_before_the_second_look_is_told(
 
     monkeypatch.setattr("time.sleep", pause)
     with pytest.raises(TrackingError, match=r"it is bo, version \d, promoted by bo on far"):
-        registry.promote(store, ann, versions["first"], {"by": "ann"})
+        handover.promote(store, ann, versions["first"], {"by": "ann"})
     (mine,) = (one for one in registry.every(store) if one.number == ann.number)
     assert not mine.promoted

@@ -20,7 +20,7 @@ from mnist_lstm.learning.model import Classifier, RowLSTM
 from mnist_lstm.pipeline.result_files import SplitRecord, read_run, write_json
 from mnist_lstm.runs import predictor
 from mnist_lstm.runs.history import History
-from mnist_lstm.tracking import registry
+from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.projection import project, runs
 from mnist_lstm.tracking.store import Store, TrackingError, open_store
@@ -62,7 +62,7 @@ def champion(store: Store) -> str | None:
 
 def promote(store: Store, entrant: Entrant) -> registry.Version:
     version = registry.register(store, entrant)
-    registry.promote(store, version, registry.champion(store), {"why": f"{entrant.name} is good"})
+    handover.promote(store, version, registry.champion(store), {"why": f"{entrant.name} is good"})
     return version
 
 
@@ -81,22 +81,22 @@ def test_a_decision_was_made_if_its_model_was_the_champion_then(
         decided(4, "promotion", three),
     ]
     for decision in every:
-        assert not registry.was_made(store, decision)
+        assert not handover.was_made(store, decision)
         left = registry.champion(store)
         if decision.what == "return":
-            registry.roll_back(store, decision.note)
+            handover.roll_back(store, decision.note)
         else:
             version = registry.register(store, decision.entrant)
             note = dict(decision.note) | ({"instead_of": left.number} if left else {})
-            registry.promote(store, version, left, note)
-        assert registry.was_made(store, decision)
+            handover.promote(store, version, left, note)
+        assert handover.was_made(store, decision)
     for decision in every:
-        assert registry.was_made(store, decision)
+        assert handover.was_made(store, decision)
         for other in entrants:
             if other != decision.entrant and decision is not every[-1]:
-                assert not registry.was_made(store, replace(decision, entrant=other))
+                assert not handover.was_made(store, replace(decision, entrant=other))
     with pytest.raises(TrackingError, match="the champion has changed meanwhile"):
-        registry.roll_back(store, {}, registry.champion(store))
+        handover.roll_back(store, {}, registry.champion(store))
 
 
 def test_a_model_is_registered_once_and_is_promoted_and_returned(
@@ -104,8 +104,8 @@ def test_a_model_is_registered_once_and_is_promoted_and_returned(
 ) -> None:
     one, two, three = entrants
     assert champion(store) is None
-    assert registry.former(store) is None
-    assert registry.roll_back(store, {}) is None
+    assert handover.former(store) is None
+    assert handover.roll_back(store, {}) is None
     version = registry.register(store, one)
     assert registry.register(store, replace(one, training_id="x" * 32)) == version
     assert (version.number, version.entrant) == ("1", one)
@@ -123,19 +123,19 @@ def test_a_model_is_registered_once_and_is_promoted_and_returned(
         "c" * 32,
     )
     assert json.loads(found.tags["promotion.1"]) == {"why": "c is good"}
-    former = registry.former(store)
+    former = handover.former(store)
     assert former
     assert former.entrant == two
     assert champion(store) == "c"  # to ask changes nothing
 
-    registry.roll_back(store, {"because": "too slow"})
+    handover.roll_back(store, {"because": "too slow"})
     assert champion(store) == "b"
     left = registry.registered(store, three.model_sha256)
     assert left
     assert json.loads(left.tags["return.1"]) == {"because": "too slow"}
-    registry.roll_back(store, {})
+    handover.roll_back(store, {})
     assert champion(store) == "a"
-    assert registry.roll_back(store, {}) is None
+    assert handover.roll_back(store, {}) is None
     assert champion(store) == "a"
     promote(store, three)
     again = registry.champion(store)
@@ -154,9 +154,9 @@ def test_a_registry_that_is_lost_comes_back_from_the_decisions(
         Decision("promotion", three, {"at": "2026-01-03", "why": "best"}),
         Decision("return", two, {"at": "2026-01-04", "because": "too slow"}),
     ]
-    assert len(registry.lacking(store, decided)) == 5
-    assert registry.restore(store, decided) == []
-    assert registry.lacking(store, decided) == []
+    assert len(handover.lacking(store, decided)) == 5
+    assert handover.restore(store, decided) == []
+    assert handover.lacking(store, decided) == []
     assert champion(store) == "b"
     notes = {
         each.entrant.name: {
@@ -171,14 +171,14 @@ def test_a_registry_that_is_lost_comes_back_from_the_decisions(
         "b": {"promotion.1": dict(decided[1].note)},
         "c": {"promotion.1": dict(decided[2].note), "return.1": dict(decided[3].note)},
     }
-    registry.restore(store, decided)  # which adds nothing
+    handover.restore(store, decided)  # which adds nothing
     assert len(registry.every(store)) == 3
-    former = registry.former(store)
+    former = handover.former(store)
     assert former
     assert former.entrant == one
     promote_again = registry.register(store, three)
-    registry.promote(store, promote_again, registry.champion(store), {"at": "2026-01-05"})
-    assert registry.lacking(store, decided) == []  # this registry knows more than the file
+    handover.promote(store, promote_again, registry.champion(store), {"at": "2026-01-05"})
+    assert handover.lacking(store, decided) == []  # this registry knows more than the file
     assert champion(store) == "c"
 
 
@@ -190,17 +190,17 @@ def test_a_decision_about_a_model_that_is_gone_is_left_out(
         Decision("promotion", gone, {"at": "2026-01-01"}),
         Decision("promotion", entrants[1], {"at": "2026-01-02"}),
     ]
-    assert registry.restore(store, decided) == ["gone: its results are not here"]
+    assert handover.restore(store, decided) == ["gone: its results are not here"]
     assert champion(store) == "b"
-    assert registry.former(store) is None
-    assert registry.restore(store, decided[:1]) == ["gone: its results are not here"]
+    assert handover.former(store) is None
+    assert handover.restore(store, decided[:1]) == ["gone: its results are not here"]
 
 
 def test_deleted_versions_are_skipped(store: Store, entrants: list[Entrant]) -> None:
     for entrant in entrants:
         promote(store, entrant)
     store.client.delete_model_version(registry.MODEL, "2")
-    registry.roll_back(store, {})
+    handover.roll_back(store, {})
     assert champion(store) == "a"
     store.client.delete_model_version(registry.MODEL, "1")
     assert champion(store) is None
@@ -216,7 +216,7 @@ def test_a_model_that_was_compared_with_another_champion_is_refused(
     promote(store, entrants[0])
     version = registry.register(store, entrants[1])
     with pytest.raises(TrackingError, match="the champion has changed meanwhile"):
-        registry.promote(store, version, None, {})
+        handover.promote(store, version, None, {})
     assert champion(store) == "a"
 
 
@@ -242,7 +242,7 @@ def test_the_champion_is_what_mlflow_loads_also_where_the_project_was_moved(
     assert champion(moved) == "b"
     assert_loads(moved, model)
     promote(moved, entrants[2])
-    registry.roll_back(moved, {})
+    handover.roll_back(moved, {})
     assert champion(moved) == "b"
 
 
@@ -274,7 +274,7 @@ def test_the_versions_of_a_run_that_was_made_again_follow_it(
     made = registry.renew(store, one)
     assert registry.outdated(store) == []
     assert registry.renew(store, made) == made  # there is nothing to do
-    former = registry.roll_back(store, {})
+    former = handover.roll_back(store, {})
     assert former
     assert (former.number, former.entrant.name) == (made.number, "a")
     assert store.client.get_model_version(registry.MODEL, made.number).description == (

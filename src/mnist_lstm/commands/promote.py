@@ -88,11 +88,14 @@ def _promote(arguments: argparse.Namespace) -> int:
     entrant = entrant_of(history, result)
 
     from mnist_lstm.runs.audit import view
-    from mnist_lstm.tracking import registry  # takes seconds: only for a run that can be promoted
+    from mnist_lstm.tracking import (  # takes seconds: only for a run that can be promoted
+        handover,
+        registry,
+    )
     from mnist_lstm.tracking.projection import project
 
     store = open_store(root, "promote")
-    was_made = partial(registry.was_made, store)
+    was_made = partial(handover.was_made, store)
     if not arguments.dry_run:
         champions.settle(root, was_made)
     champion = registry.champion(store)
@@ -114,7 +117,7 @@ def _promote(arguments: argparse.Namespace) -> int:
                 notes["instead_of"] = champion.number
                 notes["its_validation_accuracy"] = defender.validation_accuracy
             with champions.pending(root, Decision("promotion", entrant, notes), was_made):
-                registry.promote(store, version, champion, notes)
+                handover.promote(store, version, champion, notes)
     _report(entrant, version, promotes, decision.why, arguments)
     return 0 if promotes else 1
 
@@ -152,18 +155,18 @@ def _report(
 def _roll_back(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import champions
-    from mnist_lstm.tracking import registry
+    from mnist_lstm.tracking import handover, registry
     from mnist_lstm.tracking.entrant import Decision
 
     root = stage.root()
     store, notes = open_store(root, "promote"), _notes(arguments)
-    was_made = partial(registry.was_made, store)
+    was_made = partial(handover.was_made, store)
     if not arguments.dry_run:
         champions.settle(root, was_made)
-    left, back = registry.champion(store), registry.former(store)
+    left, back = registry.champion(store), handover.former(store)
     if back and not arguments.dry_run:
         with champions.pending(root, Decision("return", back.entrant, notes), was_made):
-            back = registry.roll_back(store, notes, back)
+            back = handover.roll_back(store, notes, back)
     since = f" before {left.entrant.name}, {_name_of(left)}" if left else ""
     if back is None:
         before = since and f"{since},"

@@ -99,17 +99,17 @@ def _sync_parents(store: "Store", history: "History") -> None:
 def _sync_versions(store: "Store", root: Path) -> None:
     """Bring the registered models and champions.jsonl to the same state."""
     from mnist_lstm.runs import champions
-    from mnist_lstm.tracking import registry
+    from mnist_lstm.tracking import handover, registry
 
-    for each in champions.settle(root, partial(registry.was_made, store)):
+    for each in champions.settle(root, partial(handover.was_made, store)):
         line = f"{champions.FILE} lacks its {each.what} of {each.note['at']}"
         _print_fixed(each.entrant.name, [line])
     for version in registry.outdated(store):
         line = f"version {version.number} of {registry.MODEL} is of a run that was made again"
         made = registry.renew(store, version)
         print(f"{escaped(f'{version.entrant.name}: {line}')}: it is version {made.number} now")
-    if lines := registry.lacking(store, decisions := champions.read(root)):
-        for line in registry.restore(store, decisions):
+    if lines := handover.lacking(store, decisions := champions.read(root)):
+        for line in handover.restore(store, decisions):
             note("sync", f"{line}, so it has no version")
         for line in lines:
             print(f"{escaped(f'{decisions[-1].entrant.name}: {line}')}: restored")

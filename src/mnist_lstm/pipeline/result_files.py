@@ -5,33 +5,26 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, Self
 
 from mnist_lstm import UserError, git
 from mnist_lstm.files import write_atomically
 from mnist_lstm.pipeline.params import flatten
+from mnist_lstm.pipeline.typed_json import (
+    DAMAGED,
+    Bytes,
+    Time,
+    WrongField,
+    as_record,
+    checked,
+    described,
+)
 
 Row = dict[str, Any]
-Time = Annotated[str, "a time in ISO 8601"]
-Bytes = Annotated[str, "the bytes of a file, with surrogateescape"]
 
-KINDS: Mapping[Any, str] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    Time: "a time in ISO 8601",
-    Bytes: "text",
-}
-LARGEST = 2**53  # smaller whole numbers have an exact float
-DEEPEST = 20  # levels of objects and lists
-DAMAGED = "it is damaged, or of another version of this project"
 BEST = "best.safetensors"  # of results/train: the best model, or that none is kept
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # the columns that a table has had in every version
 _ACCURACIES = {"validation_accuracy": float, "test_accuracy": float}
 TABLES: Mapping[str, Mapping[str, Any]] = {
@@ -197,7 +190,7 @@ class Progress:
     def from_state(state: object, name: str) -> "Progress":
         """Read what `as_state` returned. Raises UserError with `name` for anything else."""
         if not isinstance(state, dict):
-            raise UserError(f"{name}: must be an object, is {_described(state)}; {DAMAGED}")
+            raise UserError(f"{name}: must be an object, is {described(state)}; {DAMAGED}")
         found = Progress(
             as_record(int, state.get("step"), name, "step"),
             as_record(float, state.get("seconds"), name, "seconds"),
@@ -281,7 +274,7 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
     """Parse a file's content as a JSON object. Raises UserError with `name` as file."""
     value = _parse(content, name)
     if not isinstance(value, dict):
-        raise UserError(f"{name}: must be a JSON object, is {_described(value)}")
+        raise UserError(f"{name}: must be a JSON object, is {described(value)}")
     return value
 
 
@@ -334,10 +327,10 @@ def parse_rows(content: bytes, name: str, columns: Mapping[str, Any]) -> list[Ro
     try:
         for entry in reader:
             if None in entry or None in entry.values():
-                raise _WrongField("it has another number of fields than the first line")
+                raise WrongField("it has another number of fields than the first line")
             found.append({key: _value(text, columns.get(key)) for key, text in entry.items()})
             _check_row(found[-1], columns)
-    except (_WrongField, csv.Error) as error:
+    except (WrongField, csv.Error) as error:
         raise UserError(f"{name}: line {reader.line_num}: {error}; {DAMAGED}") from None
     return found
 
@@ -355,8 +348,8 @@ def _value(text: str, kind: object) -> int | float | str | None:
 def _check_row(entry: Row, columns: Mapping[str, Any]) -> None:
     for column, kind in columns.items():
         if column not in entry:
-            raise _WrongField(f"{column} is missing")
-        _checked(entry[column], kind, column)
+            raise WrongField(f"{column} is missing")
+        checked(entry[column], kind, column)
 
 
 def _record_row(value: object, table: str, name: str) -> Row:
@@ -364,7 +357,7 @@ def _record_row(value: object, table: str, name: str) -> Row:
     found = as_record(Mapping[str, Any], value, name)
     try:
         _check_row(found, TABLES[table])
-    except _WrongField as error:
+    except WrongField as error:
         raise UserError(f"{name}: {error}; {DAMAGED}") from None
     return dict(found)
 
@@ -384,94 +377,3 @@ def _parse(content: bytes, name: str) -> object:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: not readable as JSON: {error}") from None
     return value
-
-
-def as_record(kind: Any, value: object, name: str, key: str = "") -> Any:
-    """A value of JSON as `kind`: a frozen dataclass, or the type of the field `key`.
-
-    Raises UserError with `name` as file.
-    """
-    try:
-        return _checked(value, kind, key)
-    except _WrongField as error:
-        raise UserError(f"{name}: {error}; {DAMAGED}") from None
-    except RecursionError:
-        raise UserError(f"{name}: it has too many levels; {DAMAGED}") from None
-
-
-class _WrongField(Exception):
-    """A field is missing or has another type. The message names it."""
-
-
-def _checked(value: object, kind: Any, key: str) -> Any:
-    """Convert a value of parsed JSON to a field's type. Raises _WrongField."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return _plain(value, key)
-    if origin is UnionType:  # of a type and None
-        return None if value is None else _checked(value, arguments[0], key)
-    if is_dataclass(kind) or origin is Mapping:
-        if not isinstance(value, dict):
-            raise _WrongField(f"{key or 'it'} must be an object, is {_described(value)}")
-        below = f"{key}." if key else ""
-        if origin is Mapping:
-            return {
-                _text(name, f"a key of {key or 'it'}"): _checked(each, arguments[1], below + name)
-                for name, each in value.items()
-            }
-        types = get_type_hints(kind, include_extras=True)
-        needed = [entry.name for entry in fields(kind) if entry.default is MISSING]
-        if missing := [name for name in needed if name not in value]:
-            raise _WrongField(f"{below}{missing[0]} is missing")
-        there = [name for name in types if name in value]
-        return kind(**{name: _checked(value[name], types[name], below + name) for name in there})
-    if origin in (tuple, Sequence):
-        if not isinstance(value, list):
-            raise _WrongField(f"{key} must be a list, is {_described(value)}")
-        if origin is Sequence:
-            arguments = arguments * len(value)
-        elif len(value) != len(arguments):
-            raise _WrongField(f"{key} must be a list of {len(arguments)}, is {_described(value)}")
-        return tuple(map(_checked, value, arguments, [key] * len(value)))
-    return _simple(value, kind, key)
-
-
-def _simple(value: object, kind: Any, key: str) -> Any:
-    """Check a number, a text or a truth value. Raises _WrongField."""
-    expected = str if kind in (Time, Bytes) else kind
-    is_right = type(value) is expected or (kind is float and type(value) is int)
-    if kind == Time and is_right:
-        try:
-            datetime.fromisoformat(str(value)).astimezone().timestamp()
-        except (ValueError, OverflowError, OSError):
-            is_right = False
-    if not is_right:
-        raise _WrongField(f"{key} must be {KINDS[kind]}, is {_described(value)}")
-    if isinstance(value, int) and abs(value) >= LARGEST:
-        raise _WrongField(f"{key} is too large, {_described(value)}")
-    return value if kind == Bytes or not isinstance(value, str) else _text(value, key)
-
-
-def _plain(value: object, key: str, depth: int = 0) -> object:
-    """Check all numbers and texts in a value of JSON. Raises _WrongField."""
-    if depth > DEEPEST:
-        raise _WrongField(f"{key} has more than {DEEPEST} levels")
-    if isinstance(value, dict):
-        return {
-            _text(name, f"a key of {key}"): _plain(each, key, depth + 1)
-            for name, each in value.items()
-        }
-    if isinstance(value, list):
-        return [_plain(each, key, depth + 1) for each in value]
-    return value if value is None else _simple(value, type(value), key)
-
-
-def _text(value: str, key: str) -> str:
-    if CONTROL.search(value):
-        raise _WrongField(f"{key} must be text without control characters, is {_described(value)}")
-    return value
-
-
-def _described(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"

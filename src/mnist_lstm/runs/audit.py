@@ -13,7 +13,7 @@ from mnist_lstm.runs.groups import parents
 from mnist_lstm.runs.history import History, Result
 from mnist_lstm.runs.pruned import pruned
 from mnist_lstm.runs.unfinished import is_held, unfinished
-from mnist_lstm.tracking import registry
+from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.overview import Overview
 from mnist_lstm.tracking.parents import Parents
@@ -145,13 +145,13 @@ def _of_champion(store: Store, root: Path) -> Iterator[Disagreement]:
     for each in champions.read(root, champions.PENDING):
         name, training_id = each.entrant.name, each.entrant.training_id
         line = f"its {each.what} of {each.note['at']} was interrupted"
-        settle = partial(champions.settle, root, partial(registry.was_made, store))
+        settle = partial(champions.settle, root, partial(handover.was_made, store))
         yield Disagreement(name, training_id, [line], settle)
     decisions = champions.read(root)
-    if lines := registry.lacking(store, decisions):
+    if lines := handover.lacking(store, decisions):
         last = decisions[-1].entrant
-        mend = partial(registry.restore, store, decisions)
-        is_here = registry.can_restore(store, last)
+        mend = partial(handover.restore, store, decisions)
+        is_here = handover.can_restore(store, last)
         yield Disagreement(last.name, last.training_id, lines, mend if is_here else None)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.result_files import DAMAGED
+from mnist_lstm.pipeline.typed_json import DAMAGED
 from mnist_lstm.runs.history import History, Result
 from mnist_lstm.tracking.entrant import Entrant
 

@@ -158,6 +158,7 @@ def find(history: History, texts: Sequence[str]) -> list[Recipe]:
     for text, recipe in found.items():
         if (first := named.setdefault(recipe.key, text)) != text:
             raise UserError(f"{first!r} and {text!r} are the same recipe")
+    for text, recipe in found.items():
         if len(recipe.seeds) < 2:
             raise UserError(
                 f"{text}: trained with {len(recipe.seeds)} seeds here, and two are needed: "

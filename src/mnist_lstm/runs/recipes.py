@@ -14,7 +14,8 @@ from typing import Any
 
 from mnist_lstm import UserError, git
 from mnist_lstm.pipeline import params
-from mnist_lstm.pipeline.result_files import Row, Time, as_record, parse_json, read_rows
+from mnist_lstm.pipeline.result_files import Row, parse_json, read_rows
+from mnist_lstm.pipeline.typed_json import Time, as_record
 from mnist_lstm.runs.history import History, Result
 from mnist_lstm.runs.listing import SECTIONS
 

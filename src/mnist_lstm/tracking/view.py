@@ -14,7 +14,6 @@ from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.params import flatten, with_values
 from mnist_lstm.pipeline.result_files import (
     BEST,
-    LARGEST,
     EvaluationRecord,
     FinishedRecord,
     FinishedTraining,
@@ -22,6 +21,7 @@ from mnist_lstm.pipeline.result_files import (
     read_evaluation,
     read_metrics,
 )
+from mnist_lstm.pipeline.typed_json import LARGEST
 from mnist_lstm.views.model_words import cell, reads
 
 CURVE = ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss")
