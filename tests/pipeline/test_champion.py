@@ -24,7 +24,8 @@ from mnist_lstm.cli import main
 from mnist_lstm.data.photo import form_of, read
 from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning.model import Classifier, RowLSTM
-from mnist_lstm.runs.history import TRAIN, History
+from mnist_lstm.runs.history import History
+from mnist_lstm.runs.recorded_files import TRAIN
 from mnist_lstm.runs.resolve import find
 from mnist_lstm.runs.worktree import scratch
 from mnist_lstm.tracking import registry

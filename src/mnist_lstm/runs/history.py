@@ -1,36 +1,27 @@
 """All trainings that are recorded, with what they left. runs/unfinished has those without an end.
 
 Results are in the workspace, in commits, in DVC's experiments and in DVC's run cache, which has
-what `dvc repro` made and nobody committed. Files are looked up by MD5: in DVC's cache, in the
-workspace, and in git, which has the small tables.
+what `dvc repro` made and nobody committed. runs/recorded_files has their files.
 """
 
-import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 from mnist_lstm import UserError, dvc_cache, git
-from mnist_lstm.dvc_cache import DvcCache, Files, Lock, deps, outs
+from mnist_lstm.dvc_cache import Files, Lock, deps, outs
 from mnist_lstm.pipeline.params import completed
 from mnist_lstm.pipeline.result_files import (
-    TABLES,
     EvaluationRecord,
     FinishedRecord,
-    Row,
     parse_evaluation,
-    parse_metrics,
-    parse_rows,
     parse_run,
 )
+from mnist_lstm.runs.recorded_files import EVALUATE, TRAIN, RecordedFiles
 
-TRAIN, EVALUATE = "results/train", "results/evaluate"
 # the files that a whole result has at least
 NEEDED = {
     TRAIN: {"run.json", "curve.csv", "timing.csv", "model.safetensors"},
@@ -39,10 +30,7 @@ NEEDED = {
 # DVC's reference of an experiment: refs/exps/<its baseline's hash, cut in two>/<name>
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38,}/(.+)")
 FILE_NAME = re.compile(r"[\w-][\w.-]*")  # as the stages name what they write
-IN_COMMIT = re.compile(r"[0-9a-f]{7}:")  # how a message names a file of a commit
 LISTED = 3  # files in a message
-
-Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -111,7 +99,7 @@ class _Record:
         return {path: md5 for entry in self.lock.values() for path, md5 in deps(entry).items()}
 
 
-class History:
+class History(RecordedFiles):
     """What the repository of the project in `root` has recorded.
 
     `results` are whole, the earliest first. `partial` are those of the workspace, of commits and of
@@ -120,28 +108,23 @@ class History:
     of the workspace's evaluation, and `at_head` those of HEAD's dvc.lock.
 
     `mixed` says that the files in the workspace are not those of one recorded run, and what to do;
-    `workspace` is then None. `unreadable` has a line for each file that is damaged or of another
-    version, and left out. `note` is called with each of those as soon as it is known.
+    `workspace` is then None.
     """
 
     def __init__(self, root: Path, note: Callable[[str], object] = lambda _: None) -> None:
-        """Read all that is recorded. Raises UserError where DVC cannot open `root`."""
-        self.root = root
+        """Read all that is recorded. `note` is called with each line of `unreadable`, at once.
+
+        Raises UserError where DVC cannot open `root`.
+        """
+        super().__init__(root, note)
         self.results: list[Result] = []
         self.partial: list[Partial] = []
         self.head: Result | Partial | None = None
         self.workspace: Result | Partial | None = None
         self.evaluation: Files = {}
         self.mixed: str | None = None
-        self.unreadable: list[str] = []
         self.elsewhere = 0  # trainings and evaluations whose files this machine does not have
-        self._note = note
-        self._cache = DvcCache(root, self.leave_out)
-        self._is_in_git = git.is_repository(root)
         self._head = git.head(root) if self._is_in_git else None
-        self._in_git: dict[str, str] = {}
-        self._here = dict(self._workspace())  # MD5 sums by path
-        self._path_of = {md5: path for path, md5 in self._here.items()}
         locks = self._locks()
         self.at_head: Files = locks[self._head or ""].made if self._head in locks else {}
         runs = [_Record(name, {"": entry}) for name, entry in self._cache.recorded_runs()]
@@ -151,69 +134,15 @@ class History:
         self._assign(by_key, locks)
         self._find_workspace(by_key, [here, *runs, *locks.values()])
 
-    @property
-    def damaged(self) -> list[str]:
-        """The lines of `unreadable` about files that can be mended: those not in a commit."""
-        return [line for line in self.unreadable if not IN_COMMIT.match(line)]
-
-    @contextmanager
-    def laid_out(self, *every: Files) -> Iterator[list[Path]]:
-        """Temporary folders with files in them, under their names, for the time of the block.
-
-        Raises UserError where a file is not here. A UserError that is raised in the block names the
-        files as the project has them.
-        """
-        with TemporaryDirectory() as scratch:
-            folders = [Path(scratch) / str(number) for number in range(len(every))]
-            names: dict[str, str] = {}
-            for folder, files in zip(folders, every, strict=True):
-                folder.mkdir()
-                for path, md5 in files.items():
-                    laid_out = folder / Path(path).name
-                    names[str(laid_out)] = self._location(md5, path)
-                    content = self._content(md5)
-                    if content is None:
-                        raise UserError(f"{names[str(laid_out)]}: damaged, or no longer here")
-                    laid_out.write_bytes(content)
-            try:
-                yield folders
-            except UserError as error:
-                text = str(error)
-                for temporary, name in names.items():
-                    text = text.replace(temporary, name)
-                raise UserError(text) from None
-
-    def has(self, files: Files, path: str) -> bool:
-        """Whether a file of a training or an evaluation is here, by its path; it may be damaged."""
-        return path in files and self._has(files[path])
-
-    def content(self, files: Files, name: str) -> bytes | None:
-        """A file of a training or an evaluation, by its name; None where it is not here."""
-        path = _path(files, name)
-        return self._content(files[path]) if path else None
-
-    def rows(self, files: Files, name: str) -> list[Row]:
-        """A table of a training or an evaluation, by its name; no rows where it is not here."""
-        return self._parsed(files, name, partial(parse_rows, columns=TABLES[name])) or []
-
     def metrics(self, result: Result | Partial) -> dict[str, Any]:
         """metrics.json of a result's latest evaluation; empty where there is none here."""
         return self.metrics_of(result.evaluations[-1] if result.evaluations else {})
-
-    def metrics_of(self, evaluation: Files) -> dict[str, Any]:
-        """metrics.json of an evaluation; empty where it is not here."""
-        return self._parsed(evaluation, "metrics.json", parse_metrics) or {}
 
     def settings(self, result: Result | Partial) -> Mapping[str, Any]:
         """The parameters of a result's latest evaluation; empty where they are not here."""
         evaluation = result.evaluations[-1] if result.evaluations else {}
         found = self._parsed(evaluation, "run.json", parse_evaluation)
         return found.params if found else {}
-
-    def committed(self, path: str) -> bytes:
-        """What HEAD has at a path of the project; nothing where it has none."""
-        (content,) = self._blobs([f"HEAD:./{path}"])
-        return content or b""
 
     def _join(self, records: Sequence[_Record]) -> dict[str, Result | Partial]:
         """Make a result of each training that stages made, with its evaluations.
@@ -339,48 +268,6 @@ class History:
             f"{' and '.join(sorted(mends))} fixes that"
         )
 
-    def leave_out(self, line: str) -> None:
-        """Note a file that is damaged, once."""
-        if line not in self.unreadable:
-            self.unreadable.append(line)
-            self._note(f"left out: {line}")
-
-    def _location(self, md5: str, path: str) -> str:
-        """How a message names a file: by where it is."""
-        if md5 in self._path_of:
-            return self._path_of[md5]
-        if self._cache.has(md5):
-            return f"{self._cache.name_of(md5)} ({path})"
-        commit, _, below = self._in_git.get(md5, path).partition(":./")
-        return f"{commit[:7]}:{below}" if below else path
-
-    def _parsed(
-        self, files: Files, name: str, parse: Callable[[bytes, str], Content]
-    ) -> Content | None:
-        """The content of a file as `parse` reads it; None where it is not here, or damaged."""
-        path = _path(files, name)
-        content = self._content(files[path]) if path else None
-        if not path or content is None:
-            return None
-        try:
-            return parse(content, self._location(files[path], path))
-        except UserError as error:
-            self.leave_out(str(error))
-            return None
-
-    def _workspace(self) -> Iterator[tuple[str, str]]:
-        """The files of results/ in the workspace, and their MD5 sums."""
-        for folder in (TRAIN, EVALUATE):
-            for path in sorted((self.root / folder).glob("*.*")):
-                name = str(path.relative_to(self.root))
-                if path.name == ".gitignore" or not path.is_file():
-                    continue
-                try:
-                    with path.open("rb") as file:
-                        yield name, hashlib.file_digest(file, "md5").hexdigest()
-                except OSError as error:
-                    self.leave_out(f"{name}: {error.strerror}")
-
     def _lock(self) -> Lock:
         try:
             return dvc_cache.workspace_stages(self.root)
@@ -437,26 +324,6 @@ class History:
                 found.setdefault(commit, []).append(named[1])
         return found
 
-    def _has(self, md5: str) -> bool:
-        return self._cache.has(md5) or md5 in self._path_of or md5 in self._in_git
-
-    def _content(self, md5: str) -> bytes | None:
-        """The file of this MD5 from DVC's cache, from the workspace or from a commit."""
-        content = self._cache.content(md5)
-        if content is None and (path := self._path_of.get(md5)):
-            with suppress(OSError):  # it may be gone by now, or another
-                content = (self.root / path).read_bytes()
-        return content if dvc_cache.is_of(md5, content) else self._in_commit(md5)
-
-    def _in_commit(self, md5: str) -> bytes | None:
-        """A file that a commit with that sum in its dvc.lock has; None where it has another."""
-        (content,) = self._blobs([self._in_git[md5]]) if md5 in self._in_git else [None]
-        return content if dvc_cache.is_of(md5, content) else None
-
-    def _blobs(self, names: Sequence[str]) -> list[bytes | None]:
-        """The content of each `<commit>:<path>`; None for one that is not there."""
-        return git.blobs(self.root, names) if self._is_in_git else [None] * len(names)
-
 
 def _below(folder: str, files: Files) -> dict[str, str]:
     """The files that lie in a folder."""
@@ -465,10 +332,6 @@ def _below(folder: str, files: Files) -> dict[str, str]:
         for path, md5 in files.items()
         if path.startswith(f"{folder}/") and FILE_NAME.fullmatch(path, len(folder) + 1)
     }
-
-
-def _path(files: Files, name: str) -> str | None:
-    return next((path for path in files if Path(path).name == name), None)
 
 
 def _agree(some: Files, others: Files) -> bool:

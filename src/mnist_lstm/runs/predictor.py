@@ -16,7 +16,8 @@ from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.result_files import parse_run
 from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
-from mnist_lstm.runs.history import TRAIN, History, Partial, Result
+from mnist_lstm.runs.history import History, Partial, Result
+from mnist_lstm.runs.recorded_files import TRAIN
 from mnist_lstm.runs.resolve import NO_RUN_YET, find, has_store, label
 
 if TYPE_CHECKING:  # takes seconds: it imports MLflow

@@ -12,11 +12,11 @@ from mnist_lstm.pipeline.params import flatten, format_value, value_at
 from mnist_lstm.pipeline.result_files import Row, read_rows
 from mnist_lstm.runs.comparison import cell, differing
 from mnist_lstm.runs.history import History, Partial, Result
+from mnist_lstm.runs.recorded_files import EVALUATE, TRAIN
 from mnist_lstm.views import html_page, markdown_page
 from mnist_lstm.views import model_words as words
 from mnist_lstm.views.html_page import Picture, Section, Table
 
-TRAIN, EVALUATE = "results/train", "results/evaluate"
 METRICS, CURVE = f"{EVALUATE}/metrics.json", f"{TRAIN}/curve.csv"
 FIGURES = {  # titles, and the keys in metrics.json
     "validation accuracy": "validation.accuracy",
