@@ -41,8 +41,8 @@ from mnist_lstm.pipeline import stage, timing
 from mnist_lstm.pipeline.result_files import FinishedTraining, read_evaluation, write_json
 from mnist_lstm.runs import champions
 from mnist_lstm.tracking import registry
-from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import Store, open_store
+from mnist_lstm.tracking.stored_runs import runs
 
 __all__ = ["project"]  # the fixture
 FULL = "database or disk is full; free some space there"

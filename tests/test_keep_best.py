@@ -14,8 +14,8 @@ from test_faults import run
 from mnist_lstm import cli
 from mnist_lstm.pipeline import signals, stage
 from mnist_lstm.pipeline.result_files import BEST, FinishedTraining
-from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.stored_runs import runs
 
 __all__ = ["project"]  # the fixture
 

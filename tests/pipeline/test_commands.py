@@ -14,8 +14,8 @@ from workspace import Workspace
 from mnist_lstm.cli import COMMANDS, main
 from mnist_lstm.commands import say
 from mnist_lstm.tracking import registry
-from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.stored_runs import runs
 
 
 @pytest.fixture

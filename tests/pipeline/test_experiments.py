@@ -9,8 +9,8 @@ import pytest
 from tracked import contents
 from workspace import Workspace, stages_run
 
-from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.stored_runs import runs
 
 CURVE = "test_accuracy"
 

@@ -24,8 +24,9 @@ from workspace import Workspace
 
 from mnist_lstm.pipeline import signals
 from mnist_lstm.pipeline.result_files import read_rows
-from mnist_lstm.tracking.projection import project, runs
+from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.view import View
 
 LINES = [line for line in catalogue()["Stopping and continuing"] if "mnist-lstm" not in line]

@@ -28,8 +28,8 @@ from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning.model import Classifier, RowLSTM
 from mnist_lstm.pipeline.result_files import read_rows
 from mnist_lstm.tracking import registry
-from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import Store, open_store
+from mnist_lstm.tracking.stored_runs import runs
 
 LOST_AT_MOST = 10.0  # seconds, in train and in evaluate together
 # what a failure that is met during a training means, and one that is met at its end

@@ -9,8 +9,8 @@ import postgres
 import pytest
 from workspace import Workspace
 
-from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.stored_runs import runs
 
 SPACE = "train.learning_rate: {low: 0.001, high: 0.02, log: true}\nmodel.hidden_size: [16, 24]\n"
 SHORT = ("-S", "train.steps=10", "-S", "train.eval_every=5")

@@ -16,8 +16,9 @@ from mnist_lstm.runs.audit import disagreements
 from mnist_lstm.runs.history import History
 from mnist_lstm.runs.pruned import pruned, reasons
 from mnist_lstm.runs.unfinished import unfinished
-from mnist_lstm.tracking.projection import PRUNED, runs
+from mnist_lstm.tracking.projection import PRUNED
 from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.stored_runs import runs
 
 EXPERIMENT, WHY = "search-trial-7-abcdef", "pruned at step 50, at 5.00% of the validation images"
 

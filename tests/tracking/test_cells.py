@@ -14,8 +14,9 @@ from mnist_lstm.files import sha256
 from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.learning.model import RowLSTM, infer
 from mnist_lstm.pipeline.result_files import Training
-from mnist_lstm.tracking.projection import project, runs
+from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.view import View
 
 

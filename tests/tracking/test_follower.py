@@ -9,8 +9,9 @@ from tracked import ROWS, TIMINGS, about
 
 from mnist_lstm.tracking import follower
 from mnist_lstm.tracking.follower import Follower
-from mnist_lstm.tracking.projection import TrackedRun, runs
+from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.store import Store, TrackingError
+from mnist_lstm.tracking.stored_runs import runs
 
 ENDED = TIMINGS[-1]["time"]
 

@@ -23,8 +23,9 @@ from mnist_lstm.runs.audit import Disagreement, disagreements
 from mnist_lstm.runs.history import Files, History, Result
 from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.entrant import Entrant
-from mnist_lstm.tracking.projection import project, runs
+from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import Store, TrackingError, open_store
+from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.view import View
 
 ROUNDS = 6

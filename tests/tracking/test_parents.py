@@ -11,8 +11,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tracked import TIMINGS, about
 
 from mnist_lstm.tracking.parents import MEMBERS, Parent, Parents
-from mnist_lstm.tracking.projection import GROUP, TrackedRun, all_runs, artifact, runs
+from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.store import NOTE, Store
+from mnist_lstm.tracking.stored_runs import GROUP, all_runs, artifact, runs
 
 PARENT = Parent(
     key="seeds:0",

@@ -17,7 +17,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, PERMISSION_DENIED
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from tracked import leave_results
 
-from mnist_lstm.tracking.projection import differences, project, runs
+from mnist_lstm.tracking.projection import differences, project
 from mnist_lstm.tracking.store import (
     EXPERIMENT,
     KIND,
@@ -26,6 +26,7 @@ from mnist_lstm.tracking.store import (
     open_store,
     uri_of,
 )
+from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.view import View
 
 

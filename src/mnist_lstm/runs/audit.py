@@ -17,18 +17,9 @@ from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.overview import Overview
 from mnist_lstm.tracking.parents import Parents
-from mnist_lstm.tracking.projection import (
-    TRAINER,
-    StoredRun,
-    delete,
-    differences,
-    lacks_of_pruned,
-    mark_killed,
-    project,
-    project_pruned,
-    runs,
-)
+from mnist_lstm.tracking.projection import differences, lacks_of_pruned, project, project_pruned
 from mnist_lstm.tracking.store import Store, is_server
+from mnist_lstm.tracking.stored_runs import TRAINER, StoredRun, delete, mark_killed, runs
 from mnist_lstm.tracking.view import View
 
 

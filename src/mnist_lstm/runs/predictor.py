@@ -114,8 +114,8 @@ def of_version(history: History, store: "Store", version: "Version") -> Predicto
     source = f"version {version.number} of row-lstm, of {version.entrant.name}"
     if result := _with_weights(history, version.model_sha256):
         return _of_result(history, result, source)
-    from mnist_lstm.tracking.projection import artifact, runs
     from mnist_lstm.tracking.registry import weights
+    from mnist_lstm.tracking.stored_runs import artifact, runs
 
     with store.errors():
         found = runs(store, f"tags.training_id = '{version.training_id}'")
@@ -146,7 +146,7 @@ def of_version(history: History, store: "Store", version: "Version") -> Predicto
 
 def _made_elsewhere(root: Path, store: "Store", version: "Version") -> str | None:
     """Who made a version, and how to get its results; None if it was made here."""
-    from mnist_lstm.tracking.projection import runs
+    from mnist_lstm.tracking.stored_runs import runs
 
     with store.errors():
         for run in runs(store, f"tags.training_id = '{version.training_id}'"):

@@ -17,7 +17,7 @@ from mnist_lstm.runs.history import History, Partial, Result
 from mnist_lstm.runs.reproduction import RunResults
 
 if TYPE_CHECKING:
-    from mnist_lstm.tracking.projection import StoredRun
+    from mnist_lstm.tracking.stored_runs import StoredRun
 
 NO_RUN_YET = "no run yet: `dvc repro` makes one"
 FETCH = (
@@ -138,8 +138,8 @@ def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> lis
     """The results of the runs in MLflow that `text` names."""
     if not has_store(root):
         return []
-    from mnist_lstm.tracking.projection import runs  # seconds, with MLflow and torch
     from mnist_lstm.tracking.store import TrackingError, open_store
+    from mnist_lstm.tracking.stored_runs import runs  # seconds, with MLflow and torch
 
     try:
         store = open_store(root)
@@ -182,8 +182,8 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
     """
     if not (text and has_store(root)):
         return None
-    from mnist_lstm.tracking.projection import artifact, runs  # seconds, with MLflow and torch
     from mnist_lstm.tracking.store import open_store
+    from mnist_lstm.tracking.stored_runs import artifact, runs  # seconds, with MLflow and torch
 
     store = open_store(root)
     with store.errors():

@@ -16,7 +16,6 @@ from mlflow.exceptions import MlflowException
 
 from mnist_lstm.tracking import logged_model
 from mnist_lstm.tracking.entrant import Decision, Entrant
-from mnist_lstm.tracking.projection import runs
 from mnist_lstm.tracking.registry import (
     ALIAS,
     MODEL,
@@ -30,6 +29,7 @@ from mnist_lstm.tracking.registry import (
     write_former_numbers,
 )
 from mnist_lstm.tracking.store import Store, TrackingError, one_process
+from mnist_lstm.tracking.stored_runs import runs
 
 INTENT = "moves_champion."  # a tag of the registered model, while somebody moves the alias
 PATIENCE = 30.0  # seconds until an intent is taken for that of a process that died

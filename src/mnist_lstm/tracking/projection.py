@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
-from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -26,7 +24,6 @@ from mlflow.entities import (
     Param,
     RunStatus,
     RunTag,
-    ViewType,
 )
 from mlflow.types import Schema, TensorSpec
 
@@ -39,11 +36,20 @@ from mnist_lstm.tracking.logged_model import (
     log_links,
     log_model,
     logged_model,
-    models_of,
 )
 from mnist_lstm.tracking.overview import Overview
 from mnist_lstm.tracking.run_name import run_name
 from mnist_lstm.tracking.store import NOTE, Store, is_server, one_process
+from mnist_lstm.tracking.stored_runs import (
+    TRAINER,
+    StoredRun,
+    close,
+    delete,
+    downloaded,
+    metrics,
+    runs,
+    sizes,
+)
 from mnist_lstm.tracking.view import (
     CURVE,
     MeasuredOn,
@@ -56,12 +62,8 @@ from mnist_lstm.tracking.view import (
     tags_of,
 )
 
-StoredRun = mlflow.entities.Run  # a run as MLflow returns it
-
 EDITABLE = (NOTE,)  # a tag that people may edit in MLflow
 PRUNED = "pruned"  # a tag of a run that a search ended early: why
-TRAINER = "trainer"  # a tag that a run has while it trains
-GROUP = "group"  # a tag of a parent run, which is no training: what its children have in common
 # a tag of a run on a server: the digests of its artifacts, which then need not be downloaded
 ARTIFACTS = "artifacts"
 BATCH = 1000  # metrics in one call: the server's limit
@@ -305,36 +307,6 @@ def _is_stored_as(value: float, stored: float) -> bool:
     return stored in (value, max(-sys.float_info.max, min(value, sys.float_info.max)))
 
 
-def runs(store: Store, condition: str = "") -> list[StoredRun]:
-    """The runs of trainings that meet an MLflow filter, the earliest first."""
-    return [run for run in all_runs(store, condition) if GROUP not in run.data.tags]
-
-
-def all_runs(store: Store, condition: str = "") -> list[StoredRun]:
-    """The runs of the experiment that meet an MLflow filter, parents too, the earliest first."""
-    found: list[StoredRun] = []
-    token = None
-    while True:
-        page = store.client.search_runs(
-            [store.experiment_id],
-            condition,
-            run_view_type=ViewType.ACTIVE_ONLY,
-            order_by=["start_time"],
-            page_token=token,
-        )
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def close(store: Store, run: StoredRun, status: str, ended: int) -> None:
-    """Set a run's state and its end, in milliseconds."""
-    if TRAINER in run.data.tags:
-        store.client.delete_tag(run.info.run_id, TRAINER)
-    store.client.set_terminated(run.info.run_id, status, ended)
-
-
 def project_pruned(
     store: Store, training: Training, status: str, why: str, overview: Overview | None = None
 ) -> list[str]:
@@ -379,28 +351,6 @@ def mark_pruned(store: Store, experiment: str, why: str) -> None:
             store.client.set_tag(run.info.run_id, PRUNED, why)
 
 
-def mark_killed(store: Store, run: StoredRun) -> None:
-    """Mark a run as killed, at the time of its last metric. Raises TrackingError."""
-    with store.errors():
-        times = [run.info.start_time, *(metric.timestamp for metric in metrics(store, run))]
-        close(store, run, "KILLED", max(times))
-
-
-def delete(store: Store, run: StoredRun) -> None:
-    """Delete a run, in the same way as MLflow's UI, with its models. Raises TrackingError.
-
-    A model of which there is a registered version stays, because the version loads it.
-    """
-    with store.errors():
-        run_id = run.info.run_id
-        versions = store.client.search_model_versions(f"run_id = '{run_id}'")
-        kept = {str(version.source).removeprefix("models:/") for version in versions}
-        for model in models_of(store, run_id):
-            if model.model_id not in kept:
-                store.client.delete_logged_model(model.model_id)
-        store.client.delete_run(run_id)
-
-
 def _new_name(store: Store, run: StoredRun, about: RunRecord) -> str | None:
     """The name that a run must get; None if it has it, or one that people gave it."""
     name = run_name(store.root, about)
@@ -416,21 +366,8 @@ def _keep_edits(store: Store, before: StoredRun, run_id: str, view: View) -> Non
             store.client.set_tag(run_id, key, text)
 
 
-def artifact(store: Store, run: StoredRun, path: str) -> bytes | None:
-    """The content of an artifact of a run; None if the run has no artifact at this path."""
-    if path not in _sizes(store, run, {str(Path(path).parent)}):
-        return None
-    return _downloaded(store, run, path)
-
-
 def _point(metric: Metric) -> Point:
     return metric.key, metric.step, metric.timestamp
-
-
-def metrics(store: Store, run: StoredRun) -> list[Metric]:
-    """All points of all metrics of a run."""
-    histories = (store.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
-    return [metric for history in histories for metric in history]
 
 
 def digest_of(content: bytes) -> str:
@@ -455,35 +392,16 @@ def _other_files(
     folders = {str(Path(path).parent) for path in expected}
     if known == expected.keys() and len(folders) > 1:
         folders.discard(".")
-    sizes = _sizes(store, run, folders)
+    there = sizes(store, run, folders)
     return {
         path: content
         for path, content in expected.items()
         if str(Path(path).parent) in folders
         and (
-            sizes.get(path) != len(content)
-            or (path not in known and _downloaded(store, run, path) != content)
+            there.get(path) != len(content)
+            or (path not in known and downloaded(store, run, path) != content)
         )
     }
-
-
-# by the address of the artifacts: the client would look up the run and its models for each file
-def _sizes(store: Store, run: StoredRun, folders: set[str]) -> dict[str, int | None]:
-    """The sizes of a run's artifacts in these folders, in bytes, by path."""
-    return {
-        str(Path(folder, Path(file.path).name)): file.file_size
-        for folder in folders
-        for file in list_artifacts(f"{run.info.artifact_uri}/{folder}", tracking_uri=store.uri)
-    }
-
-
-def _downloaded(store: Store, run: StoredRun, path: str) -> bytes:
-    """The content of an artifact of a run."""
-    address = f"{run.info.artifact_uri}/{path}"
-    # each in a folder of its own: MLflow cannot write one file over another that is read-only
-    with tempfile.TemporaryDirectory() as scratch:
-        file = download_artifacts(address, dst_path=scratch, tracking_uri=store.uri)
-        return Path(file).read_bytes()
 
 
 def _inputs(about: RunRecord) -> list[DatasetInput]:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from mnist_lstm.tracking import logged_model
 from mnist_lstm.tracking.entrant import Entrant
-from mnist_lstm.tracking.projection import StoredRun, runs
 from mnist_lstm.tracking.store import Store, TrackingError, one_process
+from mnist_lstm.tracking.stored_runs import StoredRun, runs
 
 MODEL = "row-lstm"
 ALIAS = "champion"
