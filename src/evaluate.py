@@ -105,7 +105,12 @@ def evaluate(
     write_json(results / "run.json", vars(moment))
 
     _show(record.about.name, training, results)
-    print("compare: `dvc metrics diff`; to train again, change params.yaml and `dvc repro`")
+    if stage.root().resolve() == Path.cwd():
+        print("compare: `dvc metrics diff`; to train again, change params.yaml and `dvc repro`")
+    else:  # in a temporary copy, whose results are not those of the workspace
+        print(
+            "compare: `mnist-lstm runs` lists the runs, `mnist-lstm compare RUN RUN` compares two"
+        )
 
 
 class _Answers(NamedTuple):

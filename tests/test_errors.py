@@ -396,6 +396,15 @@ def left_by_a_process(project: Project) -> str:
     return among_processes(project, "processes: 1", "processes: 2")
 
 
+def with_too_little_memory(project: Project) -> str:
+    def larger_than_any(**_: object) -> torch.Tensor:
+        return torch.empty(2**46, dtype=torch.uint8)
+
+    project.sequences()
+    project.monkeypatch.setattr("mnist_lstm.learning.build.RowLSTM", larger_than_any)
+    return project.run("train")
+
+
 def failing_processes(reason: str = "") -> Callable[[Project], str]:
     """Processes that fail; with a `reason`, because they could not reach each other."""
 
@@ -1401,6 +1410,12 @@ MET = {
     f"{PARAMS}train.batch_size must be at least train.processes, <number>, is <number>": edited(
         "batch_size: 64", "batch_size: 1", "processes: 1", "processes: 2"
     ),
+    f"{PARAMS}train.steps must be at least 2 with train.schedule one-cycle, whose last step has a "
+    "learning rate of 0, is <number>": edited(
+        r"\bsteps: \d+", "steps: 1", "schedule: constant", "schedule: one-cycle"
+    ),
+    "<stage>: there is too little memory; lower model.hidden_size or a batch size: "
+    "train.batch_size, train.eval_batch_size, evaluate.batch_size": with_too_little_memory,
     "fetch: <name>: no mirror has a correct copy of <files>. Tried: <mirror>: <reason>; <mirror>: "
     "<reason>. Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, "
     "or use a data set that needs no network: `cp recipes/quick.yaml params.yaml`": (

@@ -66,6 +66,12 @@ def run(
     )
 
 
+TOO_LITTLE_MEMORY = (
+    "demo: there is too little memory; lower model.hidden_size or a batch size: "
+    "train.batch_size, train.eval_batch_size, evaluate.batch_size\n"
+)
+
+
 def test_a_stage_gets_params_and_paths(project: Path) -> None:
     done = run(project, WRITE)
     assert (done.returncode, done.stderr) == (0, "")
@@ -77,6 +83,8 @@ def test_a_stage_gets_params_and_paths(project: Path) -> None:
     [
         ("raise UserError('this: is wrong')", "demo: this: is wrong\n"),
         ("Path('/dev/null/x').read_text()", "demo: /dev/null/x: Not a directory\n"),
+        ("bytearray(2**62)", TOO_LITTLE_MEMORY),
+        ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", TOO_LITTLE_MEMORY),
     ],
 )
 def test_a_users_mistake_gets_one_line(project: Path, work: str, line: str) -> None:

@@ -43,10 +43,11 @@ class Products:
         gates, flat = 4 * hidden, batch * rows
         sizes = []  # (rows, inner, columns, times)
         for inputs in (pixels, hidden):
-            sizes += [(flat, inputs, gates, 1), (batch, hidden, gates, rows)]
+            # the state before the first row is zero, and needs no product
+            sizes += [(flat, inputs, gates, 1), (batch, hidden, gates, rows - 1)]
             if backward:  # gradients of the state, the two kernels, and the upper layer's input
-                sizes += [(batch, gates, hidden, rows)]
-                sizes += [(gates, flat, hidden, 1), (gates, flat, inputs, 1)]
+                sizes += [(batch, gates, hidden, rows - 1)]
+                sizes += [(gates, batch * (rows - 1), hidden, 1), (gates, flat, inputs, 1)]
                 sizes += [(flat, gates, hidden, 1)] if inputs == hidden else []
         sizes += [(batch, hidden, CLASSES, 1)]
         if backward:

@@ -13,6 +13,8 @@ def test_dropout_keeps_the_mean_and_its_mask_ignores_the_layout() -> None:
         for lane in range(4):  # each part of a random word
             part = dropped.flatten()[lane::4].mean().item()
             assert part == pytest.approx(fraction, rel=0.1)
+    for fraction in (0.99999, 0.999999, 1 - 1e-12):  # the last ones are rounded to 65,535/65,536
+        assert (dropout(ones, fraction) == 0).float().mean().item() > 0.9999
     torch.manual_seed(3)
     plain = dropout(ones, 0.5)
     torch.manual_seed(3)

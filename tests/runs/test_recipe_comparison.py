@@ -1,7 +1,7 @@
 import pytest
 from scipy.stats import t
 
-from mnist_lstm.runs.recipe_comparison import contest
+from mnist_lstm.runs.recipe_comparison import _verdict, contest
 
 
 def test_recipes_with_the_same_seeds_are_compared_seed_by_seed() -> None:
@@ -37,10 +37,14 @@ def test_recipes_with_other_seeds_are_compared_by_welchs_test() -> None:
 
 
 @pytest.mark.parametrize("other", [{0: 0.5, 1: 0.5}, {2: 0.5, 3: 0.5}])
-def test_recipes_without_any_spread(other: dict[int, float]) -> None:
-    same = contest({0: 0.5, 1: 0.5}, other, "accuracy")
-    assert (same.p, same.low, same.high) == (1, 0, 0)
-    better = contest(
-        {0: 0.5, 1: 0.5}, {seed: value + 0.25 for seed, value in other.items()}, "accuracy"
+@pytest.mark.parametrize("more", [0, 0.25])
+def test_where_nothing_varies_nothing_is_tested(other: dict[int, float], more: float) -> None:
+    """Two seeds with the same difference, of one image say, would otherwise be certainty."""
+    found = contest(
+        {0: 0.5, 1: 0.5}, {seed: value + more for seed, value in other.items()}, "accuracy"
     )
-    assert (better.p, better.low, better.high) == (0, 0.25, 0.25)
+    assert (found.difference, found.p, found.low, found.high) == (more, None, None, None)
+    assert not found.more_than_chance
+    said = _verdict("test accuracy", found)
+    assert said.startswith("better: +25.00 points; " if more else "as good: +0.00 points; ")
+    assert said.endswith("nothing varies, so chance cannot be tested: train more seeds")

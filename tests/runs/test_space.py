@@ -51,6 +51,15 @@ def test_a_rounded_value_stays_in_its_range(tmp_path: Path) -> None:
     assert 0.0012345 <= values["train.learning_rate"] <= 0.0012349
 
 
+def test_values_near_one_stay_apart(tmp_path: Path) -> None:
+    """Three digits would leave 0.999 and 1 of them."""
+    found = read(tmp_path, "train.averaging: {low: 0.99, high: 0.9999}\n")
+    for value, short in ((0.9991234, 0.99912), (0.9996, 0.9996), (0.9912345, 0.99123)):
+        assert space.rounded(found, {"train.averaging": value}) == {"train.averaging": short}
+    found = read(tmp_path, "model.dropout: {low: 0.0625, high: 0.5, step: 0.0625}\n")
+    assert space.rounded(found, {"model.dropout": 0.0625 * 3}) == {"model.dropout": 0.1875}
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

@@ -1,4 +1,4 @@
-"""Fingerprints of trainings: trainings with the same one have the same weights."""
+"""Fingerprints of trainings: on one machine, the same fingerprint means the same weights."""
 
 import ast
 import hashlib

@@ -143,7 +143,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def one_cycle(highest: float, step: int, steps: int) -> float:
     """The learning rate of a step out of 1, 2, … steps.
 
-    The rate rises to `highest` and falls to zero, each along a cosine (Smith and Topin, 2018).
+    The rate rises to `highest` and falls to zero, each along a cosine (Smith and Topin, 2018). It
+    is zero at the last step, which changes no weight.
     """
     rises = WARM_UP * steps
     way = step / rises if step <= rises else 1 + (step - rises) / (steps - rises)

@@ -90,8 +90,12 @@ class PreprocessParams(_Section):
 class ModelParams(_Section):
     """The network."""
 
-    hidden_size: Annotated[Count, _in("units")] = Field(description="Size of each layer")
-    num_layers: Annotated[Count, _in("layers")] = Field(description="Number of recurrent layers")
+    hidden_size: Annotated[int, Field(ge=1, le=65_536), _in("units")] = Field(
+        description="Size of each layer"
+    )
+    num_layers: Annotated[int, Field(ge=1, le=1000), _in("layers")] = Field(
+        description="Number of recurrent layers"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
         description="Fraction of each layer's output that is dropped during training"
     )
@@ -99,7 +103,7 @@ class ModelParams(_Section):
         description="Kind of the recurrent layers: lstm, as in the reference, gru, or rnn, the "
         "plain one with tanh and without gates"
     )
-    forget_bias: float = Field(
+    forget_bias: Annotated[float, Field(ge=-1000, le=1000)] = Field(
         description="Initial bias of the LSTM's forget gates; gru and rnn have none, and do not "
         "read this value"
     )
@@ -141,12 +145,12 @@ class AugmentParams(_Section):
         "times the size, 0.5 gives 0.67 to 2 times"
     )
     shear: Annotated[float, Field(ge=0, lt=1), _in("fraction")] = Field(
-        description="Largest slant: pixels to the side for each pixel of height"
+        description="Largest slant, before the scaling: pixels to the side for each pixel of height"
     )
-    shift: Annotated[float, Field(ge=0), _in("pixels")] = Field(
-        description="Largest shift, horizontally and vertically"
+    shift: Annotated[float, Field(ge=0, le=1000), _in("pixels")] = Field(
+        description="Largest shift, horizontally and vertically, before the scaling"
     )
-    elastic: Annotated[float, Field(ge=0), _in("pixels")] = Field(
+    elastic: Annotated[float, Field(ge=0, le=1000), _in("pixels")] = Field(
         description="Elastic distortion: standard deviation of the displacements of points 7 "
         "pixels apart"
     )
@@ -235,7 +239,8 @@ class Params(_Section):
     """All of params.yaml, the only place that has these values."""
 
     seed: Seed = Field(
-        description="Seed of the initial weights, the shuffles and the dropout masks"
+        description="Seed of the initial weights, the shuffles, the dropout masks and the "
+        "distortions"
     )
     fetch: FetchParams
     preprocess: PreprocessParams
@@ -265,6 +270,17 @@ class Params(_Section):
                 f"{wanted}"
             )
         return wanted
+
+    @model_validator(mode="after")
+    def _has_a_step_that_trains(self) -> Self:
+        if self.train.schedule == "one-cycle" and self.train.steps < 2:
+            raise PydanticCustomError(
+                "combination",
+                "train.steps must be at least 2 with train.schedule one-cycle, whose last step has "
+                "a learning rate of 0, is {steps}",
+                {"steps": self.train.steps},
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_work_for_each_process(self) -> Self:

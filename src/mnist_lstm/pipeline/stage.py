@@ -10,6 +10,7 @@ import ast
 import errno
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,7 +98,8 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     """If the block fails, restore the stage's earlier results and exit with a one-line message."""
     try:
         yield
-    except BaseException as error:
+    except BaseException as raised:
+        error = _too_little_memory(raised) or raised
         if launch.is_one_of_several():  # the launcher restores and prints
             if isinstance(error, Interrupted):
                 launch.report(str(error), error.exit_code)
@@ -113,6 +115,18 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.filename == process.OUTPUT:
             process.discard_output()
         sys.exit(f"{name}: {in_one_line(error)}{lost}")
+
+
+def _too_little_memory(error: BaseException) -> UserError | None:
+    """What to do, if an error says that the memory is full; None for any other error."""
+    # torch raises RuntimeErrors: "can't allocate memory" on the CPU, "out of memory" on a GPU
+    is_full = re.search("(allocate|out of) memory", str(error))
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_full):
+        return UserError(
+            "there is too little memory; lower model.hidden_size or a batch size: "
+            "train.batch_size, train.eval_batch_size, evaluate.batch_size"
+        )
+    return None
 
 
 def inputs(name: str) -> dict[str, object]:

@@ -21,7 +21,8 @@ class Contest:
     """A metric of two recipes, of which each has two or more seeds.
 
     `difference` is the mean of the second less that of the first, and `low` to `high` its 95 %
-    confidence interval. `p` is the probability of a difference at least as large, up or down, if
+    confidence interval; both ends are None if nothing varies, and so is `p`: then nothing can be
+    tested. `p` is the probability of a difference at least as large, up or down, if
     both recipes were equally good. `is_paired`: both have the same seeds, so that the differences
     of each seed were tested, by Student's t; otherwise, the means were, by Welch's t.
     """
@@ -29,15 +30,15 @@ class Contest:
     first: Summary
     second: Summary
     difference: float
-    low: float
-    high: float
-    p: float
+    low: float | None
+    high: float | None
+    p: float | None
     is_paired: bool
 
     @property
     def more_than_chance(self) -> bool:
         """Whether the difference is significant."""
-        return self.p < LEVEL
+        return self.p is not None and self.p < LEVEL
 
 
 def contest(first: Mapping[int, float], second: Mapping[int, float], metric: str) -> Contest:
@@ -55,8 +56,7 @@ def contest(first: Mapping[int, float], second: Mapping[int, float], metric: str
     changes = [two - one for one, two in zip(ones, others, strict=False)]
     spread = stdev(changes) if is_paired else stdev(ones) + stdev(others)
     if spread < 1e-12:  # nothing varies, so that t has no value
-        p = 1.0 if abs(difference) < 1e-12 else 0.0
-        return Contest(*summaries, difference, difference, difference, p, is_paired)
+        return Contest(*summaries, difference, None, None, None, is_paired)
     found = (
         stats.ttest_rel(others, ones)
         if is_paired
@@ -194,12 +194,9 @@ def _verdict(key: str, contest: "Contest") -> str:
     better = contest.difference < 0 if is_loss else contest.difference > 0
     word = ("better" if better else "worse") if contest.difference else "as good"
     unit, times, form = ("", 1, ".5f") if is_loss else (" points", 100, ".2f")
-    by, *ends = (
-        f"{times * value:{sign}{form}}"
-        for value, sign in ((contest.difference, "+"), (contest.low, "+"), (contest.high, "+"))
-    )
+    by = f"{times * contest.difference:+{form}}{unit}"
+    if contest.p is None or contest.low is None or contest.high is None:
+        return f"{word}: {by}; nothing varies, so chance cannot be tested: train more seeds"
+    low, high = (f"{times * end:+{form}}" for end in (contest.low, contest.high))
     chance = "more than chance" if contest.more_than_chance else "no more than chance"
-    return (
-        f"{word}: {by}{unit}, 95 % interval {ends[0]} to {ends[1]}{unit}; "
-        f"p = {contest.p:.2g}: {chance}"
-    )
+    return f"{word}: {by}, 95 % interval {low} to {high}{unit}; p = {contest.p:.2g}: {chance}"

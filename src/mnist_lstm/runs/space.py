@@ -20,6 +20,7 @@ RANGE = {"low", "high", "log", "step"}
 # training, or they change the images by which trials are compared.
 UNTRIED = {"fetch": set[str](), "preprocess": {"train_size"}, "evaluate": set(), "promote": set()}
 DIGITS = 3  # a learning rate of 0.00213 is read by people; more digits decide nothing
+PARTS = 1000  # of a range, or of a step, by at most one half of which a value is rounded
 
 
 Space = Mapping[str, BaseDistribution]  # by dotted key
@@ -58,11 +59,18 @@ def described(distribution: BaseDistribution) -> str:
 
 
 def rounded(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with DIGITS significant digits at most, and in their ranges."""
+    """The values as people write them, in their ranges.
+
+    They have DIGITS significant digits, and more where these would change a value too much: between
+    0.999 and 0.9999, three digits would leave two values.
+    """
     found = dict(values)
     for key, each in space.items():
         if isinstance(each, FloatDistribution):
-            short = float(f"{values[key]:.{DIGITS}g}")
+            value = values[key]
+            most = (each.step or each.high - each.low) / PARTS / 2
+            lengths = (float(f"{value:.{digits}g}") for digits in range(DIGITS, 18))
+            short = next((one for one in lengths if abs(one - value) <= most), value)
             found[key] = min(max(short, each.low), each.high)
     return found
 
