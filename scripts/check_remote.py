@@ -1,7 +1,7 @@
 """Check that the DVC remote has all files that dvc.lock names. Run: python scripts/check_remote.py
 
 Prints the files that it lacks, each on a line. Exit code: 0 when it lacks none, or when the project
-has no remote; 1 when it lacks some.
+has no remote; 1 when it lacks some, when it cannot be reached, or when no remote is the default.
 """
 
 import json
@@ -14,12 +14,14 @@ def main() -> None:
     if not _dvc("remote", "list").strip():
         print("this project has no DVC remote: nothing to check")
         return
+    if not _dvc("remote", "default").strip():
+        sys.exit("no remote is the default: `dvc remote default NAME` makes one it")
     status = json.loads(_dvc("data", "status", "--not-in-remote", "--json") or "{}")
     missing = status.get("not_in_remote", [])
     print(*missing, sep="\n", end="\n" if missing else "")
     if missing:
-        what = f"{len(missing)} files are not in the remote"
-        sys.exit(f"{what}; run `dvc push` on the machine that made them")
+        what = f"{len(missing)} files are not in the remote, or it cannot be reached from here"
+        sys.exit(f"{what}; run `dvc push` on the machine that made them: it says which")
     print("the remote has all files that dvc.lock names")
 
 

@@ -11,12 +11,13 @@ base=$(git rev-parse --verify --quiet "${1:-}^{commit}") ||
 change=$(git rev-parse HEAD)
 
 rm -rf .pull_request
-git clone --quiet --no-checkout . .pull_request
+project=.pull_request/$(git rev-parse --show-prefix) # it may be in a folder of its repository
+git clone --quiet --no-checkout "$(git rev-parse --show-toplevel)" .pull_request
+mkdir -p "$project/.dvc"
 if [ -f .dvc/config.local ]; then # it may have the remote's credentials
-    mkdir -p .pull_request/.dvc
-    cp .dvc/config.local .pull_request/.dvc/
+    cp .dvc/config.local "$project/.dvc/"
 fi
-cd .pull_request
+cd "$project"
 
 repro() { # its lines go to stderr
     cp recipes/quick.yaml params.yaml

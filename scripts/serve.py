@@ -1,7 +1,6 @@
 """Serve the champion on this machine only, until Ctrl-C. Run: make serve (PORT=5001)"""
 
 import os
-import re
 import socket
 import sys
 from pathlib import Path
@@ -10,18 +9,19 @@ HOST = "127.0.0.1"
 
 
 def main(port: str) -> None:
-    hosts = os.environ.get("SERVE_HOSTS", "").split()
-    if wrong := [host for host in hosts if not re.fullmatch(r"(\*\.)?[\w.-]+", host)]:
-        sys.exit(
-            "make serve: SERVE_HOSTS must be names of hosts such as digits.example.org, with "
-            f"spaces between them, has {wrong[0]!r}"
-        )
+    from mnist_lstm import UserError
+    from mnist_lstm.serving import hosts
+
+    names = os.environ.get("SERVE_HOSTS", "").split()
+    try:
+        hosts.check(names)
+    except UserError as error:
+        sys.exit(f"make serve: SERVE_HOSTS: {error}")
     try:
         socket.create_server((HOST, int(port))).close()
     except (OSError, OverflowError, ValueError):
         sys.exit(f"make serve: cannot use port {port}; take another: make serve PORT=5002")
 
-    from mnist_lstm import UserError
     from mnist_lstm.runs import servable
     from mnist_lstm.runs.history import History
     from mnist_lstm.runs.predictor import of_version
@@ -50,7 +50,7 @@ def main(port: str) -> None:
         f"accuracy {found.entrant.summary}: http://{HOST}:{port}/; Ctrl-C ends it",
         flush=True,
     )
-    serve(served, HOST, int(port), hosts)
+    serve(served, HOST, int(port), names)
 
 
 if __name__ == "__main__":

@@ -28,13 +28,14 @@ python -m pytest -m "gpu and not soak" --numprocesses 0 -q tests/test_gpu.py tes
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 trap 'exit 130' INT TERM
-git clone --quiet . "$folder/whole"
-cd "$folder/whole"
+prefix=$(git rev-parse --show-prefix) # the project may be in a folder of its repository
+git clone --quiet "$(git rev-parse --show-toplevel)" "$folder/whole"
+cd "$folder/whole/$prefix"
 # enough steps for a kill in the middle, and the same recipe for both trainings
 sed -e 's/^  steps: .*/  steps: 12000/' -e 's/^  device: .*/  device: cuda/' \
     recipes/quick.yaml >params.yaml
 git -c user.name=test -c user.email=test@example.com commit --quiet --all --message recipe
-git clone --quiet . "$folder/killed"
+git clone --quiet "$folder/whole" "$folder/killed"
 unset MLFLOW_TRACKING_URI # the clone's own store
 sha() { sha256sum results/train/model.safetensors | cut -c1-64; }
 
@@ -42,7 +43,7 @@ python -m dvc repro --quiet evaluate
 whole=$(sha)
 echo "trained without a stop:  $whole"
 
-cd "$folder/killed"
+cd "$folder/killed/$prefix"
 python -m dvc repro --quiet preprocess
 setsid python -m dvc repro train >train.log 2>&1 &
 group=$!

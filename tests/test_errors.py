@@ -865,14 +865,14 @@ def exported(out: str, code: int) -> Callable[[Project], str]:
     return provoke
 
 
-def served_from(change: Callable[[Path], object]) -> Callable[[Project], str]:
+def served_from(change: Callable[[Path], object], *names: str) -> Callable[[Project], str]:
     """The message of the server for a folder that was exported and then changed."""
 
     def provoke(project: Project) -> str:
         exported("served", code=0)(project)
         change(project.folder / "served")
         with pytest.raises(SystemExit) as stopped:
-            serving.main("served", "127.0.0.1", "0")
+            serving.main(["served", "127.0.0.1", "0", *names])
         return str(stopped.value)
 
     return provoke
@@ -1770,6 +1770,9 @@ MET = {
     "serve: <file>: damaged (<reason>); `mnist-lstm export` makes such a folder": served_from(
         lambda folder: (folder / "about.json").write_text("{}")
     ),
+    "serve: a host has a name such as digits.example.org, without a port, not <text>": served_from(
+        lambda folder: None, "digits.example.org:5001"
+    ),
     f"{PICTURE}no such file or folder": predicted(lambda path: None),
     f"{PREDICT}<folder>: no PNG or JPEG files in this folder (its subfolders aside)": predicted(
         Path.mkdir
@@ -1846,8 +1849,8 @@ MET = {
     "make serve: cannot use port <number>; take another: make serve PORT=5002": partial(
         port_in_use, target="serve"
     ),
-    "make serve: SERVE_HOSTS must be names of hosts such as digits.example.org, with spaces "
-    "between them, has <text>": served_under_a_wrong_name,
+    "make serve: SERVE_HOSTS: a host has a name such as digits.example.org, without a port, not "
+    "<text>": served_under_a_wrong_name,
 }
 
 

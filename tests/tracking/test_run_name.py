@@ -59,7 +59,7 @@ def test_a_long_one_says_how_many_it_leaves_out(root: Path, commit: str) -> None
     changes = {f"train.parameter_{number}": number for number in range(9)}
     about = replace(BEGUN, commit=commit, params=with_values(BEGUN.params, changes))
     name = run_name(root, about)
-    assert name == "parameter_0=0, parameter_1=1, parameter_2=2 and 6 more"
+    assert name == "drawn: parameter_0=0, parameter_1=1 and 7 more"
     assert len(name) <= LONGEST
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from mnist_lstm import UserError
+from mnist_lstm import UserError, git
 
 
 def read(path: Path) -> object:
@@ -35,6 +35,8 @@ def parse(text: str, name: str) -> object:
         keys = loader.keys
         return loader.get_single_data()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if git.has_conflict(text.encode()):
+            raise UserError(f"{name}: {git.CONFLICT}") from None
         key = f"{dotted(keys)}: " if keys else ""
         if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
             where = f"line {mark.line + 1}, column {mark.column + 1}"

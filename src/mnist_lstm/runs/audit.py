@@ -133,7 +133,8 @@ def _of_groups(store: Store, history: History) -> Iterator[Disagreement]:
 
 def _of_champion(store: Store, root: Path) -> Iterator[Disagreement]:
     """What the registry lacks of the decisions in git, and git of one that was interrupted."""
-    for each in champions.read(root, champions.PENDING):
+    pending = [] if champions.is_being_made(root) else champions.read(root, champions.PENDING)
+    for each in pending:
         name, training_id = each.entrant.name, each.entrant.training_id
         line = f"its {each.what} of {each.note['at']} was interrupted"
         settle = partial(champions.settle, root, partial(handover.was_made, store))

@@ -5,9 +5,11 @@ is made anew from it, as runs are from results. Lines of two people join by them
 .gitattributes says so, and the time of a line decides its place.
 
 A kill may come when the registry has a decision and the file does not. So a decision is first
-written into PENDING, and the next command that looks at the champion settles it.
+written into PENDING, and the next command that looks at the champion settles it. Whoever makes or
+settles a decision in this clone holds a lock, and others wait.
 """
 
+import fcntl
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +21,8 @@ from mnist_lstm.files import write_atomically
 from mnist_lstm.tracking.entrant import Decision, Entrant
 
 FILE = "champions.jsonl"
-PENDING = ".mlflow.decision"  # in the same form; git ignores it
+PENDING = ".mlflow.decision"  # in the same form; git ignores it, and the lock
+LOCK = ".mlflow.decision.lock"
 
 
 @contextmanager
@@ -28,15 +31,16 @@ def pending(root: Path, decision: Decision, was_made: Callable[[Decision], bool]
 
     After a UserError, `settle` it; if the store cannot be reached, it stays pending.
     """
-    write_atomically(root / PENDING, _line(decision))
-    try:
-        yield
-    except UserError:
-        with suppress(UserError):
-            settle(root, was_made)
-        raise
-    write(root, decision)
-    (root / PENDING).unlink()
+    with _alone(root):
+        write_atomically(root / PENDING, _line(decision))
+        try:
+            yield
+        except UserError:
+            with suppress(UserError):
+                _settle(root, was_made)
+            raise
+        write(root, decision)
+        (root / PENDING).unlink(missing_ok=True)
 
 
 def settle(root: Path, was_made: Callable[[Decision], bool]) -> list[Decision]:
@@ -44,6 +48,32 @@ def settle(root: Path, was_made: Callable[[Decision], bool]) -> list[Decision]:
 
     Raises what `was_made` raises.
     """
+    if not (root / PENDING).is_file():
+        return []
+    with _alone(root):
+        return _settle(root, was_made)
+
+
+def is_being_made(root: Path) -> bool:
+    """Whether a process is making or settling a decision now."""
+    try:
+        with (root / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    with (root / LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _settle(root: Path, was_made: Callable[[Decision], bool]) -> list[Decision]:
     added = [
         each
         for each in read(root, PENDING)
@@ -73,7 +103,7 @@ def read(root: Path, name: str = FILE) -> list[Decision]:
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             note = json.loads(line)
             what, model = note.pop("what"), note.pop("model")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_lstm import git
+from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256
 from mnist_lstm.runs import resolve
 from mnist_lstm.runs.child import run_dvc
@@ -18,6 +18,8 @@ from mnist_lstm.runs.history import History, Result
 
 # what dvc says where another one is at work; for the first, it waits itself
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+# what dvc says of a temporary copy if the path of its cache has other letters
+NO_ASCII = re.compile(r"'ascii' codec can't encode")
 EXPERIMENT = ("exp", "run", "--temp", "--name")
 PAUSE = 5.0  # seconds until it is asked again
 CODE = (
@@ -69,7 +71,7 @@ def train(
     `settings` has the parameters by dotted key; `here` has those of params.yaml. With `force`, the
     stages run whatever DVC's cache has. `report` is called with each line of dvc's output. The
     training is ended as by Ctrl-C when `is_enough` returns True. `variables` are set in its
-    environment.
+    environment. Raises UserError if DVC can make no experiment in this folder.
     """
     overrides = [
         part
@@ -89,6 +91,11 @@ def train(
             report=report,
             is_enough=is_enough,
         )
+        if code and any(map(NO_ASCII.search, lines)):
+            raise UserError(
+                f"DVC can make no experiment of this kind in {root}, because the path has letters "
+                "beyond ASCII; move the project to another folder"
+            )
         if not code or not any(map(BUSY.search, lines)):
             return code, lines
         to_stderr("another dvc is at work here; waiting for its end")

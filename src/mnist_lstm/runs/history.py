@@ -255,7 +255,9 @@ class History(RecordedFiles):
         mends = set()
         for path in others:
             if path in recorded and path not in in_git:
-                mends.add("`dvc checkout`")
+                # the cache has none of a run that was never made here
+                is_cached = self._cache.has(recorded[path])
+                mends.add("`dvc checkout`" if is_cached else "`dvc repro`")
             elif self.at_head.get(path) == recorded.get(path, ""):
                 mends.add("`git checkout results`")
             else:

@@ -26,7 +26,9 @@ from mnist_lstm.runs.child import run_dvc, undisturbed
 
 PREFIX = "mnist-lstm-reproduce-"
 CONFIG = (
-    "[cache]\n    dir = {0}/cache\n[core]\n    analytics = false\n    site_cache_dir = {0}/site\n"
+    # DVC takes the worktree of a submodule for another repository; nothing here needs git
+    "[cache]\n    dir = {0}/cache\n"
+    "[core]\n    analytics = false\n    no_scm = true\n    site_cache_dir = {0}/site\n"
 )
 # variables that would lead git, dvc or a stage to another folder, or change the number of threads
 NOT_PASSED_ON = (

@@ -1,9 +1,10 @@
 """Serve a model over HTTP: batches of pixels, pictures, a page, metrics. Run: make serve
 
 Or, from a folder that `mnist-lstm export` wrote, with no need of MLflow and DVC:
-python -m mnist_lstm.serving.app FOLDER HOST PORT [NAME OF HOST ...]
+python -m mnist_lstm.serving.app FOLDER HOST PORT [NAME ...]
 """
 
+import argparse
 import asyncio
 import json
 import logging
@@ -20,7 +21,6 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -29,29 +29,29 @@ from torch import Tensor
 
 from mnist_lstm import UserError, __version__
 from mnist_lstm.runs.servable import Servable, read
+from mnist_lstm.serving import hosts
 from mnist_lstm.serving.classifier import BusyClassifier
 from mnist_lstm.serving.metrics import FORMAT, Metrics
 from mnist_lstm.serving.patience import PatientProtocol
 from mnist_lstm.serving.request import PICTURE, Unacceptable, check, most_bytes, wishes
 
-OWN_HOSTS = ("127.0.0.1", "localhost")
 JSON = "application/json"
 PICTURES = ("image/png", "image/jpeg", "image/jpg", "application/octet-stream")
 KIND = "mnist_lstm.kind"  # of a refusal, in the scope of its request
 KINDS = {400: "host", 404: "path", 405: "method", 413: "too large", 500: "error"}  # else, by status
+LAST_SECONDS = 8  # for requests that are there when the server ends; docker kills after 10
 SMALL = 2**16  # bytes of a request that is checked at once, not in a thread
 PATHS = ("/", "/invocations", "/predict", "/metrics", "/ping", "/health", "/version")
 
 
-def application(served: Servable, hosts: Sequence[str] = ()) -> Starlette:
-    """The server of a model. Requests may name one of `hosts` or this machine as their Host."""
+def application(served: Servable, names: Sequence[str] = ()) -> Starlette:
+    """The server of a model. Requests may name one of `names` or this machine as their Host."""
     server = _Server(served)
-    batches = most_bytes(*served.image)
     app = Starlette(
         routes=[
             Route("/", server.page),
-            Route("/invocations", server.invocations, methods=["POST"], max_body_size=batches),
-            Route("/predict", server.predict, methods=["POST"], max_body_size=PICTURE),
+            Route("/invocations", server.invocations, methods=["POST"]),
+            Route("/predict", server.predict, methods=["POST"]),
             Route("/metrics", server.report),
             Route("/ping", _alive),
             Route("/health", _alive),
@@ -60,13 +60,14 @@ def application(served: Servable, hosts: Sequence[str] = ()) -> Starlette:
         middleware=[
             Middleware(_Counted, metrics=server.metrics),
             Middleware(
-                TrustedHostMiddleware, allowed_hosts=[*OWN_HOSTS, *hosts], www_redirect=False
+                hosts.KnownHosts, hosts=names, refusal=_error(400, "this is no name of the server")
             ),
         ],
         exception_handlers={
             HTTPException: _not_answered,
             Unacceptable: _refused,
             ClientDisconnect: _broken_off,
+            Exception: _failed,
         },
     )
     app.router.redirect_slashes = False
@@ -81,7 +82,13 @@ def options(app: Starlette) -> dict[str, Any]:
         def refused(self, kind: str) -> None:
             app.state.metrics.refusals.labels("other", kind).inc()
 
-    return {"http": Protocol, "ws": "none", "access_log": False, "lifespan": "off"}
+    return {
+        "http": Protocol,
+        "ws": "none",
+        "access_log": False,
+        "lifespan": "off",
+        "timeout_graceful_shutdown": LAST_SECONDS,
+    }
 
 
 class _Server:
@@ -109,7 +116,7 @@ class _Server:
 
     async def invocations(self, request: Request) -> Response:
         """Probabilities of a batch of images, in the format of MLflow's scoring server."""
-        body = await _body(request, (JSON,), JSON)
+        body = await _body(request, (JSON,), JSON, most_bytes(*self.served.image))
         if len(body) < SMALL:
             images = self._images(body)  # (N, T, D)
         else:
@@ -125,7 +132,7 @@ class _Server:
     async def predict(self, request: Request) -> Response:
         """The class of a picture, with what `mnist-lstm predict --json` says of it."""
         rows, pixels = wishes(request.query_params.multi_items())
-        body = await _body(request, PICTURES, "image/png or image/jpeg")
+        body = await _body(request, PICTURES, "image/png or image/jpeg", PICTURE)
         try:
             reading = await self.classifier.prepared(body)
         except UserError as error:
@@ -179,12 +186,22 @@ class _Counted:
                 self.metrics.refusals.labels(path, kind).inc()
 
 
-async def _body(request: Request, accepted: Sequence[str], words: str) -> bytes:
+async def _body(request: Request, accepted: Sequence[str], words: str, most: int) -> bytes:
+    """The body, of `most` bytes at most. Raises Unacceptable before it reads more than that."""
     given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() not in accepted:
         what = f"the Content-Type must be {words}, is {given[:100] or 'none'}"
         raise Unacceptable(what, "content type", 415)
-    return await request.body()
+    what = f"the body is larger than {most / 1e6:,.0f} MB"
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:20]) > most:
+        raise Unacceptable(what, "too large", 413)
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise Unacceptable(what, "too large", 413)
+    return bytes(body)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -196,6 +213,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _not_answered(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _error(error.status_code, error.detail, error.headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return _error(500, "the server has failed; its log says why")
 
 
 async def _broken_off(request: Request, _: Exception) -> Response:
@@ -222,23 +243,33 @@ async def _version(_: Request) -> Response:
     return PlainTextResponse(__version__)
 
 
-def serve(served: Servable, host: str, port: int, hosts: Sequence[str] = ()) -> None:
+def serve(served: Servable, host: str, port: int, names: Sequence[str] = ()) -> None:
     """Answer requests until Ctrl-C."""
     # the thread of the event loop and those that compute take turns: 5 ms a turn are too long
     sys.setswitchinterval(0.001)
-    app = application(served, hosts)
+    app = application(served, names)
     uvicorn.run(app, host=host, port=port, **options(app))
 
 
-def main(folder: str, host: str, port: str, *hosts: str) -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Serve the model in a folder that `mnist-lstm export` wrote."""
+    parser = argparse.ArgumentParser("python -m mnist_lstm.serving.app", description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="the folder")
+    parser.add_argument("host", help="address to listen on: 127.0.0.1, or 0.0.0.0 in a container")
+    parser.add_argument("port", type=int, help="port to listen on")
+    parser.add_argument(
+        "names", metavar="name", nargs="*", help="name of this machine that requests may use"
+    )
+    arguments = parser.parse_args(given)
     try:
-        served = read(Path(folder))
+        hosts.check(arguments.names)
+        served = read(arguments.folder)
     except UserError as error:
         sys.exit(f"serve: {error}")
-    print(f"serve: {served.source}: http://{host}:{port}/; Ctrl-C ends it", flush=True)
-    serve(served, host, int(port), hosts)
+    where = f"http://{arguments.host}:{arguments.port}/"
+    print(f"serve: {served.source}: {where}; Ctrl-C ends it", flush=True)
+    serve(served, arguments.host, arguments.port, arguments.names)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

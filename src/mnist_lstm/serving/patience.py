@@ -1,4 +1,6 @@
-"""uvicorn's HTTP, with a time limit for each request, only one answer to it, and its own counts.
+"""uvicorn's HTTP, with a time limit for each request, and its own counts.
+
+An answer has a time limit too, and a request has only one.
 
 uvicorn refuses a malformed body even if the request already has an answer or gets one right after
 that. h11 then raises an error. What is refused here never reaches the application, so it is counted
@@ -10,7 +12,9 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SECONDS = 60.0  # for a whole request; the largest request then needs 0.7 MB per second
+# for a whole request, of which the largest then needs 0.7 MB per second, and for a client that
+# takes nothing of its answer
+SECONDS = 60.0
 
 
 class PatientProtocol(H11Protocol):
@@ -18,6 +22,7 @@ class PatientProtocol(H11Protocol):
 
     seconds = SECONDS
     _deadline: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -43,6 +48,22 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop()
+        self._taken()
+
+    def pause_writing(self) -> None:
+        """The client has not taken what was sent: from now on, it has `seconds` for it."""
+        super().pause_writing()
+        self._untaken = self.loop.call_later(self.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client takes its answer."""
+        super().resume_writing()
+        self._taken()
+
+    def _taken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
     def _watch(self) -> None:
         """Start the time limit when a request begins to arrive; stop it when it has arrived."""

@@ -18,12 +18,17 @@ def run_name(root: Path, about: RunRecord) -> str:
 
     The committed recipe is params.yaml in the commit that the training recorded, so that the name
     stays the same whatever is committed later. If nothing differs, or if the repository in `root`
-    does not have that commit, the name is that of the record.
+    does not have that commit, the name is that of the record. That name comes first if not all
+    parameters fit: those that are left out may be what tells two runs apart.
     """
     recipe = _recipe(root, about.commit) if about.commit else {}
     params = flatten(about.params)
     differs = {key: value for key, value in params.items() if recipe.get(key, ...) != value}
-    return joined(assignments(differs)) if recipe and differs else about.name
+    if not recipe or not differs:
+        return about.name
+    first, *others = assignments(differs)
+    whole = ", ".join([first, *others])
+    return whole if len(whole) <= LONGEST else joined([f"{about.name}: {first}", *others])
 
 
 def joined(parts: list[str]) -> str:

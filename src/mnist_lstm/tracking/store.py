@@ -47,6 +47,7 @@ ADDRESSES = (
 )
 # SQLite's codes for a problem of the place, not of the database: SQLITE_PERM, _READONLY, _IOERR and
 # _CANTOPEN
+RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:?][^?]*)")
 NO_PLACE = (3, 8, 10, 14)
 FULL = 13  # SQLITE_FULL
 IN_USE = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
@@ -116,9 +117,19 @@ def _at_most_twice(request: Callable[..., None], *args: Any, **kwargs: Any) -> N
 
 
 def uri_of(root: Path) -> str:
-    """The address of a project's store: MLFLOW_TRACKING_URI, otherwise mlflow.db in its folder."""
+    """The address of a project's store: MLFLOW_TRACKING_URI, otherwise mlflow.db in its folder.
+
+    The relative path of a database is that from the project's folder, also where a stage runs in a
+    temporary copy: the variable is changed, since MLflow reads it.
+    """
     credentials.hide()  # before MLflow reads the variable
-    return os.environ.get("MLFLOW_TRACKING_URI") or uri_of_file(root.resolve() / "mlflow.db")
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if not given:
+        return uri_of_file(root.resolve() / "mlflow.db")
+    if relative := RELATIVE.fullmatch(given):
+        given = f"{relative[1]}{root.resolve() / relative[2]}"
+        os.environ["MLFLOW_TRACKING_URI"] = given
+    return given
 
 
 def is_server(uri: str) -> bool:

@@ -17,6 +17,7 @@ let drawn = false // whether the image comes from strokes
 let shown = null // { pixels, beliefs, read, doubt, label }
 let row = model.rows // how many rows have been read
 let playing = 0, waiting = 0, filling = 0, measured = 0
+let turn = 0 // how often somebody began something else, by hand
 
 // --- reading
 
@@ -95,7 +96,6 @@ function stop() {
 function goTo(count, say = false) {
   row = count
   at("row").value = count
-  at("row").setAttribute("aria-valuetext", `${count} of ${model.rows} rows`)
   at("count").textContent = `row ${count} of ${model.rows}`
   const beliefs = shown ? beliefAfter(count) : classes.map(() => 0)
   const best = beliefs.indexOf(Math.max(...beliefs))
@@ -107,7 +107,9 @@ function goTo(count, say = false) {
     bar.fill.style.transform = `scaleX(${beliefs[label]})`
     bar.share.textContent = shown ? percent(beliefs[label]) : ""
   }
-  if (say && shown) at("live").textContent = `${classes[best]}, ${percent(beliefs[best])}. ${at("words").textContent}`
+  const said = shown ? `${classes[best]}, ${at("words").textContent}` : ""
+  at("row").setAttribute("aria-valuetext", said || `${count} of ${model.rows} rows`)
+  if (say || !shown) at("live").textContent = said
   drawImage()
   drawBeliefs()
   drawMaps()
@@ -262,6 +264,7 @@ function whileDrawing() {
 let pen = null // the pointer that draws
 function clear() {
   stop()
+  turn++
   pen = null
   strokes = []
   drawn = false
@@ -276,6 +279,7 @@ canvas.addEventListener("pointerdown", (event) => {
   event.preventDefault()
   stop()
   if (!drawn) clear()
+  turn++
   drawn = true
   pen = event.pointerId
   canvas.setPointerCapture(pen)
@@ -301,10 +305,12 @@ for (const end of ["pointerup", "pointercancel"]) {
 at("clear").addEventListener("click", clear)
 at("undo").addEventListener("click", undo)
 addEventListener("keydown", (event) => {
-  if ((event.ctrlKey || event.metaKey) && event.key === "z" && strokes.length) undo()
+  if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z" &&
+    strokes.length) undo()
 })
 function undo() {
   stop()
+  turn++
   pen = null // a stroke that is being drawn ends here
   strokes.pop()
   if (!strokes.length) return clear()
@@ -337,7 +343,7 @@ at("save").addEventListener("click", () => {
 at("row").max = model.rows
 at("row").addEventListener("input", () => {
   stop()
-  goTo(Number(at("row").value), true)
+  goTo(Number(at("row").value)) // the slider says it
 })
 at("play").addEventListener("click", play)
 for (const id of ["seen", "beliefs"]) {
@@ -371,6 +377,7 @@ const bars = classes.map((name) => {
 if (Math.max(...classes.map((name) => name.length)) < 3 && classes.length < 20) {
   at("labels").append(...classes.map((name) => element("span", "", name)))
 } else at("labels").textContent = "the classes, in the order of the bars"
+at("seen").style.aspectRatio = `${model.columns} / ${model.rows}`
 at("size").textContent = `${model.columns} × ${model.rows} pixels`
 at("code").textContent = at("lstm").textContent.trim()
 const [article, kind, long] = KIND
@@ -428,17 +435,25 @@ function press(button) {
   for (const one of document.querySelectorAll(".strip button")) one.setAttribute("aria-pressed", one === button)
 }
 
+// Show the image that is read on the paper, as large as it fits.
+function drawOnPaper() {
+  const image = element("canvas", "")
+  paint(image, model.rows, model.columns, (line, column) =>
+    [shown.pixels[line * model.columns + column] / 255, colours.ink])
+  const scale = Math.min(canvas.width / model.columns, canvas.height / model.rows)
+  const width = scale * model.columns, height = scale * model.rows
+  paper.clearRect(0, 0, canvas.width, canvas.height)
+  paper.imageSmoothingEnabled = false
+  paper.globalAlpha = 0.85
+  paper.drawImage(image, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height)
+  paper.globalAlpha = 1
+}
+
 function read(example, button) {
   clear()
   press(button)
   show(Array.from(example.pixels), example)
-  const image = element("canvas", "") // on the paper, too
-  paint(image, model.rows, model.columns, (line, column) =>
-    [example.pixels[line * model.columns + column] / 255, colours.ink])
-  paper.imageSmoothingEnabled = false
-  paper.globalAlpha = 0.85
-  paper.drawImage(image, 0, 0, canvas.width, canvas.height)
-  paper.globalAlpha = 1
+  drawOnPaper()
   at("hint").hidden = true
   play()
 }
@@ -449,7 +464,9 @@ function offer(example, strip) {
   button.append(image)
   const text = element("span", "", classes[example.label])
   if (example.answer !== example.label) {
-    text.append(element("small", "", `read as ${classes[example.answer]}, ${percent(example.probability)}`))
+    const mistake = element("small", "", `read as ${classes[example.answer]}, `)
+    mistake.append(element("span", "", percent(example.probability)))
+    text.append(mistake)
   }
   button.append(text)
   button.setAttribute("aria-label", example.answer === example.label
@@ -479,6 +496,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   readColours()
   for (const one of offered) one.draw()
   if (drawn) redraw()
+  else if (shown) drawOnPaper()
   goTo(row)
 })
 goTo(model.rows)

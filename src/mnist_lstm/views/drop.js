@@ -14,7 +14,7 @@ at("alone").textContent = "What you draw stays in this page. A picture that you 
 
 let sent = 0 // how many pictures
 async function send(picture) {
-  const number = ++sent
+  const number = ++sent, before = turn
   stop()
   problem.textContent = "Reading it …"
   let text, said = null
@@ -31,8 +31,9 @@ async function send(picture) {
     text ??= "The server does not answer."
   }
   if (number !== sent) return // another picture was sent meanwhile
+  if (turn !== before) text = "" // somebody draws meanwhile, or has cleared the paper
   problem.textContent = text
-  if (text === "") read({ pixels: said.pixels.flat(), label: null, doubt: said.doubts.join("; ") }, null)
+  if (turn === before && text === "") read({ pixels: said.pixels.flat(), label: null, doubt: said.doubts.join("; ") }, null)
 }
 
 chooser.addEventListener("change", () => {

@@ -28,6 +28,10 @@ SEVERAL = (BLUE, ORANGE, "#009E73", RED, "#CC79A7", "#56B4E9", "#000000")
 SHADES = "Blues"  # one hue, from light to dark
 PALE = "#ededed"
 WIDTH = 8.0  # inches
+SIZE = 10  # points: of a text
+LETTER = 0.0085  # inches: width of a letter, for each point of its size
+SMALLEST = 4  # points: a number that would be smaller is left out
+FEW = 7  # curves whose legend has room beside them in the plot
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -37,7 +41,7 @@ STYLE = {
     "axes.titlesize": 12,
     "figure.constrained_layout.use": True,
     "figure.dpi": 200,  # sharp where a page shows two pixels as one
-    "font.size": 10,
+    "font.size": SIZE,
     "grid.color": PALE,
     "legend.frameon": False,
     "savefig.dpi": "figure",
@@ -129,7 +133,9 @@ def several_curves(
         axes.set_ylabel("accuracy (% of the images)")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_ylim(bottom=max(0, min(lowest) - 0.02), top=min(1.002, max(highest) + 0.02))
-        axes.legend(loc="lower right", title="at the last step", alignment="left")
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "fontsize": 8}
+        place = {"loc": "lower right"} if len(curves) <= FEW else beside
+        axes.legend(title="at the last step", alignment="left", **place)
     axes.set_xlabel("step (updates of the weights)")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure
@@ -151,21 +157,29 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
     axes.grid(visible=False)
     axes.imshow(mistakes, cmap=SHADES, vmax=max(1.2 * mistakes.max(), 1), aspect="auto")
     axes.imshow(np.ma.masked_where(~right, right), cmap=ListedColormap([PALE]), aspect="auto")
+    cell = 6 / len(classes)  # inches, about
+    high = min(SIZE, 60 * cell)  # points: of a text that is as high as a cell
+    size = min(high, cell / LETTER / len(f"{counts.max():,}"))
     for (row, column), count in np.ndenumerate(counts):
-        if count:
+        if count and size >= SMALLEST:
             dark = mistakes[row, column] > 0.6 * mistakes.max()
             color, weight = "white" if dark else "black", "bold" if row == column else "normal"
             axes.text(
-                column, row, f"{count:,}", ha="center", va="center", color=color, weight=weight
+                *(column, row, f"{count:,}"),
+                ha="center",
+                va="center",
+                color=color,
+                weight=weight,
+                size=size,
             ).set_in_layout(False)  # the text lies inside the axes
-    _name_classes(axes.xaxis, classes, upright=short(classes))
-    _name_classes(axes.yaxis, classes)
+    _name_classes(axes.xaxis, classes, high, upright=short(classes))
+    _name_classes(axes.yaxis, classes, high)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("actual class")
     shares = counts.diagonal() / counts.sum(axis=1).clip(1)
     recall = axes.secondary_yaxis("right")
     recall.set_ylabel("recall (% of the images of the class)")
-    _name_classes(recall.yaxis, [f"{share:.1%}" for share in shares])
+    _name_classes(recall.yaxis, [f"{share:.1%}" for share in shares], high)
     axes.set_title(f"{mistakes.sum():,} of {len(actual):,} test images misclassified")
     return figure
 
@@ -200,8 +214,14 @@ def _draw_splits(axes: Axes, rows: Sequence[Mapping[str, float]], x: str) -> Non
     axes.set_ylim(top=1)
 
 
-def _name_classes(axis: Axis, names: Sequence[str], *, upright: bool = True) -> None:
-    axis.set_ticks(range(len(names)), names, rotation=0 if upright else 90)
+def _name_classes(axis: Axis, names: Sequence[str], size: float, *, upright: bool = True) -> None:
+    names = [shortened(name, 30) for name in names]
+    axis.set_ticks(range(len(names)), names, rotation=0 if upright else 90, size=size)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of `most` letters at most; `…` stands for what is cut off."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def short(classes: Sequence[str]) -> bool:

@@ -13,12 +13,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mnist_lstm.views.figures import PALE, RED, SHADES, WIDTH, short, styled
+from mnist_lstm.views.figures import (
+    LETTER,
+    PALE,
+    RED,
+    SHADES,
+    SIZE,
+    WIDTH,
+    short,
+    shortened,
+    styled,
+)
 
 BATCH = 36  # images in the picture of a batch
 TITLE = 0.45  # inches: height of the title at the top of a sheet
 LINE = 0.17  # inches: height of a line of text
 MARGIN = 0.1  # inches
+MOST = 20  # letters of a name below the answers
+SMALL = 8  # points: of the names of classes that are longer than digits
 
 
 @styled
@@ -33,7 +45,7 @@ def confident_mistakes(
     predicted, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)  # (N,), (N,)
     wrong = np.flatnonzero(predicted != actual)
     surest = wrong[np.argsort(-certainty[wrong], kind="stable")][:most]
-    between = " read as " if short(classes) else "\nread as "
+    between, size = (" read as ", SIZE) if short(classes) else ("\nread as ", SMALL)
     texts = LINE * (2 + between.count("\n"))
     cell, width = WIDTH / columns, WIDTH / columns - 2 * MARGIN
     height = _height(images, width)
@@ -42,9 +54,10 @@ def confident_mistakes(
     title = f"The most confident of {len(wrong):,} mistakes on {len(actual):,} test images"
     figure, sheet = _sheet(WIDTH, TITLE + lines * step, title)
     for index, (left, top) in zip(surest, _cells(columns, cell, TITLE, step), strict=False):
-        names = classes[actual[index]], classes[predicted[index]]
+        names = [shortened(classes[label[index]], 11) for label in (actual, predicted)]
         words = f"{between.join(names)}\n{certainty[index]:.2%} sure"
-        sheet.text(left + cell / 2, top + texts, words, ha="center", va="bottom", linespacing=1.1)
+        place = left + cell / 2, top + texts
+        sheet.text(*place, words, ha="center", va="bottom", linespacing=1.1, size=size)
         _draw_image(sheet, images[index], left + MARGIN, top + texts + MARGIN / 2, width, height)
     return figure
 
@@ -74,8 +87,7 @@ def batch(
         range(len(images)), _cells(columns, cell, TITLE, step), strict=False
     ):
         name, middle = classes[labels[index]], left + cell / 2 + MARGIN / 2
-        name = name if len(name) < 11 else f"{name[:9]}…"
-        sheet.text(middle, top + LINE, name, ha="center", va="bottom", size=8)
+        sheet.text(middle, top + LINE, shortened(name, 10), ha="center", va="bottom", size=SMALL)
         for number, kind in enumerate(kinds):
             below = top + LINE + number * (height + MARGIN / 2)
             _draw_image(sheet, kind[index], left + MARGIN * 3 / 4, below, width, height)
@@ -127,7 +139,8 @@ def _beliefs(
     upright = short(classes)
     height = 1.3
     step = height + 2 * LINE + MARGIN + (LINE if upright else 0)
-    names = 0 if upright else 0.09 * max(map(len, classes))  # turned, below the last line
+    longest = min(MOST, max(map(len, classes)))
+    names = 0 if upright else 0.09 * longest  # turned, below the last line
     bottom = TITLE + lines * step + names
     figure, sheet = _sheet(cell * across, bottom + 0.85, title)
     for number, (left, top) in zip(
@@ -173,25 +186,31 @@ def _draw_belief(
     )
     _draw_edge(sheet, beside, top, left + room - beside, height)
     upright = short(classes)
+    size = SIZE if upright else SMALL
+    # a letter more, so that names stay apart; a turned name is as wide as a line is high
+    wide = LETTER * SIZE * (1 + max(map(len, classes))) if upright else 0.9 * LINE
+    nth = max(1, -int(-wide // column))  # the names of all classes, or of each second, third, …
     for number, name in enumerate(classes if named else ()):
+        if number % nth:
+            continue
         sheet.text(
             beside + column * (number + 0.5),
             top + height + 0.05,
-            name,
+            shortened(name, MOST),
             ha="center",
             va="top",
             rotation=0 if upright else 90,
             weight="bold" if number == label else "normal",
         )
     answer = int(probabilities[-1].argmax())
-    read = f"answer: {classes[answer]} ({probabilities[-1, answer]:.0%})"
+    read = f"answer: {shortened(classes[answer], 13)} ({probabilities[-1, answer]:.0%})"
     wrong = label is not None and answer != label
     words, color, weight = (f"{read}: wrong", RED, "bold") if wrong else (read, "black", "normal")
     above = top - 0.03
     place, side = (beside, "left") if upright else (left + room, "right")
-    sheet.text(place, above, words, ha=side, va="bottom", color=color, weight=weight)
+    sheet.text(place, above, words, ha=side, va="bottom", color=color, weight=weight, size=size)
     if label is not None:
-        sheet.text(left, above, classes[label], va="bottom")
+        sheet.text(left, above, shortened(classes[label], 13), va="bottom", size=size)
 
 
 def _draw_scale(sheet: Axes, middle: float, top: float) -> None:

@@ -76,8 +76,8 @@ def _scale(axes: Axes, values: np.ndarray) -> None:
     tried = np.unique(values)
     places = np.log(tried) if _is_wide(values) else tried
     gaps = np.diff(places)
-    is_list = 1 < len(tried) <= min(TICKS + 1, len(values) - 1)
-    if is_list and gaps.min() >= (places[-1] - places[0]) / (TICKS + 1):
+    are_apart = len(tried) < 2 or gaps.min() >= (places[-1] - places[0]) / (TICKS + 1)
+    if len(tried) <= TICKS + 1 and are_apart:
         _mark(axes.xaxis, tried)
     elif _is_wide(values):
         _mark(axes.xaxis, _round(values.min(), values.max()))
