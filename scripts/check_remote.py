@@ -14,8 +14,8 @@ def main() -> None:
     if not _dvc("remote", "list").strip():
         print("this project has no DVC remote: nothing to check")
         return
-    if not _dvc("remote", "default").strip():
-        sys.exit("no remote is the default: `dvc remote default NAME` makes one it")
+    if subprocess.run(["dvc", "remote", "default"], capture_output=True).returncode:
+        sys.exit("no remote is the default: `dvc remote default NAME` makes one the default")
     status = json.loads(_dvc("data", "status", "--not-in-remote", "--json") or "{}")
     missing = status.get("not_in_remote", [])
     print(*missing, sep="\n", end="\n" if missing else "")

@@ -68,7 +68,7 @@ def test_the_script_installs_what_the_server_imports_and_nothing_of_mlflow_and_d
 def test_what_is_copied_exists_and_is_not_ignored() -> None:
     copied = [
         path
-        for line in re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", CONTAINERFILE)
+        for line in re.findall(r"(?m)^COPY (?!--from)(?:--chown=\S+ )?(.*) \S+$", CONTAINERFILE)
         for path in line.split()
     ]
     ignored = (PROJECT / ".dockerignore").read_text().splitlines()

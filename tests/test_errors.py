@@ -541,6 +541,13 @@ def commanded_to(*arguments: str, results: bool = True) -> Callable[[Project], s
     return provoke
 
 
+def predicted_without_the_workspaces_model(project: Project) -> str:
+    project.with_history(results=True)  # which is then that of a commit, or of an experiment
+    project.monkeypatch.setattr(History, "_find_workspace", lambda *_: None)
+    assert cli.main(["predict", "picture.png"]) == 2
+    return project.capsys.readouterr().err.splitlines()[-1]
+
+
 def without_git(project: Project) -> str:
     Repo.init(no_scm=True).close()
     (project.folder / ".dvc" / "config").write_text("")
@@ -604,6 +611,12 @@ def without_stages(project: Project, *command: str) -> str:
     project.monkeypatch.setattr(sys, "executable", str(zygote.folder_of_programs() / "python"))
     assert cli.main(command) == 2
     return project.capsys.readouterr().err.splitlines()[-1]
+
+
+def a_seed_in_a_folder_beyond_ascii(project: Project) -> str:
+    said = "ERROR: unexpected error - 'ascii' codec can't encode character '\\xf6' in position 9"
+    project.monkeypatch.setattr(experiment, "run_dvc", lambda *_, **__: (255, [said]))
+    return without_stages(project, "seeds", "1")
 
 
 def a_seed_without_stages(project: Project) -> str:
@@ -1391,6 +1404,9 @@ MET = {
     f"{PARAMS}line <number>, column <number>: <key>: has the YAML tag <tag>; write the value "
     "alone": edited("seed: 0", "seed: !!python/name:os.system x"),
     f"{PARAMS}line <number>, column <number>: <what is wrong there>": edited("seed: 0", "seed: ["),
+    f"{PARAMS}has the marks of an unresolved merge": params_are(
+        b"<<<<<<< HEAD\nseed: 0\n=======\nseed: 1\n>>>>>>> theirs\n"
+    ),
     f"{PARAMS}not UTF-8 text (<reason> at byte <number>)": params_are(b"\xff\xfe"),
     f"{PARAMS}not readable as YAML: <reason>": params_are(b"seed: \x00"),
     f"{PARAMS}<key> must be in its section: write `<section>:`, and below it `<name>`": edited(
@@ -1673,6 +1689,8 @@ MET = {
     ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this seed": a_seed_without_stages,
+    "mnist-lstm seeds: DVC can make no experiment of this kind in <folder>, because the path has "
+    "letters beyond ASCII; move the project to another folder": a_seed_in_a_folder_beyond_ascii,
     "mnist-lstm sync: <file>: line <number> is no decision of `promote`": a_damaged_decision,
     "mnist-lstm sync: <run>: its results are not here, so it has no version": (
         a_champion_without_results
@@ -1799,6 +1817,9 @@ MET = {
     f"{PICTURE}blank: all of it is of about the same grey": predicted(grey(np.full((9, 9), 200))),
     f"{PICTURE}too little contrast: what is on it stands out by <number> of 255 grey levels, and "
     "<number> are needed": predicted(grey(100 + GLYPH / 32)),
+    f"{PREDICT}there is no champion and no file <file>: name a run with --run, or `dvc repro`": (
+        predicted_without_the_workspaces_model
+    ),
     f"{PREDICT}there is no champion and no file <file>: no run yet: `dvc repro` makes one": (
         commanded_to("predict", "picture.png", results=False)
     ),

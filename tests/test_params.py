@@ -405,3 +405,9 @@ def test_a_value_that_is_endless_as_text_is_refused_at_once() -> None:
         Params.model_validate(changed)
     (first,) = error.value.errors(include_url=False)
     assert explain(first, {}) == "model.cell must be 'lstm', 'gru' or 'rnn', is a list"
+
+
+def test_marks_of_a_merge_are_named(tmp_path: Path) -> None:
+    path = edited(tmp_path, "seed: 0 ", "<<<<<<< HEAD\nseed: 0\n=======\nseed: 1\n>>>>>>> theirs\n")
+    with pytest.raises(UserError, match=r"params\.yaml: has the marks of an unresolved merge$"):
+        load(path)

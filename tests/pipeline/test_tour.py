@@ -36,12 +36,15 @@ def test_the_tour_of_the_readme_works(workspace: Workspace) -> None:
     def tour(part: str) -> str:
         printed = []
         for program, *arguments in PARTS[part]:
-            assert program in ("dvc", "cat")
-            printed.append(
-                workspace.dvc(*arguments)
-                if program == "dvc"
-                else (workspace.folder / arguments[0]).read_text()
-            )
+            match program:
+                case "dvc":
+                    printed.append(workspace.dvc(*arguments))
+                case "mnist-lstm":
+                    printed.append(workspace.command(*arguments))
+                case "cat":
+                    printed.append((workspace.folder / arguments[0]).read_text())
+                case _:
+                    raise AssertionError(program)
         return "\n".join(printed)
 
     before, committed = workspace.results(), workspace.json(METRICS)
@@ -82,7 +85,8 @@ def test_the_tour_of_the_readme_works(workspace: Workspace) -> None:
     assert workspace.results() == before
     assert workspace.git("status", "--porcelain") == ""
     # the table fits into a wide terminal; DVC decides how many digits of a loss it prints
-    table = tried[tried.index(" Experiment ") :]
+    table, _, runs = tried[tried.index(" Experiment ") :].partition("\nrun ")
+    assert name in runs
     assert max(map(len, table.splitlines())) <= 130 + len(name)
     assert "Warning" not in looked + compared + tried
 

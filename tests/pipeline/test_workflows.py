@@ -33,6 +33,8 @@ def test_a_workflow_runs_scripts_of_the_project_with_no_more_rights_than_it_need
         assert step.get("uses", "actions/").startswith("actions/")  # GitHub's own
         # an expression in a script would run what a title or a branch's name has in it
         assert "${{" not in step.get("run", "")
+        # GitHub's own shell takes the exit code of what is after the pipe
+        assert step.get("shell") == "bash" or " | " not in step.get("run", "")
         for script in re.findall(r"(?:scripts|\.ci)/[\w.]+", step.get("run", "")):
             assert (PROJECT / script).is_file(), script
 
@@ -78,11 +80,17 @@ def test_the_remote_is_checked(here: Workspace) -> None:
     code, printed, errors = script(here, "python", "scripts/check_remote.py")
     assert code == 1
     assert "results/train/model.safetensors\n" in printed
-    assert re.search(r"^\d+ files are not in the remote; run `dvc push` on the mach", errors, re.M)
+    said = r"^\d+ files are not in the remote, or it cannot be reached from here; run `dvc push` on"
+    assert re.search(said, errors, re.M)
     here.dvc("push")
     assert script(here, "python", "scripts/check_remote.py")[:2] == (
         0,
         "the remote has all files that dvc.lock names\n",
+    )
+    here.dvc("remote", "default", "--unset")
+    assert script(here, "python", "scripts/check_remote.py")[::2] == (
+        1,
+        "no remote is the default: `dvc remote default NAME` makes one the default\n",
     )
     here.dvc("remote", "remove", "store")
     assert script(here, "python", "scripts/check_remote.py")[1].startswith(

@@ -1,11 +1,12 @@
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.runs.champions import FILE, read, write
+from mnist_lstm.runs.champions import FILE, PENDING, is_being_made, pending, read, settle, write
 from mnist_lstm.tracking.entrant import Decision, Entrant
 
 ENTRANT = Entrant("quick", "a" * 32, "b" * 64, "digits", "d" * 64, 200, 0.94)
@@ -35,6 +36,28 @@ def test_a_line_that_is_no_decision_is_named(tmp_path: Path, line: str) -> None:
         file.write(line + "\n")
     with pytest.raises(UserError, match=r"champions\.jsonl: line 2 is no decision of `promote`"):
         read(tmp_path)
+
+
+def test_a_line_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UserError, match=r"champions\.jsonl: line 1 is no decision of `promote`"):
+        read(tmp_path)
+
+
+def test_a_decision_that_is_being_made_is_left_to_whoever_makes_it(tmp_path: Path) -> None:
+    assert not is_being_made(tmp_path)
+    settled: list[list[Decision]] = []
+    other = threading.Thread(target=lambda: settled.append(settle(tmp_path, lambda _: False)))
+    with pending(tmp_path, decision(1), lambda _: False):
+        assert is_being_made(tmp_path)
+        other.start()
+        other.join(0.2)
+        assert settled == []
+    other.join()
+    assert settled == [[]]
+    assert read(tmp_path) == [decision(1)]
+    assert not is_being_made(tmp_path)
+    assert not (tmp_path / PENDING).exists()
 
 
 def test_lines_of_two_people_join_by_themselves(tmp_path: Path) -> None:

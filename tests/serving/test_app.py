@@ -322,10 +322,13 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
         document = opened.send("DOM.getDocument")["root"]["nodeId"]
         found = opened.send("DOM.querySelector", nodeId=document, selector="#picture")["nodeId"]
 
-        def choose(path: Path, until: str) -> None:
-            opened.send("DOM.setFileInputFiles", files=[str(path)], nodeId=found)
+        def wait(until: str) -> None:
             ready = f"(function wait(ok) {{ {until} ? ok() : setTimeout(wait, 20, ok) }})"
             opened.evaluate(f"new Promise({ready}).then(() => null)")
+
+        def choose(path: Path, until: str) -> None:
+            opened.send("DOM.setFileInputFiles", files=[str(path)], nodeId=found)
+            wait(until)
 
         choose(wrong, "problem.textContent.startsWith('Refused')")
         assert opened.evaluate("problem.textContent") == (
@@ -345,6 +348,21 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
         assert opened.evaluate("shown.pixels") == pixels.flatten().tolist()
         belief = opened.evaluate("shown.beliefs.at(-1)")
         np.testing.assert_allclose(belief, ours(pixels[None])[0], atol=1e-5)
+        # what is drawn meanwhile stays
+        opened.evaluate(
+            "var waits = []; fetch = (...request) => new Promise((done) =>"
+            " waits.push(() => done(fetched(...request)))); null"
+        )
+        choose(file, "waits.length === 1")
+        place = "(({x, y, width}) => [x, y, width])(canvas.getBoundingClientRect())"
+        x, y, width = opened.evaluate(place)
+        opened.point("mouse", 0, x + width / 2, y + width / 3)
+        opened.point("mouse", 1, x + width / 2, y + width / 2)
+        opened.evaluate("waits[0](); null")
+        wait("problem.textContent === ''")
+        assert opened.evaluate("[strokes.length, drawn]") == [1, True]
+        opened.point("mouse", 2, x + width / 2, y + width / 2)
+        opened.evaluate("fetch = fetched; null")
         # as if it was dragged there
         content = f"new Uint8Array({list(file.read_bytes())})"
         opened.evaluate(
@@ -352,8 +370,7 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
             f"dataTransfer.items.add(new File([{content}], 'a.png', {{type: 'image/png'}})); "
             "dispatchEvent(new DragEvent('drop', { dataTransfer })); null"
         )
-        ready = "(function wait(ok) { shown ? ok() : setTimeout(wait, 20, ok) })"
-        opened.evaluate(f"new Promise({ready}).then(() => null)")
+        wait("shown")
         assert opened.evaluate("shown.pixels") == pixels.flatten().tolist()
         refused = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
         assert opened.complaints == [refused, refused]
@@ -406,7 +423,9 @@ def test_a_huge_body_is_refused_at_once_and_takes_no_memory(port: int, path: str
 
 def test_a_larger_one_is_refused_before_it_is_sent(port: int) -> None:
     length = MOST + 1
-    assert status(sent(port, head(Content_Type=JSON, Content_Length=length))) == 413
+    answer = sent(port, head(Content_Type=JSON, Content_Length=length))
+    assert status(answer) == 413
+    assert said(answer)["message"].startswith("the body is larger than ")
     assert status(asked(port, BODY.ljust(length - 1))) == 200
 
 
@@ -426,6 +445,34 @@ def test_a_request_that_does_not_come_whole_is_not_waited_for(
     assert sent(port, start) == b""
 
 
+def test_an_answer_that_is_not_taken_is_not_waited_for(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is larger than what the system keeps for a client that does not read."""
+    monkeypatch.setattr(PatientProtocol, "seconds", 0.1)
+    closed = threading.Event()
+    lost = PatientProtocol.connection_lost
+    monkeypatch.setattr(
+        PatientProtocol, "connection_lost", lambda *given: lost(*given) or closed.set()
+    )
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(head("/", "GET") * 100)
+        assert closed.wait(60)
+
+
+def test_a_fault_is_said_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with serving(SERVED) as port:
+        monkeypatch.setattr(BusyClassifier, "logits", fail)
+        answer = asked(port)
+    assert status(answer) == 500
+    assert said(answer)["message"] == "the server has failed; its log says why"
+
+
 def test_an_answer_may_take_longer_than_a_request(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,12 +489,16 @@ def test_an_answer_may_take_longer_than_a_request(
     [
         ("localhost:5001", 200),
         ("digits.example.org", 200),
+        ("DIGITS.example.org", 200),
         ("evil.example.org", 400),
         ("127.0.0.1.example.org", 400),
     ],
 )
 def test_it_is_asked_by_its_own_names_only(port: int, host: str, expected: int) -> None:
-    assert status(asked(port, Host=host)) == expected
+    answer = asked(port, Host=host)
+    assert status(answer) == expected
+    if expected == 400:
+        assert said(answer)["message"] == "this is no name of the server"
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"])

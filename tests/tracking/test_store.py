@@ -1,5 +1,6 @@
 """Open real MLflow stores, on temporary SQLite files."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -36,6 +37,26 @@ def test_the_store_is_in_the_root_or_named_by_the_environment(
     assert uri_of(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert uri_of(tmp_path) == "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("sqlite:///team.db", "sqlite:///{root}/team.db"),
+        ("sqlite+pysqlite:///stores/team.db", "sqlite+pysqlite:///{root}/stores/team.db"),
+        ("sqlite:////srv/team.db", "sqlite:////srv/team.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+    ],
+)
+def test_a_relative_address_is_from_the_projects_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, used: str
+) -> None:
+    """Also in the temporary copy in which DVC runs an experiment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert uri_of(tmp_path) == used.format(root=tmp_path)
+    assert os.environ["MLFLOW_TRACKING_URI"] == used.format(root=tmp_path)
+    monkeypatch.chdir("/")
+    assert uri_of(tmp_path) == used.format(root=tmp_path)
 
 
 @pytest.mark.parametrize("code", [BAD_REQUEST, PERMISSION_DENIED])

@@ -102,8 +102,7 @@ def of_project(history: History) -> Predictor:
         )
     if not here or not here.record or not history.has(here.training, WEIGHTS):
         path = os.path.relpath(history.root / WEIGHTS)
-        any_run = history.results or history.partial
-        why = "name a run with --run, or `dvc repro`" if any_run else NO_RUN_YET
+        why = "name a run with --run, or `dvc repro`" if history.results else NO_RUN_YET
         raise UserError(f"there is no champion and no file {path}: {why}")
     return _of_result(history, here, f"the workspace's, of {here.name}; there is no champion")
 

@@ -70,14 +70,18 @@ def _slice(axes: Axes, key: str, values: Sequence[Any], reached: np.ndarray) -> 
 
 
 def _scale(axes: Axes, values: np.ndarray) -> None:
-    """Scale the x axis for numbers. It is marked at the values, if these are few and far apart."""
+    """Scale the x axis for numbers. It is marked at the values, if these are few and far apart.
+
+    They are so if some were tried again, or are whole: others may be any values of a range.
+    """
     if _is_wide(values):
         axes.set_xscale("log")
     tried = np.unique(values)
     places = np.log(tried) if _is_wide(values) else tried
     gaps = np.diff(places)
+    are_chosen = len(tried) < len(values) or bool((tried % 1 == 0).all())
     are_apart = len(tried) < 2 or gaps.min() >= (places[-1] - places[0]) / (TICKS + 1)
-    if len(tried) <= TICKS + 1 and are_apart:
+    if len(tried) <= TICKS + 1 and are_chosen and are_apart:
         _mark(axes.xaxis, tried)
     elif _is_wide(values):
         _mark(axes.xaxis, _round(values.min(), values.max()))
