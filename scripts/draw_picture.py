@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SIZE = "1280,960"
+SIZE = "1280,1025"  # down to the end of the examples
 COLOURS = 255  # the page has few, and the file stays small
 
 

@@ -23,7 +23,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 RATES = ("0.005", "0.01", "0.001")  # the first is the recipe's own
 LINES = 6  # of the training's lines
 SIZE = (1814, 880)  # of the page, in pixels
-ASSISTANT = 374  # pixels at the right, which MLflow's assistant takes
+ASSISTANT = 464  # pixels at the right, which MLflow's assistant takes
 CHARACTER, LINE = 7.83, 18  # of the terminal, in pixels; 13 px monospace
 # a browser without a screen has no mouse, and MLflow's charts then show their tools
 MOUSE = "primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
@@ -36,6 +36,7 @@ def main() -> None:
         clone = Path(folder) / "mnist-lstm"
         run(PROJECT, "git", "clone", "--quiet", str(PROJECT), str(clone))
         shutil.copy(clone / "recipes" / "quick.yaml", clone / "params.yaml")
+        commit(clone, "the recipe, from which the names of the runs say what differs")
         shown = []
         for number, rate in enumerate(RATES):
             text = (clone / "params.yaml").read_text()
@@ -44,13 +45,19 @@ def main() -> None:
             print(f"training with learning_rate {rate} …", flush=True)
             printed = run(clone, "dvc", "repro")
             if number == 0:  # this run is what the second is compared with
-                run(clone, "git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qam", "1")
+                commit(clone, "its results")
             if number == 1:
                 shown = ["$ dvc repro", *of_training(printed), ""]
                 shown += ["$ dvc params diff", *run(clone, "dvc", "params", "diff"), ""]
                 shown += ["$ dvc metrics diff", *run(clone, "dvc", "metrics", "diff")]
         (PROJECT / "docs" / "terminal.svg").write_text(terminal(shown))
         photograph_mlflow(clone, PROJECT / "docs" / "mlflow.png")
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit all changes."""
+    who = ("-c", "user.name=n", "-c", "user.email=e")
+    run(folder, "git", *who, "commit", "--quiet", "--all", "--message", message)
 
 
 def run(folder: Path, *command: str) -> list[str]:
