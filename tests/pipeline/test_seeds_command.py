@@ -37,9 +37,10 @@ def test_seeds_are_trained_once_recorded_and_summarized(
     records = workspace.folder / "recipes" / "results" / "tried"
     changed = ("-S", "model.hidden_size=24")
     command = ("seeds", "2", "recipes/tried.yaml", *changed, "--record", "recipes/results/tried")
-    printed = workspace.command(*command)
-    assert printed.count("Running stage 'train'") == 2
-    assert "Running stage 'fetch'" not in printed
+    printed = workspace.command(*command, "--workers", "2")
+    for seed in range(2):
+        assert f"mnist-lstm seeds: seed {seed}: validation " in printed
+    assert "Running stage" not in printed
     assert workspace.git("status", "--short", "--", "results", "params.yaml", "dvc.lock") == ""
     assert {path.name for path in records.iterdir()} == {
         *("seed-0.json", "seed-0.csv", "seed-1.json", "seed-1.csv")
@@ -61,6 +62,13 @@ def test_seeds_are_trained_once_recorded_and_summarized(
     assert json.loads(again)["records"] == found
     shutil.rmtree(records)
     assert json.loads(workspace.command(*command, "--json"))["records"] == found
+    # a seed that is trained alone has the weights that it had beside another
+    fresh = ("seeds", "1", "recipes/tried.yaml", *changed, "--fresh", "--json")
+    printed = workspace.command(*fresh)
+    assert printed.count("Running stage 'train'") == 1
+    assert "Running stage 'fetch'" in printed  # again, because of --fresh
+    (alone,) = json.loads(printed[printed.index("{\n") :])["records"]
+    assert alone["model_sha256"] == found[0]["model_sha256"]
     shutil.rmtree(records)
     recipe.unlink()
     assert before.replace("?? recipes/tried.yaml\n", "") == workspace.git("status", "--short")

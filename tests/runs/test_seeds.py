@@ -1,5 +1,7 @@
 import math
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from mnist_lstm.commands import seeds as command
 from mnist_lstm.commands.seeds import _code_of, format_summary
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment, seeds
-from mnist_lstm.runs.seeds import seed_record, summary
+from mnist_lstm.runs.seeds import Stopped, seed_record, summary, train_at_once
 
 
 def test_the_interval_is_students() -> None:
@@ -109,6 +111,62 @@ def test_it_waits_for_another_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(experiment, "PAUSE", 0)
     assert experiment.train(tmp_path, "name", {}, {})[0] == 1
     assert answers == []
+
+
+def test_seeds_are_trained_at_once_and_their_dvcs_start_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two of three: the third begins when one has ended."""
+    together, log = threading.Barrier(2, timeout=60), list[str]()
+
+    def train(seed: int, *, report: Callable[[str], object], **_: object) -> tuple[int, list[str]]:
+        log.append("starts")
+        report("Running stage 'fetch':")
+        if seed < 2:
+            together.wait()
+        return 0, []
+
+    monkeypatch.setattr(experiment, "train", train)
+    ended = list[int]()
+
+    def record_of(seed: int, train: Callable[..., object]) -> dict[str, int]:
+        train(seed)
+        return {"seed": seed}
+
+    found = train_at_once(record_of, 3, 2, lambda record: ended.append(record["seed"]))
+    assert found == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
+    assert sorted(ended) == [0, 1, 2]
+    assert log == ["starts"] * 3
+
+
+def test_if_one_seed_fails_the_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, outcomes = threading.Event(), list[str]()
+
+    def train(
+        seed: int, *, report: Callable[[str], object], is_enough: Callable[[], bool], **_: object
+    ) -> tuple[int, list[str]]:
+        report("Running stage 'fetch':")
+        if seed == 0:
+            begun.wait(60)
+            return 1, ["ERROR: it failed"]
+        begun.set()
+        while not is_enough():
+            time.sleep(0.01)
+        return 130, ["saved"]
+
+    monkeypatch.setattr(experiment, "train", train)
+
+    def record_of(seed: int, train: Callable[..., tuple[int, list[str]]]) -> dict[str, int]:
+        try:
+            code, _ = train(seed)
+        except Stopped:
+            outcomes.append("stopped")
+            raise
+        raise UserError(f"exit code {code}")
+
+    with pytest.raises(UserError, match="exit code 1"):
+        train_at_once(record_of, 3, 2, outcomes.append)
+    assert outcomes == ["stopped"] or outcomes == ["stopped"] * 2  # the third may have begun
 
 
 def test_changes_are_yaml_as_in_a_recipe() -> None:

@@ -12,7 +12,7 @@ from test_search import Machine, accuracy_of, machine  # noqa: F401
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.params import with_values
-from mnist_lstm.runs import search, workers
+from mnist_lstm.runs import experiment, search, workers
 from mnist_lstm.runs.search import Plan
 from mnist_lstm.runs.workers import Workers
 
@@ -201,7 +201,7 @@ def test_a_storage_that_does_not_open(machine: Machine, tmp_path: Path) -> None:
 
 def test_dvc_is_started_by_one_worker_after_another(machine: Machine) -> None:
     lock = threading.Lock()
-    turn = workers._Turn(lock)
+    turn = experiment.Turn(lock)
     with turn:
         assert lock.locked()
         turn.hears("Waiting for a lock")

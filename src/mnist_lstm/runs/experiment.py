@@ -5,10 +5,11 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256
@@ -20,6 +21,7 @@ from mnist_lstm.runs.history import History, Result
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 # what dvc says of a temporary copy if the path of its cache has other letters
 NO_ASCII = re.compile(r"'ascii' codec can't encode")
+BEGINS = re.compile(r"[Ss]tage '")  # from this line on, dvc's queue no longer has its experiment
 EXPERIMENT = ("exp", "run", "--temp", "--name")
 PAUSE = 5.0  # seconds until it is asked again
 CODE = (
@@ -100,6 +102,30 @@ def train(
             return code, lines
         to_stderr("another dvc is at work here; waiting for its end")
         time.sleep(PAUSE)
+
+
+class Turn:
+    """The turn of a worker to start dvc: until its first stage begins, or it ends.
+
+    Otherwise one dvc would take the experiment of another out of the queue, as the newest.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock, self._mine = lock, False
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        self._mine = True
+        return self
+
+    def hears(self, line: str) -> None:
+        """A line of dvc's output."""
+        if self._mine and BEGINS.search(line):
+            self._mine = False
+            self._lock.release()
+
+    def __exit__(self, *_: object) -> None:
+        self.hears("stage '")
 
 
 def result_of(history: History, name: str) -> Result:

@@ -5,7 +5,9 @@ training. A seed that has a record is not trained again, on any machine.
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,12 +15,14 @@ from typing import Any
 
 from mnist_lstm import UserError
 from mnist_lstm.files import write_atomically
+from mnist_lstm.pipeline import company
 from mnist_lstm.pipeline.params import ADDED
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment
 from mnist_lstm.runs.history import History
 from mnist_lstm.runs.recipes import parse_record
 
+TRIES = 3  # dvc may have trained another command's experiment in its place, and says nothing
 # fields of run.json that a record has too
 ABOUT = (
     *("name", "training_id", "started", "ended", "commit", "dirty"),
@@ -54,6 +58,56 @@ def summary(values: Sequence[float], metric: str) -> Summary:
     return Summary(n, middle, deviation, max(0.0, middle - half), min(highest, middle + half))
 
 
+class Stopped(Exception):
+    """The training of a seed was ended, because the command ends."""
+
+
+def train_at_once(
+    record_of: Callable[[int, Callable[..., tuple[int, list[str]]]], Mapping[str, Any]],
+    seeds: int,
+    workers: int,
+    ended: Callable[[Mapping[str, Any]], object],
+) -> list[Mapping[str, Any]]:
+    """The records of the seeds 0 to `seeds` - 1, of which `workers` are trained at once.
+
+    `record_of` returns the record of a seed: `seed_record`, with the function for its `train`.
+    `ended` is called with each record when its seed has ended. If one fails, or the command is
+    stopped, the others save a checkpoint and end, too; then the error is raised.
+    """
+    starts, stop = threading.Lock(), threading.Event()
+    # their threads meet each other on the cores, which none of them sees when it starts
+    sleeping = {} if company.wait_policy() else {"OMP_WAIT_POLICY": "PASSIVE"}
+
+    def train(*arguments: Any, **settings: Any) -> tuple[int, list[str]]:
+        with experiment.Turn(starts) as turn:
+            if stop.is_set():
+                raise Stopped
+            code, lines = experiment.train(
+                *arguments,
+                **settings,
+                report=turn.hears,
+                is_enough=stop.is_set,
+                variables=sleeping,
+            )
+        if stop.is_set():
+            raise Stopped
+        for line in lines if code else ():
+            experiment.to_stderr(line)
+        return code, lines
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = [pool.submit(record_of, seed, train) for seed in range(seeds)]
+        try:
+            for each in as_completed(found):
+                ended(each.result())
+        except BaseException:
+            stop.set()
+            for each in found:
+                each.cancel()
+            raise
+    return [each.result() for each in found]
+
+
 def seed_record(
     root: Path,
     settings: Mapping[str, Any],
@@ -63,13 +117,15 @@ def seed_record(
     *,
     fresh: bool = False,
     note: Callable[[str], object] = lambda _: None,
+    train: Callable[..., tuple[int, list[str]]] = experiment.train,
 ) -> Mapping[str, Any]:
     """The record of a seed: from `folder`, from an experiment, or from a new training.
 
     `settings` has the parameters by dotted key, including the seed; `here` has those of
     params.yaml. The experiment's name begins with `name`. With `fresh`, the training is new
-    whatever there is. `note` is called with a line for each file that is damaged. Raises UserError
-    if the training fails, or the record in `folder` is damaged.
+    whatever there is. `note` is called with a line for each file that is damaged. `train` is
+    experiment.train, or what takes its arguments. Raises UserError if the training fails, or the
+    record in `folder` is damaged.
     """
     seed = settings["seed"]
     record = folder / f"seed-{seed}.json" if folder else None
@@ -79,8 +135,11 @@ def seed_record(
             return about
     code = experiment.code_digest(root)
     name = experiment.name_of(f"{name}-seed-{seed}", settings, code)
-    if fresh or not experiment.is_there(root, name):
-        failed, _ = experiment.train(root, name, settings, here, force=fresh)
+    for attempt in range(TRIES):
+        is_to_be_trained = fresh and attempt == 0
+        if not is_to_be_trained and experiment.is_there(root, name):
+            break
+        failed, _ = train(root, name, settings, here, force=fresh)
         if failed:
             raise UserError(
                 f"seed {seed}: `dvc exp run` ended with exit code {failed}; fix what it reports "

@@ -28,6 +28,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from mnist_lstm import UserError
 from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.result_files import read_json
+from mnist_lstm.runs import experiment
 from mnist_lstm.runs.history import History
 from mnist_lstm.runs.recipes import digest
 from mnist_lstm.runs.search import (
@@ -49,7 +50,6 @@ GRACE = 60  # seconds without one until the trial is another worker's
 PAUSE = 1.0  # seconds between two looks at the study
 TRIES = 5  # workers that start at once make the tables at once, and only one succeeds
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-BEGINS = re.compile(r"[Ss]tage '")  # from this line on, dvc's queue no longer has its experiment
 
 QUIET = threading.Lock()  # Python's filters of warnings are those of all threads
 
@@ -73,7 +73,7 @@ class Workers(Search):
         super().__init__(root, here, plan, folder)
         self.workers, self.address = workers, storage
         self._lock = threading.Lock()  # of the study
-        self._starts = threading.Lock()  # dvc takes the newest experiment out of its queue
+        self._starts = threading.Lock()
         self._stop = threading.Event()
         self._running = set[int]()  # Optuna's ids of the trials at work here
         self._news = queue.Queue[Trial | BaseException | None]()
@@ -229,7 +229,7 @@ class Workers(Search):
 
     def _end(self, asked: optuna.Trial, trial: Trial) -> None:
         """Train a trial, and tell Optuna and the caller."""
-        turn = _Turn(self._starts)
+        turn = experiment.Turn(self._starts)
         judge = self.judge(asked, trial)
         try:
             with turn:
@@ -323,26 +323,6 @@ class _Nobody(Judge):
 
     def hears(self, curve: object) -> None:
         """Nothing is reported."""
-
-
-class _Turn:
-    """The turn of a worker to start dvc: until its first stage begins, or it ends."""
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock, self._mine = lock, False
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._mine = True
-
-    def hears(self, line: str) -> None:
-        """A line of dvc's output."""
-        if self._mine and BEGINS.search(line):
-            self._mine = False
-            self._lock.release()
-
-    def __exit__(self, *_: object) -> None:
-        self.hears("stage '")
 
 
 def _reason(error: BaseException) -> str:
