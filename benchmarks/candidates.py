@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from benchmarks import trainings
 from benchmarks.studies import HERE, Study
 
-TITLES = {"windows": "windows of five rows, and the last output instead of the mean"}
+TITLES = {
+    "windows": "windows of five rows, and the last output instead of the mean",
+    "both": "rows and columns, each with layers of their own",
+}
 CHOICES: Mapping[str, Mapping[str, object]] = {
     "windows": {"model.window": 5, "model.pooling": "last"},
+    "both": {"model.reads": "both"},
 }
 STUDY = Study(HERE / "candidates.csv", "recipes/best.yaml", {}, CHOICES, 2, "changed", TITLES)
 
