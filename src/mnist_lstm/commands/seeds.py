@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm.commands import (
@@ -16,6 +16,7 @@ from mnist_lstm.commands import (
 )
 
 if TYPE_CHECKING:
+    from mnist_lstm.runs.experiment import Train
     from mnist_lstm.runs.seeds import Summary
 
 HELP = """\
@@ -33,15 +34,14 @@ run, which has the mean and its interval over the steps. If the command is stopp
 command continues from the checkpoint.
 
 With --workers K, K seeds are trained at once. Each has the weights that it has alone, bit for bit.
-It pays where a training takes about as long as what is before and after it, as on a GPU: that then
-passes at the same time. On a processor, seeds at once take about as long as one after another.
+This saves time where a training is short, as on a GPU: the imports and the evaluations of the seeds
+then run at the same time. On a processor it takes about as long as one seed after another.
 
 Exit code: 0 when all seeds are trained, 2 when a training did not finish or the command is
 wrong, 130 when it was stopped."""
 
 
-SPLITS = ("validation", "test")
-Train = Callable[..., tuple[int, list[str]]]  # runs/experiment.train, or what takes its arguments
+EVALUATED = ("validation", "test")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             said.add(line)
             note("seeds", line)
 
-    def record_of(seed: int, train: Train = experiment.train) -> Mapping[str, Any]:
+    def record_of(seed: int, train: "Train" = experiment.train) -> Mapping[str, Any]:
         return seeds.seed_record(
             *(root, recipe | {"seed": seed}, here, name, arguments.record),
             fresh=arguments.fresh,
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
     def say_it_ended(record: Mapping[str, Any]) -> None:
-        accuracies = [f"{split} {_figure(record, split, 'accuracy'):.2%}" for split in SPLITS]
+        accuracies = [f"{split} {_figure(record, split, 'accuracy'):.2%}" for split in EVALUATED]
         note("seeds", f"seed {record['params']['seed']}: {', '.join(accuracies)}")
 
     try:
@@ -155,7 +155,7 @@ def _print(
     ]
     print(*table([titles, *rows], terminal_width(), right="rrrrr"), sep="\n")
     print(f"\n{what}, {len(records)} seed{'s' if len(records) > 1 else ''}:")
-    for split in SPLITS:
+    for split in EVALUATED:
         print(f"{split:>10}  {format_summary(summaries[f'{split} accuracy'])}")
     if any(record.get("code") != code for record in records):
         note("seeds", "not all seeds were trained by the present code; --fresh trains them again")

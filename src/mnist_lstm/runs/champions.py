@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mnist_lstm import UserError
 from mnist_lstm.files import write_atomically
+from mnist_lstm.runs.unfinished import is_held
 from mnist_lstm.tracking.entrant import Decision, Entrant
 
 FILE = "champions.jsonl"
@@ -56,14 +57,7 @@ def settle(root: Path, was_made: Callable[[Decision], bool]) -> list[Decision]:
 
 def is_being_made(root: Path) -> bool:
     """Whether a process is making or settling a decision now."""
-    try:
-        with (root / LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_held(root / LOCK)
 
 
 @contextmanager

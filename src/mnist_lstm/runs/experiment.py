@@ -22,7 +22,9 @@ BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 # what dvc says of a temporary copy if the path of its cache has other letters
 NO_ASCII = re.compile(r"'ascii' codec can't encode")
 BEGINS = re.compile(r"[Ss]tage '")  # from this line on, dvc's queue no longer has its experiment
+Train = Callable[..., tuple[int, list[str]]]  # `train`, or what takes its arguments
 EXPERIMENT = ("exp", "run", "--temp", "--name")
+TRIES = 3  # dvc may have trained another command's experiment in its place, and says nothing
 PAUSE = 5.0  # seconds until it is asked again
 CODE = (
     "src",

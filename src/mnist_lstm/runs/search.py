@@ -34,7 +34,6 @@ from mnist_lstm.runs.space import Space, described, rounded, suggest
 DIVERGED = re.compile(r"^train: (the loss is \S+ at step [\d,]+), so the training stops")
 PRUNERS = ("median", "hyperband", "none")
 OBJECTIVES = ("loss", "accuracy")
-TRIES = 3  # dvc may have trained a trial for another worker in its place, and says nothing
 # what all records of a search have in common
 COMMON = ("objective", "pruner", "sampler_seed", "code", "recipe", "space")
 Curve = Sequence[tuple[int, float]]  # step, accuracy on the validation images
@@ -149,7 +148,7 @@ class Search:
         is ended, and Stopped is raised. Raises UserError if the training fails.
         """
         name, settings = trial.experiment, self.plan.recipe | trial.values
-        for _ in range(TRIES):
+        for _ in range(experiment.TRIES):
             if experiment.is_there(self.root, name):
                 break
             with tempfile.TemporaryDirectory() as scratch:

@@ -22,7 +22,6 @@ from mnist_lstm.runs import experiment
 from mnist_lstm.runs.history import History
 from mnist_lstm.runs.recipes import parse_record
 
-TRIES = 3  # dvc may have trained another command's experiment in its place, and says nothing
 # fields of run.json that a record has too
 ABOUT = (
     *("name", "training_id", "started", "ended", "commit", "dirty"),
@@ -63,7 +62,7 @@ class Stopped(Exception):
 
 
 def train_at_once(
-    record_of: Callable[[int, Callable[..., tuple[int, list[str]]]], Mapping[str, Any]],
+    record_of: Callable[[int, experiment.Train], Mapping[str, Any]],
     seeds: int,
     workers: int,
     ended: Callable[[Mapping[str, Any]], object],
@@ -117,7 +116,7 @@ def seed_record(
     *,
     fresh: bool = False,
     note: Callable[[str], object] = lambda _: None,
-    train: Callable[..., tuple[int, list[str]]] = experiment.train,
+    train: experiment.Train = experiment.train,
 ) -> Mapping[str, Any]:
     """The record of a seed: from `folder`, from an experiment, or from a new training.
 
@@ -135,7 +134,7 @@ def seed_record(
             return about
     code = experiment.code_digest(root)
     name = experiment.name_of(f"{name}-seed-{seed}", settings, code)
-    for attempt in range(TRIES):
+    for attempt in range(experiment.TRIES):
         is_to_be_trained = fresh and attempt == 0
         if not is_to_be_trained and experiment.is_there(root, name):
             break

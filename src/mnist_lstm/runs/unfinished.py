@@ -56,7 +56,7 @@ def unfinished(checkpoints: Path) -> list[Unfinished]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process has the lock of a training, the file `lock` beside its checkpoint."""
+    """Whether a process holds the lock `lock`, a file such as that beside a checkpoint."""
     try:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
