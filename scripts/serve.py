@@ -10,11 +10,11 @@ HOST = "127.0.0.1"
 
 def main(port: str) -> None:
     from mnist_lstm import UserError
-    from mnist_lstm.serving import hosts
+    from mnist_lstm.serving.request import check_hosts
 
     names = os.environ.get("SERVE_HOSTS", "").split()
     try:
-        hosts.check(names)
+        check_hosts(names)
     except UserError as error:
         sys.exit(f"make serve: SERVE_HOSTS: {error}")
     try:

@@ -15,7 +15,7 @@ from mnist_lstm.commands import seeds as command
 from mnist_lstm.commands.seeds import _code_of, format_summary
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment, seeds
-from mnist_lstm.runs.seeds import Stopped, seed_record, summary, train_at_once
+from mnist_lstm.runs.seeds import seed_record, summary, train_at_once
 
 
 def test_the_interval_is_students() -> None:
@@ -159,7 +159,7 @@ def test_if_one_seed_fails_the_others_end(monkeypatch: pytest.MonkeyPatch) -> No
     def record_of(seed: int, train: Callable[..., tuple[int, list[str]]]) -> dict[str, int]:
         try:
             code, _ = train(seed)
-        except Stopped:
+        except experiment.Stopped:
             outcomes.append("stopped")
             raise
         raise UserError(f"exit code {code}")

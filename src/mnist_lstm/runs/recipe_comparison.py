@@ -21,10 +21,10 @@ class Contest:
     """A metric of two recipes, of which each has two or more seeds.
 
     `difference` is the mean of the second less that of the first, and `low` to `high` its 95 %
-    confidence interval; both ends are None if nothing varies, and so is `p`: then nothing can be
-    tested. `p` is the probability of a difference at least as large, up or down, if
-    both recipes were equally good. `is_paired`: both have the same seeds, so that the differences
-    of each seed were tested, by Student's t; otherwise, the means were, by Welch's t.
+    confidence interval. `p` is the probability of a difference at least as large, up or down, if
+    both recipes were equally good. The three are None if nothing varies, so that nothing can be
+    tested. `is_paired`: both have the same seeds, so that the differences of each seed were tested,
+    by Student's t; otherwise, the means were, by Welch's t.
     """
 
     first: Summary
@@ -188,7 +188,7 @@ def _named(history: History, text: str) -> Recipe | None:
     return replace(recipe, name=text)
 
 
-def _verdict(key: str, contest: "Contest") -> str:
+def _verdict(key: str, contest: Contest) -> str:
     """What a contest says, in words."""
     is_loss = key.endswith("loss")
     better = contest.difference < 0 if is_loss else contest.difference > 0

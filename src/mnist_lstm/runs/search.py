@@ -41,10 +41,6 @@ Curve = Sequence[tuple[int, float]]  # step, accuracy on the validation images
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Stopped(Exception):
-    """A training was ended because the search stops."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is searched. `recipe` has the parameters by dotted key; `seed` is the sampler's."""
@@ -162,7 +158,7 @@ class Search:
                 curve = watched.read(file)
             diverged = [found[1] for line in lines if (found := DIVERGED.match(line))]
             if failed and stops():
-                raise Stopped
+                raise experiment.Stopped
             if failed and judge.hears(curve) is not None:
                 return self.record(_pruned(trial, curve, judge))
             if failed and diverged:

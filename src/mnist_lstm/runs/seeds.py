@@ -57,10 +57,6 @@ def summary(values: Sequence[float], metric: str) -> Summary:
     return Summary(n, middle, deviation, max(0.0, middle - half), min(highest, middle + half))
 
 
-class Stopped(Exception):
-    """The training of a seed was ended, because the command ends."""
-
-
 def train_at_once(
     record_of: Callable[[int, experiment.Train], Mapping[str, Any]],
     seeds: int,
@@ -80,7 +76,7 @@ def train_at_once(
     def train(*arguments: Any, **settings: Any) -> tuple[int, list[str]]:
         with experiment.Turn(starts) as turn:
             if stop.is_set():
-                raise Stopped
+                raise experiment.Stopped
             code, lines = experiment.train(
                 *arguments,
                 **settings,
@@ -89,7 +85,7 @@ def train_at_once(
                 variables=sleeping,
             )
         if stop.is_set():
-            raise Stopped
+            raise experiment.Stopped
         for line in lines if code else ():
             experiment.to_stderr(line)
         return code, lines

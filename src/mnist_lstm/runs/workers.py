@@ -35,7 +35,6 @@ from mnist_lstm.runs.search import (
     Judge,
     Plan,
     Search,
-    Stopped,
     Trial,
     pruner_of,
     sampler_seed,
@@ -195,7 +194,7 @@ class Workers(Search):
                         break
                     else:
                         self._stop.wait(PAUSE)
-        except Stopped:
+        except experiment.Stopped:
             pass
         except BaseException as error:
             self._stop.set()  # the others end their trainings, too
@@ -238,7 +237,7 @@ class Workers(Search):
                 for key, value in _said(trial).items():
                     asked.set_user_attr(key, value)
                 self.tell(asked, trial, judge)
-        except Stopped:
+        except experiment.Stopped:
             if self._storage:
                 self._give_back(asked)
             raise

@@ -21,6 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -29,12 +30,12 @@ from torch import Tensor
 
 from mnist_lstm import UserError, __version__
 from mnist_lstm.runs.servable import Servable, read
-from mnist_lstm.serving import hosts
 from mnist_lstm.serving.classifier import BusyClassifier
 from mnist_lstm.serving.metrics import FORMAT, Metrics
 from mnist_lstm.serving.patience import PatientProtocol
-from mnist_lstm.serving.request import PICTURE, Unacceptable, check, most_bytes, wishes
+from mnist_lstm.serving.request import PICTURE, Unacceptable, check, check_hosts, most_bytes, wishes
 
+OWN_HOSTS = ("127.0.0.1", "localhost")
 JSON = "application/json"
 PICTURES = ("image/png", "image/jpeg", "image/jpg", "application/octet-stream")
 KIND = "mnist_lstm.kind"  # of a refusal, in the scope of its request
@@ -60,7 +61,7 @@ def application(served: Servable, names: Sequence[str] = ()) -> Starlette:
         middleware=[
             Middleware(_Counted, metrics=server.metrics),
             Middleware(
-                hosts.KnownHosts, hosts=names, refusal=_error(400, "this is no name of the server")
+                TrustedHostMiddleware, allowed_hosts=[*OWN_HOSTS, *names], www_redirect=False
             ),
         ],
         exception_handlers={
@@ -262,7 +263,7 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(given)
     try:
-        hosts.check(arguments.names)
+        check_hosts(arguments.names)
         served = read(arguments.folder)
     except UserError as error:
         sys.exit(f"serve: {error}")

@@ -4,9 +4,13 @@ N images, T rows of D pixels
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
+from mnist_lstm import UserError
+
+HOST = re.compile(r"(\*\.)?[\w.-]+")  # the name of a host, or of all below one
 TAKES = "whole numbers from 0 to 255"
 PICTURE = 40_000_000  # bytes of a picture file
 LARGEST = 10_000  # images at once: 10,000 of MNIST's take some seconds
@@ -27,6 +31,15 @@ class Unacceptable(Exception):
     def __init__(self, message: str, kind: str = "images", status: int = 400) -> None:
         super().__init__(message)
         self.kind, self.status = kind, status
+
+
+def check_hosts(names: Iterable[str]) -> None:
+    """Raises UserError for what is no name of a host, such as an address with a port."""
+    for name in names:
+        if not HOST.fullmatch(name):
+            raise UserError(
+                f"a host has a name such as digits.example.org, without a port, not {name!r}"
+            )
 
 
 def wishes(query: Iterable[tuple[str, str]]) -> tuple[bool, bool]:
