@@ -33,7 +33,7 @@ from mnist_lstm.data.sequences import Sequences
 from mnist_lstm.learning.model import Classifier, infer
 from mnist_lstm.runs import demonstration, servable
 from mnist_lstm.runs.predictor import Predictor
-from mnist_lstm.serving.app import application, options
+from mnist_lstm.serving.app import application, main, options
 from mnist_lstm.serving.classifier import TOGETHER, BusyClassifier
 from mnist_lstm.serving.patience import PatientProtocol
 from mnist_lstm.serving.request import LARGEST, PICTURE, most_bytes
@@ -609,3 +609,11 @@ def test_no_picture_brings_it_down(
     port: int, caplog: pytest.LogCaptureFixture, body: bytes, headers: dict, path: str
 ) -> None:
     survives(port, caplog, body, path, "POST", {"Content_Type": "image/png", **headers})
+
+
+@pytest.mark.parametrize("port", ["none", "99999999", "-1"])
+def test_a_port_that_cannot_be_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["served", "127.0.0.1", "--", port])
+    assert stopped.value.code == 2
+    assert "argument port: " in capsys.readouterr().err

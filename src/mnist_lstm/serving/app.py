@@ -262,6 +262,8 @@ def main(given: Sequence[str] | None = None) -> None:
         "names", metavar="name", nargs="*", help="name of this machine that requests may use"
     )
     arguments = parser.parse_args(given)
+    if not 0 <= arguments.port < 2**16:
+        parser.error(f"argument port: must be below 65536, is {arguments.port}")
     try:
         check_hosts(arguments.names)
         served = read(arguments.folder)

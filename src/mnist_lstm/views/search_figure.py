@@ -72,7 +72,7 @@ def _slice(axes: Axes, key: str, values: Sequence[Any], reached: np.ndarray) -> 
 def _scale(axes: Axes, values: np.ndarray) -> None:
     """Scale the x axis for numbers. It is marked at the values, if these are few and far apart.
 
-    They are so if some were tried again, or are whole: others may be any values of a range.
+    Values that are neither whole nor tried twice get round marks: they may be any of a range.
     """
     if _is_wide(values):
         axes.set_xscale("log")
