@@ -2,6 +2,7 @@
 
 import copy
 import fcntl
+import gc
 import os
 import shutil
 import sys
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from mnist_lstm.pipeline.process import COLLECTED_EVERY
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,6 +27,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # Python reads it as it starts, so that no fork of the zygote would have it
 os.environ.pop("PYTHONPATH", None)
+gc.set_threshold(COLLECTED_EVERY)
 
 
 def pytest_configure(config: pytest.Config) -> None:

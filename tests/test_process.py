@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from samples import PROJECT
 
-from mnist_lstm.pipeline.process import OUTPUT
+from mnist_lstm.pipeline.process import COLLECTED_EVERY, OUTPUT
 
 PRINTS = r"print('é … \U0001f600 \udcff')"
 RAISES = """
@@ -63,6 +63,11 @@ def test_an_output_that_is_full_is_named() -> None:
     assert prepared(RAISES, redirected="> /dev/full").stderr == (
         f"{OUTPUT}: No space left on device\n"
     )
+
+
+def test_garbage_is_collected_less_often_and_still_collected() -> None:
+    done = prepared("import gc; print(gc.isenabled(), gc.get_threshold()[0])")
+    assert done.stdout == f"True {COLLECTED_EVERY}\n"
 
 
 def test_an_output_that_is_closed_takes_all() -> None:

@@ -155,6 +155,22 @@ def test_neither_torch_nor_mlflow_is_imported(sweep: Workspace, tmp_path: Path) 
     assert re.findall(r"(?m)^imported: .*", printed) == imported
 
 
+def test_a_store_that_has_everything_is_looked_at_without_torch(sweep: Workspace) -> None:
+    code = (
+        "import sys; from mnist_lstm.cli import main\n"
+        "assert main([sys.argv[1]]) == 0; print('torch' in sys.modules)"
+    )
+    for command in ("sync", "verify"):
+        printed = subprocess.run(
+            [sys.executable, "-c", code, command],
+            cwd=sweep.folder,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert printed.endswith("\nFalse\n"), command
+
+
 def test_a_closed_pipe_is_not_an_error(swept: Workspace) -> None:
     line = "{ { mnist-lstm runs --json; echo $? >&2; } | true; } 2>&1"
     assert pasted(line) == "141\n"

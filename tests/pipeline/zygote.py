@@ -158,6 +158,7 @@ def _listens(address: Path) -> bool:
 def main(folder: Path, modules: str) -> None:
     """Run the zygote; in each fork, run the requested program."""
     holders = os.open(folder / "holders", os.O_RDONLY | os.O_NONBLOCK)
+    gc.disable()  # it would take seconds of the imports
     importlib.import_module("mnist_lstm.tracking")  # what it tells MLflow, it tells before that
     for name in modules.split():
         importlib.import_module(name)
@@ -173,6 +174,7 @@ def main(folder: Path, modules: str) -> None:
         each.atexit = False  # else every fork would take torch's 206 libraries apart: 30 ms
     gc.collect()
     gc.freeze()
+    gc.enable()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "socket"))
         server.listen(100)

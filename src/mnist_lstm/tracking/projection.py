@@ -34,7 +34,6 @@ from mnist_lstm.tracking.logged_model import (
     has_model,
     links,
     log_links,
-    log_model,
     logged_model,
 )
 from mnist_lstm.tracking.overview import Overview
@@ -158,6 +157,9 @@ class TrackedRun:
                 if lacks.files:
                     self.store.client.log_artifacts(self.id, folder)
             for shown in lacks.models:
+                # imports torch, which a run that has its models does not need
+                from mnist_lstm.tracking.exported_model import log_model
+
                 log_model(self.store, self.store.client.get_run(self.id), view, shown)
             for shown, missing in lacks.links:
                 log_links(self.store, self.id, view, shown, missing)

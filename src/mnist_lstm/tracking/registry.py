@@ -10,17 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from torch import Tensor
 
 from mnist_lstm.tracking import logged_model
 from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.store import Store, TrackingError, one_process
 from mnist_lstm.tracking.stored_runs import StoredRun, runs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL = "row-lstm"
 ALIAS = "champion"
@@ -91,10 +93,12 @@ def registered(store: Store, model_sha256: str) -> Version | None:
     return as_version(found[0]) if found else None
 
 
-def weights(store: Store, version: Version) -> dict[str, Tensor]:
+def weights(store: Store, version: Version) -> dict[str, "Tensor"]:
     """The weights in MLflow's copy of a version, named as in RowLSTM. Raises TrackingError."""
+    from mnist_lstm.tracking.exported_model import weights_of  # imports torch
+
     with store.errors(), _store_of_all(store):
-        return logged_model.weights(version.uri)
+        return weights_of(version.uri)
 
 
 def register(store: Store, entrant: Entrant) -> Version:

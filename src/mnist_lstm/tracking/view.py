@@ -1,5 +1,6 @@
 """Everything that MLflow shows of a training, read from the training's files alone."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +10,6 @@ from typing import Any
 import yaml
 
 from mnist_lstm import UserError
-from mnist_lstm.files import sha256
-from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline.params import flatten, with_values
 from mnist_lstm.pipeline.result_files import (
     BEST,
@@ -24,6 +23,7 @@ from mnist_lstm.pipeline.result_files import (
 from mnist_lstm.pipeline.typed_json import LARGEST
 from mnist_lstm.views.model_words import cell, reads
 
+LAST = "model.safetensors"  # of results/train: the model at the last step
 CURVE = ("train_accuracy", "validation_accuracy", "test_accuracy", "train_loss")
 # MLflow sorts charts by name: with this before its name, a metric without a curve is after those
 ONCE = "when_trained_"
@@ -52,9 +52,9 @@ class ShownModel:
     `is_best`: the one with the highest validation accuracy, where the last one is another.
     """
 
+    file: str  # its name in the folder of the training's results
     sha256: str
     step: int
-    weights: RowLSTM
     measured: Mapping[Point, MeasuredOn]
     is_best: bool = False
 
@@ -88,12 +88,12 @@ class View:
         """
         record = FinishedTraining.read(training)
         about = record.about
-        model = _model(training / "model.safetensors", about.model_sha256)
         points = curve(record.rows, record.timings)
         latest = {name: record.rows[-1][name] for name in CURVE}
         tags, files = tags_of(about), _contents(training, "train")
         if not about.best_sha256:
             files.pop(f"train/{BEST}", None)  # no model
+        _check_model(files, training / LAST, about.model_sha256)
         if about.patch:
             files["code.patch"] = about.patch_bytes
         records = [read_evaluation(evaluation / "run.json") for evaluation in evaluations]
@@ -116,12 +116,13 @@ class View:
             tags |= {key: str(value) for key, value in evaluated.params.items()}
             files |= _contents(folder, "evaluate") | {"params.yaml": _params_yaml(about, evaluated)}
         params = {key: str(value) for key, value in flatten(about.params).items()}
-        models = [ShownModel(about.model_sha256, record.step, model, _measured(about, points))]
-        if about.best_sha256 and about.best_sha256 != about.model_sha256:
-            best = _model(training / BEST, about.best_sha256)
+        digest, best = about.model_sha256, about.best_sha256
+        models = [ShownModel(LAST, digest, record.step, _measured(about, points))]
+        if best and best != digest:
+            _check_model(files, training / BEST, best)
             step = record.best_step
             its = {point: value for point, value in points.items() if point[1] == step}
-            models.append(ShownModel(about.best_sha256, step, best, _measured(about, its), True))
+            models.append(ShownModel(BEST, best, step, _measured(about, its), True))
         return View(about, params, tags, points, files, models)
 
 
@@ -196,12 +197,13 @@ def description(about: RunRecord) -> str:
         raise UserError(f"the parameters of {about.name} are no training's: {error!r}") from None
 
 
-def _model(path: Path, digest: str) -> RowLSTM:
-    """Load a model of the results. Raises UserError if its SHA-256 is another one."""
-    model = RowLSTM.load(path)
-    if sha256(path) != digest:
+def _check_model(files: Mapping[str, bytes], path: Path, digest: str) -> None:
+    """Raises UserError if a model is not among the files, or if its SHA-256 is another one."""
+    content = files.get(f"train/{path.name}")
+    if content is None:
+        raise UserError(f"{path}: no such file; `dvc repro train` makes it")
+    if hashlib.sha256(content).hexdigest() != digest:
         raise UserError(f"{path}: not the model whose SHA-256 run.json has")
-    return model
 
 
 def _measured(about: FinishedRecord, points: Mapping[Point, float]) -> dict[Point, MeasuredOn]:
