@@ -151,7 +151,7 @@ def answers_of(
         if furthest:
             views = moved(pixels, furthest)
             with tqdm(views, f"{split}, moved", leave=False, delay=1, disable=None) as bar:
-                shifted = mean_answer(model, bar, batch_size).cpu()
+                shifted = mean_answer(model, bar, batch_size)
         answers[split] = _Answers(last, reading, shifted)
     return answers
 

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import threading
 import time
@@ -388,6 +389,27 @@ def test_a_locked_checkpoint_is_not_removed(tmp_path: Path) -> None:
         assert checkpoint.lock.exists()
     assert checkpoint.remove()
     assert not checkpoint.folder.exists()
+
+
+def test_on_nfs_a_folder_that_keeps_its_lock_counts_as_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS keeps a file that is open, under another name, and its folder with it."""
+    for age, name in enumerate(("oldest", "old", "own")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "checkpoint.safetensors").write_bytes(bytes(1000))
+        os.utime(folder, (age, age))
+
+    def rmtree(folder: Path) -> None:
+        for file in list(folder.iterdir()):
+            file.rename(folder / ".nfs0") if file.name == "lock" else file.unlink()
+        folder.rmdir()  # raises OSError: it is not empty
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    Checkpoint(tmp_path, "own").prune(2100)
+    assert not (tmp_path / "oldest" / "checkpoint.safetensors").exists()
+    assert (tmp_path / "old" / "checkpoint.safetensors").exists()
 
 
 def test_holding_the_lock_deletes_drafts_of_a_killed_training(tmp_path: Path) -> None:

@@ -229,12 +229,13 @@ class Checkpoint:
                 lock.seek(0)
                 waits_for(lock.read() or "a process that has just started")
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.fstat(lock.fileno()).st_nlink:
-                return lock
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), self.lock.stat()):
+                    return lock
             lock.close()  # `remove` has deleted the lock file meanwhile
 
     def remove(self) -> bool:
-        """Delete the training's folder, unless it is locked. Returns whether the folder is gone.
+        """Delete the training's folder unless it is locked. Returns whether the checkpoint is gone.
 
         Called when DVC has the results, or when space runs out.
         """
@@ -246,7 +247,8 @@ class Checkpoint:
         except FileNotFoundError:
             return True
         except OSError:
-            return False
+            # NFS keeps a file that is open, here the lock, and with it the folder
+            return not self.path.exists()
         return True
 
     def prune(self, limit: int = LIMIT) -> None:

@@ -96,8 +96,11 @@ def moved(pixels: Tensor, furthest: int) -> list[Tensor]:
 
 
 def mean_answer(model: RowLSTM, views: Iterable[Tensor], batch_size: int) -> Tensor:
-    """The mean of the probabilities for several views of the images: (N, T, D) each -> (N, C)."""
-    answers = [infer(model, view, batch_size).double().softmax(dim=1) for view in views]
+    """The mean of the probabilities for several views of the images: (N, T, D) each -> (N, C).
+
+    The result is on the CPU: a Mac's GPU has no float64.
+    """
+    answers = [infer(model, view, batch_size).cpu().double().softmax(dim=1) for view in views]
     return torch.stack(answers).mean(dim=0)
 
 

@@ -109,10 +109,13 @@ def kept(shape: Sequence[int], fraction: float, device: torch.device) -> Tensor:
     1/65,536, and to 65,535/65,536 at most.
     """
     elements = math.prod(shape)
-    words = torch.empty((elements + 3) // 4, dtype=torch.int64, device=device)
+    # PyTorch draws no such words on a Mac's GPU
+    words = torch.empty(
+        (elements + 3) // 4, dtype=torch.int64, device="cpu" if device.type == "mps" else device
+    )
     words.random_(-(2**63), None)  # all 64 bits
     draws = words.view(torch.int16)[:elements].view(shape)  # -32,768 … 32,767
-    return draws >= min(round(fraction * 2**16), 2**16 - 1) - 2**15
+    return (draws >= min(round(fraction * 2**16), 2**16 - 1) - 2**15).to(device)
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}

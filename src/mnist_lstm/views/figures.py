@@ -63,7 +63,6 @@ def styled(draw: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     return drawn
 
 
-@styled
 def save(figure: Figure, path: Path) -> None:
     """Write a figure atomically as a PNG file."""
     write_atomically(path, png(figure))
@@ -111,7 +110,7 @@ def several_curves(
     """Accuracy of several runs over the steps, from the rows of their curve.csv, by run name.
 
     The upper plot has the validation images. The lower plot has the test images and the published
-    curve (may be empty). It omits the first quarter of the rows if their accuracy is much lower.
+    curve (may be empty). Both omit the first quarter of the rows if its accuracy is much lower.
     """
     figure = Figure(figsize=(WIDTH, 7))
     panels = dict(zip(("validation", "test"), figure.subplots(2, 1, sharex=True), strict=True))
