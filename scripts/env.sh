@@ -2,10 +2,10 @@
 # Bring .venv up to requirements.lock and pyproject.toml. Run: make env (TORCH=cpu or TORCH=cuda,
 # EXTRAS="team server")
 #
-# On Linux on x86-64, PyPI's build of PyTorch needs CUDA's libraries. Without an NVIDIA driver, the
-# build for processors is installed instead, from PyTorch's own index; TORCH chooses one of the two.
-# This index is not in requirements.lock: uv checks the sums of all other packages. If the index
-# cannot be reached, the build with CUDA is installed, which runs on processors too.
+# On Linux, PyPI's build of PyTorch needs CUDA's libraries. Without an NVIDIA driver, the build for
+# processors is installed instead, from PyTorch's own index; TORCH chooses one of the two. This index
+# is not in requirements.lock: uv checks the sums of all other packages. If the index cannot be reached
+# or has no such build, the build with CUDA is installed, which runs on processors too.
 #
 # EXTRAS chooses what is installed beside the packages that everybody needs: the sections of the lock
 # with these names. It is kept until EXTRAS is given again; EXTRAS= removes them.
@@ -38,10 +38,17 @@ first_python() {
 # Run uv. Its list of some 190 packages is left out; large downloads, the number and errors stay.
 uv() {
     rm -f .venv/failed
+    # no awk: some read their input in blocks, so that lines about downloads would come too late
     { .venv/bin/uv "$@" --python .venv 2>&1 || echo $? >.venv/failed; } |
-        awk '/^ *[-+~] / || /^Using Python|^Uninstalled|^Resolved|^Prepared|^Audited| Downloaded / { next }
-            /Downloading/ && !/\([0-9][0-9][0-9][0-9.]*MiB\)|GiB/ { next }
-            { print "make env: " $0; fflush() }'
+        while IFS= read -r line || [ "$line" ]; do
+            case "$line" in
+                ' + '* | ' - '* | ' ~ '* | '+ '* | '- '* | '~ '*) ;;
+                'Using Python'* | Uninstalled* | Resolved* | Prepared* | Audited* | *' Downloaded '*) ;;
+                *Downloading*GiB* | *Downloading*'('[0-9][0-9][0-9]*MiB')'*) echo "make env: $line" ;;
+                *Downloading*) ;;
+                *) echo "make env: $line" ;;
+            esac
+        done
     [ ! -e .venv/failed ]
 }
 
@@ -103,8 +110,8 @@ done
 for name in server team; do
     case " ${EXTRAS-$was_extras} " in *" $name "*) extras="$extras${extras:+ }$name" ;; esac
 done
-if [ "$(uname -sm)" != 'Linux x86_64' ]; then
-    build=cuda # PyPI has one build for each other platform
+if [ "$(uname)" != Linux ]; then
+    build=cuda # there is one build for each other platform
 elif [ -z "$build" ]; then
     if has_driver; then build=cuda; else build=cpu; fi
 fi
@@ -142,10 +149,11 @@ choose_size() {
 
 # choose_build: if the build for processors cannot be had, take the one with CUDA
 choose_build() {
-    if [ "$build" = cpu ] && ! UV_HTTP_TIMEOUT=10 UV_HTTP_RETRIES=1 \
-        torch_for_processors --dry-run --reinstall >/dev/null 2>&1; then
-        echo "make env: PyTorch's own index, which has the build for processors, cannot be reached;" \
-            "the build with CUDA takes its place"
+    if [ "$build" = cpu ] && ! reason=$(UV_HTTP_TIMEOUT=10 UV_HTTP_RETRIES=1 \
+        torch_for_processors --dry-run --reinstall 2>&1); then
+        echo "make env: the build of PyTorch for processors cannot be had from PyTorch's own index:"
+        echo "$reason"
+        echo "make env: the build with CUDA takes its place"
         build=cuda
     fi
     choose_size

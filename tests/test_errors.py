@@ -480,6 +480,16 @@ def read_only(project: Project) -> str:
         return project.run("preprocess")
 
 
+def disk_without_locks(project: Project) -> str:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    project.sequences()
+    project.monkeypatch.setattr(stage, "code", lambda _: [])
+    project.monkeypatch.setattr("mnist_lstm.learning.checkpoint.Checkpoint.held", refuse)
+    return project.run("train")
+
+
 def file_for_a_folder(project: Project) -> str:
     project.raw()
     (project.folder / "data" / "sequences").touch()
@@ -558,6 +568,14 @@ def without_git(project: Project) -> str:
 def without_dvcs_folder(project: Project) -> str:
     Repo.init(no_scm=True).close()
     project.monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(project.folder / "params.yaml"))
+    assert cli.main(["runs"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
+def project_of_another(project: Project) -> str:
+    with Repo.init(no_scm=True) as repo:
+        shutil.rmtree(repo.tmp_dir)
+    (project.folder / ".dvc" / "tmp").touch()  # as if the folder could not be made
     assert cli.main(["runs"]) == 2
     return project.capsys.readouterr().err.rstrip("\n")
 
@@ -1545,6 +1563,8 @@ MET = {
     "<stage>: <file>: No space left on device; free some space there and run again": full_disk,
     "<stage>: <folder>: Permission denied; `ls -ld <folder>` shows who owns it": read_only,
     "<stage>: <folder>: File exists": file_for_a_folder,
+    "<stage>: <folder>: No locks available: its disk has no locks; move the project to a local "
+    "disk": disk_without_locks,
     f"{STORE}<reason>; the training continues, and evaluate will try again": followed,
     f"{STORE}<reason>; evaluate, or `mnist-lstm sync`, adds there later what is missing": (
         partial(followed, at_the_end=True)
@@ -1600,6 +1620,8 @@ MET = {
     "mnist-lstm <command>: <folder>: DVC cannot open its folder for this project, which another "
     "user may have made (<reason>); give it one of your own: `dvc config --global "
     "core.site_cache_dir ~/.dvc-site`": without_dvcs_folder,
+    "mnist-lstm <command>: <folder>: DVC cannot write to <path> (<reason>); clone the project, and "
+    "work in the clone": project_of_another,
     "mnist-lstm <command>: git <command>: <reason>": git_refuses,
     "train: git <command>: <reason>": git_refuses_a_training,
     f"{NO_RUN}; did you mean <names>?": no_run_is_meant("drown"),

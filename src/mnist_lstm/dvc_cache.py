@@ -73,7 +73,8 @@ class DvcCache:
     def __init__(self, root: Path, note: Callable[[str], object] = lambda _: None) -> None:
         """Raises UserError where DVC cannot open `root`: it needs .dvc and a git repository.
 
-        It also needs its folder in /var/tmp/dvc, which another user may have made.
+        It also writes to .dvc/tmp, and to its folder in /var/tmp/dvc; another user may have made
+        both.
         """
         from dvc.exceptions import DvcException
         from dvc.repo import Repo  # half a second's import
@@ -88,6 +89,12 @@ class DvcCache:
                 "or make a repository of this folder: `git init`"
             ) from None
         except (OSError, sqlite3.Error) as error:
+            refused = Path(error.filename or "/") if isinstance(error, OSError) else Path("/")
+            if refused.is_relative_to(root.absolute() / ".dvc"):
+                raise UserError(
+                    f"{root}: DVC cannot write to {refused} ({error}); clone the project, and work "
+                    "in the clone"
+                ) from None
             raise UserError(
                 f"{root}: DVC cannot open its folder for this project, which another user may have "
                 f"made ({error}); give it one of your own: `dvc config --global "

@@ -27,6 +27,7 @@ from mnist_lstm.pipeline.signals import Interrupted
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of flock, on some disks in a network
 
 
 def root() -> Path:
@@ -269,6 +270,8 @@ def in_one_line(error: Exception) -> str:
         while not os.access(where, os.F_OK) and where != where.parent:
             where = where.parent
         return f"{where}: {error.strerror}; `ls -ld {where}` shows who owns it"
+    if error.errno in NO_LOCKS:
+        return f"{where}: {error.strerror}: its disk has no locks; move the project to a local disk"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{where}: no such file; `dvc repro` makes it"
     return f"{where}: {error.strerror}"
