@@ -1,7 +1,10 @@
+from collections.abc import Mapping
+
 import pytest
 from scipy.stats import t
 
-from mnist_lstm.runs.recipe_comparison import _verdict, contest
+from mnist_lstm.runs.recipe_comparison import _verdict, compare, contest
+from mnist_lstm.runs.recipes import Recipe, Seed, _of_the_latest_images
 
 
 def test_recipes_with_the_same_seeds_are_compared_seed_by_seed() -> None:
@@ -48,3 +51,54 @@ def test_where_nothing_varies_nothing_is_tested(other: dict[int, float], more: f
     said = _verdict("test accuracy", found)
     assert said.startswith("better: +25.00 points; " if more else "as good: +0.00 points; ")
     assert said.endswith("nothing varies, so chance cannot be tested: train more seeds")
+
+
+def trained(
+    seed: int, images: Mapping[str, str], device: str = "cpu AVX2", ended: str = "1"
+) -> Seed:
+    figures = {"accuracy": 0.9 + seed / 100, "loss": 0.3}
+    metrics = {"validation": figures, "test": figures}
+    conditions = {"device": device, "precision": "float32", "torch": "2"}
+    return Seed(seed, f"r{seed}", f"id{seed}", "0", ended, metrics, [], images, conditions)
+
+
+def recipe(name: str, *seeds: Seed, validation_size: int = 100) -> Recipe:
+    settings = {"fetch.dataset": "digits", "preprocess.validation_size": validation_size}
+    return Recipe(name, settings, seeds, [])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"validation": "v", "test": "t"}, {"validation": "w", "test": "t"}),
+        ({}, {"validation": "w", "test": "t"}),  # an early record, which has other parameters
+    ],
+)
+def test_figures_of_other_images_are_not_compared(
+    first: Mapping[str, str], second: Mapping[str, str]
+) -> None:
+    one = recipe("one", *(trained(seed, first) for seed in (0, 1)))
+    other = recipe("other", *(trained(seed, second) for seed in (0, 1)), validation_size=237)
+    found = compare([one, other])
+    assert found.contests["other"].keys() == {"test accuracy"}
+    lines = found.lines(None)
+    assert "validation accuracy: not compared: other validation images" in lines
+    assert "validation loss: not compared: other validation images" in lines
+
+
+def test_a_difference_that_another_device_may_have_made_is_noted() -> None:
+    images = {"validation": "v", "test": "t"}
+    one = recipe("one", trained(0, images), trained(1, images))
+    other = recipe("other", trained(0, images), trained(1, images, "cuda H200"))
+    (note,) = (line for line in compare([one, other]).lines(None) if line.startswith("note: "))
+    assert note.startswith("note: the device differs")
+    assert note.endswith("(one: cpu AVX2; other: cpu AVX2, cuda H200)")
+    assert not [line for line in compare([one, one]).lines(None) if line.startswith("note: ")]
+
+
+def test_the_seeds_of_a_recipe_are_judged_by_the_same_images() -> None:
+    """Own images may change: then the earlier seeds do not count, but early records do."""
+    old, new = {"validation": "v", "test": "t"}, {"validation": "v", "test": "u"}
+    seeds = [trained(0, new, ended="3"), trained(1, old, ended="2"), trained(2, {}, ended="1")]
+    assert [each.seed for each in _of_the_latest_images(seeds)] == [0, 2]
+    assert [each.seed for each in _of_the_latest_images(seeds[2:])] == [2]

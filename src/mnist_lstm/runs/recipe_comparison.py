@@ -1,6 +1,6 @@
 """Compare recipes by their seeds: is one better than the other, whatever the seed?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import stdev
@@ -14,6 +14,8 @@ from mnist_lstm.runs.history import History
 from mnist_lstm.runs.recipes import FIGURES, Recipe
 from mnist_lstm.runs.seeds import Summary, summary
 from mnist_lstm.views.text_table import folded, table
+
+CHOOSE_VALIDATION = ("preprocess.validation_size", "preprocess.split_seed")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class RecipeComparison:
                     "name": recipe.name,
                     "params": recipe.params,
                     "seeds": {seed.seed: seed.metrics for seed in recipe.seeds},
+                    "conditions": _conditions(recipe),
                 }
                 for recipe in self.recipes
             ],
@@ -110,22 +113,36 @@ class RecipeComparison:
             form = ".2%" if figure == "accuracy" else ".5f"
             rows.append([f"{key}, mean", *(format(one.mean, form) for one in each)])
             rows.append([f"{key}, deviation", *(format(one.deviation or 0, form) for one in each)])
-        lines = table(rows, width)
+        lines = [*table(rows, width), *(folded(note, width) for note in self._notes())]
         first, *others = self.recipes
         for other in others:
-            figures = self.contests[other.name]
             how = (
                 "paired by seed (t-test on the differences)"
-                if next(iter(figures.values())).is_paired
+                if _numbers(first) == _numbers(other)
                 else "the seeds differ (Welch's test)"
             )
             lines += ["", f"{other.name}, compared with {first.name}; {how}:"]
-            lines += [folded(f"{key}: {_verdict(key, figures[key])}", width) for key in figures]
+            for split, figure in FIGURES:
+                found = self.contests[other.name].get(key := f"{split} {figure}")
+                said = _verdict(key, found) if found else f"not compared: other {split} images"
+                lines.append(folded(f"{key}: {said}", width))
         return lines
+
+    def _notes(self) -> Iterator[str]:
+        """A line about each condition that was not the same for all seeds."""
+        by_recipe = {recipe.name: _conditions(recipe) for recipe in self.recipes}
+        for key in next(iter(by_recipe.values())):
+            values = [conditions[key] for conditions in by_recipe.values()]
+            if len({value for each in values for value in each}) > 1:
+                said = "; ".join(
+                    f"{name}: {', '.join(each)}"
+                    for name, each in zip(by_recipe, values, strict=True)
+                )
+                yield f"note: the {key} differs, which may make a difference, too ({said})"
 
 
 def compare(recipes: Sequence[Recipe]) -> RecipeComparison:
-    """Compare the first recipe with each of the others."""
+    """Compare the first recipe with each of the others, by metrics of the same images."""
     first, *others = recipes
     contests = {
         other.name: {
@@ -133,10 +150,34 @@ def compare(recipes: Sequence[Recipe]) -> RecipeComparison:
                 first.values(split, figure), other.values(split, figure), figure
             )
             for split, figure in FIGURES
+            if _are_the_same_images(first, other, split)
         }
         for other in others
     }
     return RecipeComparison(recipes, differing([each.params for each in recipes]), contests)
+
+
+def _are_the_same_images(first: Recipe, other: Recipe, split: str) -> bool:
+    """Whether both recipes are judged by the same images of a split, of one data set.
+
+    Early records do not have the images' digests; then the parameters that choose them say it.
+    """
+    one, two = first.images.get(split), other.images.get(split)
+    if one and two:
+        return one == two
+    return split == "test" or all(
+        first.params.get(key) == other.params.get(key) for key in CHOOSE_VALIDATION
+    )
+
+
+def _conditions(recipe: Recipe) -> dict[str, list[str]]:
+    """The different values of each condition under which the seeds were trained."""
+    keys = recipe.seeds[0].conditions
+    return {key: sorted({each.conditions[key] for each in recipe.seeds}) for key in keys}
+
+
+def _numbers(recipe: Recipe) -> list[int]:
+    return [each.seed for each in recipe.seeds]
 
 
 def find(history: History, texts: Sequence[str]) -> list[Recipe]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mnist_lstm import UserError, git
 from mnist_lstm.pipeline import params
-from mnist_lstm.pipeline.result_files import Row, parse_json, read_rows
+from mnist_lstm.pipeline.result_files import FinishedRecord, Row, parse_json, read_rows
 from mnist_lstm.pipeline.typed_json import Time, as_record
 from mnist_lstm.runs.history import History, Result
 from mnist_lstm.runs.listing import SECTIONS
@@ -25,9 +25,17 @@ SEED = re.compile(r"(.+)-seed-\d+-[0-9a-f]{6}")
 FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "loss"))
 
 
+# splits whose images a training is judged by
+JUDGED_BY = ("validation", "test")
+
+
 @dataclass(frozen=True)
 class Seed:
-    """A training of a recipe: from its results, or from a record where `result` is None."""
+    """A training of a recipe: from its results, or from a record where `result` is None.
+
+    `images` are the SHA-256 of the images that it is judged by, by split; early records have none.
+    `conditions` are what else may make a difference: device, precision and version of torch.
+    """
 
     seed: int
     name: str
@@ -36,6 +44,8 @@ class Seed:
     ended: str
     metrics: Mapping[str, Mapping[str, float]]
     curve: Sequence[Row]
+    images: Mapping[str, str]
+    conditions: Mapping[str, str]
     result: Result | None = None
 
 
@@ -43,6 +53,7 @@ class Seed:
 class Recipe:
     """Parameters by dotted key, without the seed, and the latest training of each seed.
 
+    All seeds are judged by the same images, those of the latest training: own images may change.
     `trainings` are all that have results here, earlier ones of the same seed too.
     """
 
@@ -60,6 +71,11 @@ class Recipe:
     def names(self) -> list[str]:
         """All names that the trainings say, that of the earliest first."""
         return list(dict.fromkeys(_names_of(self.trainings)))
+
+    @property
+    def images(self) -> Mapping[str, str]:
+        """The SHA-256 of the images that the seeds are judged by, by split; empty if unknown."""
+        return next((each.images for each in self.seeds if each.images), {})
 
     def values(self, split: str, figure: str) -> dict[int, float]:
         """A metric at the end, by seed."""
@@ -106,7 +122,20 @@ def _recipe(
         if _is_whole(seed) and not (before and before.result and before.started > seed.started):
             seeds[seed.seed] = seed
     kept = {key: value for key, value in _trained(settings).items() if key != "seed"}
-    return Recipe(name, kept, [seeds[number] for number in sorted(seeds)], results)
+    same = _of_the_latest_images([seeds[number] for number in sorted(seeds)])
+    return Recipe(name, kept, same, results)
+
+
+def _of_the_latest_images(seeds: Sequence[Seed]) -> list[Seed]:
+    """The seeds that are judged by the images of the latest training, as far as they are known."""
+    known = [each for each in seeds if each.images]
+    latest = max(known, key=lambda each: each.ended).images if known else {}
+    return [each for each in seeds if each.images in ({}, latest)]
+
+
+def images_of(record: FinishedRecord) -> dict[str, str]:
+    """The SHA-256 of the images that a training is judged by, by split."""
+    return {split: record.data[split].sha256 for split in JUDGED_BY if split in record.data}
 
 
 def _names_of(results: Iterable[Result]) -> Iterator[str]:
@@ -124,8 +153,14 @@ def _of_result(history: History, result: Result) -> Seed:
         *(record.name, record.training_id, record.started, record.ended),
         history.metrics(result),
         history.rows(result.training, "curve.csv"),
+        images_of(record),
+        _conditions(record.device, record.precision, record.versions),
         result,
     )
+
+
+def _conditions(device: str, precision: str, versions: Mapping[str, str]) -> dict[str, str]:
+    return {"device": device, "precision": precision, "torch": versions.get("torch", "unknown")}
 
 
 def _records(history: History) -> Iterator[tuple[Mapping[str, Any], Seed]]:
@@ -143,6 +178,10 @@ def _records(history: History) -> Iterator[tuple[Mapping[str, Any], Seed]]:
                 ended=found["ended"],
                 metrics=found["metrics"],
                 curve=read_rows(curve) if curve.is_file() else [],
+                images=found.get("images") or {},
+                conditions=_conditions(
+                    found["device"], found["precision"], found.get("versions") or {}
+                ),
             )
         except UserError as error:
             history.leave_out(str(error))
@@ -165,6 +204,8 @@ class _Record:
     dirty: bool
     device: str
     precision: str
+    versions: Mapping[str, str] | None = None
+    images: Mapping[str, str] | None = None
 
 
 def parse_record(content: bytes, name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mnist_lstm.pipeline.params import ADDED
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment
 from mnist_lstm.runs.history import History
-from mnist_lstm.runs.recipes import parse_record
+from mnist_lstm.runs.recipes import images_of, parse_record
 
 # fields of run.json that a record has too
 ABOUT = (
@@ -151,6 +151,7 @@ def seed_record(
         "code": code,
         "metrics": metrics,
         "seconds": timings[-1]["seconds"],
+        "images": images_of(result.record),
         **{key: getattr(result.record, key) for key in ABOUT},
     }
     if record:
