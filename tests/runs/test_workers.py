@@ -159,9 +159,7 @@ def test_the_trial_of_a_worker_that_died_goes_on_elsewhere(
     died = started(machine, tmp_path / "one", 1, url)
     begun = died._begin(3)  # and nothing more is heard of it
     assert begun
-    asked, trial = begun
-    assert died._storage
-    died._storage.record_heartbeat(asked._trial_id)
+    _, trial = begun
     found = started(machine, tmp_path / "two", 1, url)
     list(found.trials(3))
     assert_whole(found, 3)
@@ -192,6 +190,22 @@ def test_a_failed_training_ends_all_workers(
     monkeypatch.setattr(search.experiment, "train", lambda *_, **__: (1, ["train: disk full"]))
     with pytest.raises(UserError, match="`dvc exp run` ended with exit code 1"):
         list(started(machine, tmp_path / "records").trials(3))
+
+
+def test_the_trial_of_a_training_that_failed_goes_on_at_once(
+    machine: Machine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}?timeout=60"
+    with monkeypatch.context() as failing:
+        failing.setattr(search.experiment, "train", lambda *_, **__: (1, ["train: disk full"]))
+        with pytest.raises(UserError, match="`dvc exp run` ended with exit code 1"):
+            list(started(machine, tmp_path / "one", 1, url).trials(3))
+    found = started(machine, tmp_path / "two", 1, url)
+    assert found._count((workers.TrialState.RUNNING,)) == 0
+    list(found.trials(3))
+    assert_whole(found, 3)
 
 
 def test_a_storage_that_does_not_open(machine: Machine, tmp_path: Path) -> None:

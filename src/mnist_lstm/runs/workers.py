@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryFailedTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -49,6 +50,7 @@ GRACE = 60  # seconds without one until the trial is another worker's
 PAUSE = 1.0  # seconds between two looks at the study
 TRIES = 5  # workers that start at once make the tables at once, and only one succeeds
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+DATABASE = (SQLAlchemyError, StorageInternalError)  # what a database raises that is away
 
 QUIET = threading.Lock()  # Python's filters of warnings are those of all threads
 
@@ -208,6 +210,8 @@ class Workers(Search):
             if self._count((*ENDED, TrialState.RUNNING)) >= number:
                 return None
             asked = self.study.ask()
+            if self._storage:  # of a trial without a sign of life, Optuna never says that it died
+                self._storage.record_heartbeat(asked._trial_id)
             if self._count((*ENDED, TrialState.RUNNING), before=asked.number) >= number:
                 self.study.tell(asked, state=TrialState.FAIL)  # another worker was quicker
                 return None
@@ -237,7 +241,7 @@ class Workers(Search):
                 for key, value in _said(trial).items():
                     asked.set_user_attr(key, value)
                 self.tell(asked, trial, judge)
-        except experiment.Stopped:
+        except BaseException:
             if self._storage:
                 self._give_back(asked)
             raise
@@ -247,7 +251,8 @@ class Workers(Search):
 
     def _give_back(self, asked: optuna.Trial) -> None:
         """Leave a trial that has not ended to the next worker."""
-        with self._lock, _quiet(), contextlib.suppress(ValueError):
+        lost = (ValueError, *DATABASE)  # it has ended meanwhile, or GRACE must pass
+        with self._lock, _quiet(), contextlib.suppress(*lost):
             frozen = self.study.tell(asked, state=TrialState.FAIL)
             RetryFailedTrialCallback()(self.study, frozen)
 
@@ -302,7 +307,7 @@ class Workers(Search):
         """Report what goes wrong with the database as UserError."""
         try:
             yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        except (*DATABASE, ImportError) as error:
             address = credentials.printable(self.address or "")
             raise UserError(f"the storage {address}: {_reason(error.__cause__ or error)}") from None
 
