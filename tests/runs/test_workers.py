@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy import text
 from test_search import Machine, accuracy_of, machine  # noqa: F401
 
 from mnist_lstm import UserError
@@ -165,6 +167,34 @@ def test_the_trial_of_a_worker_that_died_goes_on_elsewhere(
     assert_whole(found, 3)
     assert trial.experiment in {each.experiment for each in found.ended}
     assert machine.trained.count(trial.experiment) == 1
+
+
+def test_the_signs_of_life_go_on_after_the_database_was_away(
+    machine: Machine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}?timeout=60"
+    found = started(machine, tmp_path / "records", 1, url)
+    storage = found._storage
+    assert storage
+    assert found._begin(1)
+    monkeypatch.setattr(workers, "BEAT", 0.01)
+    with storage.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE trial_heartbeats RENAME TO away"))
+    failed, calls = threading.Event(), iter(range(2))
+
+    def record(trial_id: int) -> None:
+        if next(calls, None) is None:
+            failed.set()
+        RDBStorage.record_heartbeat(storage, trial_id)
+
+    monkeypatch.setattr(storage, "record_heartbeat", record)
+    beats = threading.Thread(target=found._beat, args=(storage,), daemon=True)
+    beats.start()
+    assert failed.wait(30)
+    found._stop.set()
+    beats.join()
 
 
 def test_two_that_begin_at_once_are_not_one_too_many(

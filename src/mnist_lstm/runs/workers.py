@@ -90,7 +90,7 @@ class Workers(Search):
             for _ in range(self.workers)
         ]
         if self._storage:
-            threading.Thread(target=self._beat, daemon=True).start()
+            threading.Thread(target=self._beat, args=(self._storage,), daemon=True).start()
         try:
             for thread in threads:
                 thread.start()
@@ -256,13 +256,12 @@ class Workers(Search):
             frozen = self.study.tell(asked, state=TrialState.FAIL)
             RetryFailedTrialCallback()(self.study, frozen)
 
-    def _beat(self) -> None:
-        """Say that the trials at work here are alive."""
+    def _beat(self, storage: RDBStorage) -> None:
+        """Say that the trials at work here are alive, also after the database was away."""
         while not self._stop.wait(BEAT):
             for trial_id in list(self._running):
-                with contextlib.suppress(SQLAlchemyError):
-                    assert self._storage
-                    self._storage.record_heartbeat(trial_id)
+                with contextlib.suppress(*DATABASE):
+                    storage.record_heartbeat(trial_id)
 
     def _collect(self, number: int) -> None:
         """All trials that have ended, those of other workers too, with a record of each."""
