@@ -197,6 +197,30 @@ def test_the_signs_of_life_go_on_after_the_database_was_away(
     beats.join()
 
 
+@pytest.mark.parametrize("row", [5, 9])
+def test_a_trial_that_was_taken_for_dead_ends_here_too(
+    machine: Machine, tmp_path: Path, row: int
+) -> None:
+    """As on a laptop that sleeps in the middle of a training, or at its end."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}?timeout=60"
+    found = started(machine, tmp_path / "records", 1, url)
+
+    def sleep(now: int) -> bool:
+        if now == row and len(machine.trained) == 1:
+            (trial_id,) = found._running
+            assert found._storage
+            found._storage.set_trial_state_values(trial_id, workers.TrialState.FAIL)
+            failed = found._storage.get_trial(trial_id)
+            with workers._quiet():
+                workers.RetryFailedTrialCallback()(found.study, failed)
+        return False
+
+    machine.interrupt = sleep
+    list(found.trials(3))
+    assert_whole(found, 3)
+    assert len(machine.trained) == 3
+
+
 def test_two_that_begin_at_once_are_not_one_too_many(
     machine: Machine,
     tmp_path: Path,

@@ -19,6 +19,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
@@ -238,7 +239,10 @@ class Judge:
             if self.pruned_at is not None:
                 break
             self.heard += 1
-            self.trial.report(1 - accuracy, step)
+            try:
+                self.trial.report(1 - accuracy, step)
+            except UpdateFinishedTrialError:  # it was taken for dead meanwhile: nobody prunes it
+                continue
             if step < self.steps and self.trial.should_prune():
                 self.pruned_at = step
         return self.pruned_at

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryFailedTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -237,7 +237,8 @@ class Workers(Search):
         try:
             with turn:
                 trial = self.run(trial, judge, report=turn.hears, stops=self._stop.is_set)
-            with self._lock, contextlib.suppress(ValueError):  # it took so long that it was failed
+            # it took so long, as while a laptop slept, that it was failed
+            with self._lock, contextlib.suppress(ValueError, UpdateFinishedTrialError):
                 for key, value in _said(trial).items():
                     asked.set_user_attr(key, value)
                 self.tell(asked, trial, judge)
