@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -83,6 +84,25 @@ def test_nobody_asks_whether_it_is_enough_once_it_has_ended(
     assert code == 0
     assert asked == ["begins", "ends"] * (len(asked) // 2)
     assert asked
+
+
+def test_if_asking_whether_it_is_enough_fails_it_cleans_up(folder: Path) -> None:
+    (folder / "dvc" / "__main__.py").write_text(DVC.format(1000))
+
+    def is_enough() -> bool:
+        raise LookupError("no such trial")
+
+    begun = threading.Event()
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"}
+    with pytest.raises(LookupError, match="no such trial"):
+        child.run_dvc(
+            "repro",
+            folder=folder,
+            environment=environment,
+            report=lambda _: begun.set(),
+            is_enough=lambda: begun.is_set() and is_enough(),
+        )
+    assert (folder / "told").read_text() == "Ctrl-C, done"
 
 
 IGNORES = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"

@@ -32,7 +32,7 @@ def run_dvc(
 
     `report` is called with each line of the output. The child inherits `open_files`. A thread calls
     `is_enough` several times a second, but not after this function has returned; when it returns
-    True, dvc and its stage are ended as by Ctrl-C.
+    True, dvc and its stage are ended as by Ctrl-C. What it raises ends them too, and is raised.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     lines = []
@@ -106,15 +106,23 @@ def _restore(handlers: Mapping[signal.Signals, object]) -> None:
 def _watched(
     process: "subprocess.Popen[str]", is_enough: Callable[[], bool] | None
 ) -> Iterator[None]:
-    """Call `is_enough` in a thread that ends with the block. When it returns True, press Ctrl-C."""
-    over = threading.Event()
+    """Call `is_enough` in a thread that ends with the block. When it returns True, press Ctrl-C.
+
+    What it raises is raised at the end of the block, after Ctrl-C.
+    """
+    over, failed = threading.Event(), list[BaseException]()
 
     def watch() -> None:
-        while is_enough and not over.wait(WATCHED) and process.poll() is None:
-            if is_enough():
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGINT)
+        try:
+            while is_enough and not over.wait(WATCHED) and process.poll() is None:
+                if is_enough():
+                    break
+            else:
                 return
+        except BaseException as error:
+            failed.append(error)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
 
     thread = threading.Thread(target=watch, daemon=True)
     if is_enough:
@@ -125,6 +133,8 @@ def _watched(
         over.set()
         if is_enough:
             thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
