@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from bad_params import EXECUTES, KINDS, REFERENCE, Bad, put
+from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import parse_yaml
 from hypothesis import given
 from mutations import fuzz
@@ -369,6 +370,16 @@ def test_a_number_is_the_one_that_dvc_records(tmp_path: Path) -> None:
     for key, (text, ours) in numbers.items():
         assert repr(ours) == repr(theirs[key]), text
     assert len(numbers) > 100
+
+
+def test_a_number_is_read_as_dvc_writes_it(tmp_path: Path) -> None:
+    """`dvc exp run --set-param` writes 0.00001 as 1e-05."""
+    path = tmp_path / "params.yaml"
+    shutil.copy(PROJECT / "params.yaml", path)
+    small = {"train.learning_rate": 0.00001, "train.weight_decay": 2e-10, "train.clip_norm": 1.5e-5}
+    apply_overrides(path, [f"{key}={value}" for key, value in small.items()])
+    assert "learning_rate: 1e-05" in path.read_text()
+    assert load(path) == load(PROJECT / "params.yaml", small)
 
 
 def test_flatten_joins_the_keys_of_a_tree() -> None:

@@ -72,6 +72,8 @@ class _Loader(yaml.SafeLoader):
                 ("bool", r"true|True|TRUE|false|False|FALSE"),
                 ("int", r"[-+]?(0|[1-9][0-9_]{0,99})"),  # Python does not parse thousands of digits
                 ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?"),
+                # 0.00001 as DVC writes it into the params.yaml of an experiment
+                ("float", r"-?[1-9]e[-+][0-9]{2,3}"),
                 ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
             )
         ]
