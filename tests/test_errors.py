@@ -641,6 +641,33 @@ def a_seed_without_stages(project: Project) -> str:
     return without_stages(project, "seeds", "1")
 
 
+def trained_as(project: Project, make: Callable[[], object]) -> str:
+    """What `seeds` says of an experiment that dvc made, with what `make` leaves in the folder."""
+
+    def dvc(*arguments: str, **_: object) -> tuple[int, list[str]]:
+        make()
+        name = arguments[arguments.index("--name") + 1]
+        head = run_git("rev-parse", "HEAD")
+        run_git("add", "--all")
+        run_git("commit", "--quiet", "--allow-empty", "--message", name)
+        run_git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", "HEAD")
+        run_git("reset", "--quiet", "--soft", head)
+        return 0, []
+
+    project.monkeypatch.setattr(experiment, "run_dvc", dvc)
+    return without_stages(project, "seeds", "1")
+
+
+def run_git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def a_seed_without_results(project: Project) -> str:
+    return trained_as(project, lambda: None)
+
+
 def a_trial_without_stages(project: Project) -> str:
     Path("space.yaml").write_text("model.hidden_size: [16, 32]\n")
     return without_stages(project, "search", "1", "--space", "space.yaml")
@@ -1711,6 +1738,10 @@ MET = {
     ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this seed": a_seed_without_stages,
+    "mnist-lstm seeds: experiment <name> has no whole results here; `dvc exp pull REMOTE <name>` "
+    "brings those that a DVC remote has; else `dvc exp remove <name>`, and repeat the command": (
+        a_seed_without_results
+    ),
     "mnist-lstm seeds: DVC can make no experiment of this kind in <folder>, because the path has "
     "letters beyond ASCII; move the project to another folder": a_seed_in_a_folder_beyond_ascii,
     "mnist-lstm sync: <file>: line <number> is no decision of `promote`": a_damaged_decision,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from samples import PROJECT, record_of_seed, recorded_recipe
+from test_history import Project
 
 from mnist_lstm import UserError
 from mnist_lstm.cli import main
@@ -15,6 +16,7 @@ from mnist_lstm.commands import seeds as command
 from mnist_lstm.commands.seeds import _code_of, format_summary
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment, seeds
+from mnist_lstm.runs.history import History
 from mnist_lstm.runs.seeds import seed_record, summary, train_at_once
 
 
@@ -98,6 +100,24 @@ def test_fresh_trains_whatever_is_recorded(tmp_path: Path, monkeypatch: pytest.M
         seed_record(tmp_path, params, params, "params", tmp_path, fresh=True)
     ((*_, last),) = asked
     assert last == "--force"
+
+
+def test_the_result_of_a_name_is_that_of_the_present_commit(tmp_path: Path) -> None:
+    """With the same code, other packages may have trained an experiment of the same name."""
+    project, baselines = Project(tmp_path), []
+    for letter in "ab":
+        baselines.append(head := project.commit(f"packages {letter}"))
+        project.train(letter)
+        project.cache()
+        trained = project.commit(letter)
+        project.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/quick-seed-0-abcdef", trained)
+        project.git("reset", "--quiet", "--hard", head)
+    for head, letter in zip(baselines, "ab", strict=True):
+        project.git("checkout", "--quiet", head)
+        assert experiment.result_of(History(tmp_path), "quick-seed-0-abcdef").name == letter
+    project.commit("packages c")
+    with pytest.raises(UserError, match="quick-seed-0-abcdef has no whole results here"):
+        experiment.result_of(History(tmp_path), "quick-seed-0-abcdef")
 
 
 def test_it_waits_for_another_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

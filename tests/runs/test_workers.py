@@ -5,15 +5,13 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy import text
-from test_search import Machine, accuracy_of, machine  # noqa: F401
+from test_search import Files, Machine, Made, accuracy_of, machine  # noqa: F401
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline.params import with_values
 from mnist_lstm.runs import experiment, search, workers
 from mnist_lstm.runs.search import Plan
 from mnist_lstm.runs.workers import Workers
@@ -21,19 +19,18 @@ from mnist_lstm.runs.workers import Workers
 TRIALS = 12
 
 
-class Both:
+class Both(Files):
     """The results that History has, too."""
 
     def __init__(self, machine: Machine) -> None:
-        self.results = [
-            Result(name, with_values({}, made["settings"]))
-            for name, made in machine.experiments.items()
-        ]
+        super().__init__(machine)
+        self.results = [Result(machine, name) for name in machine.experiments]
 
 
-class Result:
-    def __init__(self, name: str, params: dict[str, Any]) -> None:
-        self.experiments, self.params = [name], params
+class Result(Made):
+    def __init__(self, machine: Machine, name: str) -> None:
+        super().__init__(machine, name)
+        self.experiments = [name]
 
 
 def started(machine: Machine, folder: Path, number: int = 3, url: str | None = None) -> Workers:

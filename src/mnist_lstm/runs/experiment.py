@@ -13,7 +13,6 @@ from typing import Any, Self
 
 from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256
-from mnist_lstm.runs import resolve
 from mnist_lstm.runs.child import run_dvc
 from mnist_lstm.runs.history import History, Result
 
@@ -48,10 +47,18 @@ def code_digest(root: Path) -> str:
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
+def commit_of(root: Path, name: str) -> str | None:
+    """The commit of the present commit's experiment with this name; None if there is none."""
+    head = git.head(root) or ""
+    reference = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
+    return (
+        git.git(root, "for-each-ref", "--format=%(objectname)", reference).decode().strip() or None
+    )
+
+
 def is_there(root: Path, name: str) -> bool:
     """Whether the present commit has an experiment with this name."""
-    head = git.head(root) or ""
-    return bool(git.git(root, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}"))
+    return commit_of(root, name) is not None
 
 
 def to_stderr(line: str) -> None:
@@ -135,7 +142,16 @@ class Turn:
 
 
 def result_of(history: History, name: str) -> Result:
-    """The result of an experiment. Raises UserError if its files are not here."""
-    # an experiment that was forced anew leaves a run of its name in DVC's cache
-    named = [each for each in history.results if name in each.experiments]
-    return named[0] if named else resolve.find(history, name)
+    """The result of the present commit's experiment with this name.
+
+    Raises UserError if its files are not here. Another commit may have an experiment of this name,
+    and one that was forced anew leaves a run of its name in DVC's cache.
+    """
+    commit = commit_of(history.root, name)
+    for result in history.results:
+        if commit in result.commits:
+            return result
+    raise UserError(
+        f"experiment {name} has no whole results here; `dvc exp pull REMOTE {name}` brings those "
+        f"that a DVC remote has; else `dvc exp remove {name}`, and repeat the command"
+    )

@@ -28,7 +28,7 @@ from mnist_lstm import UserError
 from mnist_lstm.pipeline import watched
 from mnist_lstm.pipeline.result_files import read_json, write_json
 from mnist_lstm.runs import experiment
-from mnist_lstm.runs.history import History
+from mnist_lstm.runs.history import History, Result
 from mnist_lstm.runs.space import Space, described, rounded, suggest
 
 # a training that fails so is a bad trial, and no reason to stop the search
@@ -171,12 +171,12 @@ class Search:
                     f"trial {trial.number}: `dvc exp run` ended with exit code {failed}; fix what "
                     "it reports above, then repeat the command: it continues with this trial"
                 )
-        return self.record(self.of_experiment(trial, judge))
-
-    def of_experiment(self, trial: Trial, judge: "Judge") -> Trial:
-        """The trial with what its experiment has. It counts as pruned if its curve says so."""
         history = History(self.root)
-        result = experiment.result_of(history, trial.experiment)
+        result = experiment.result_of(history, name)
+        return self.record(self.of_result(trial, judge, history, result))
+
+    def of_result(self, trial: Trial, judge: "Judge", history: History, result: Result) -> Trial:
+        """The trial with what its experiment has. It counts as pruned if its curve says so."""
         rows = history.rows(result.training, "curve.csv")
         curve = [(row["step"], row["validation_accuracy"]) for row in rows]
         measured = history.metrics(result).get("validation")

@@ -182,7 +182,7 @@ class Workers(Search):
                 asked = {key: settings[key] for key in self.plan.space}
                 trial = self.next(int(found[1]), asked)
                 if trial.experiment == name:  # its parameters and its code are those of the plan
-                    yield self.record(self.of_experiment(trial, _Nobody()))
+                    yield self.record(self.of_result(trial, _Nobody(), history, result))
 
     def _work(self, number: int) -> None:
         """Train trials until so many have ended, wherever."""
