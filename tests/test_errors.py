@@ -668,6 +668,16 @@ def a_seed_without_results(project: Project) -> str:
     return trained_as(project, lambda: None)
 
 
+def a_seed_with_other_parameters(project: Project) -> str:
+    return trained_as(project, lambda: (project.training(), write_lock(project.folder)))
+
+
+def a_seed_whose_code_is_edited(project: Project) -> str:
+    digests = iter(["before", "after"])
+    project.monkeypatch.setattr(experiment, "code_digest", lambda _: next(digests))
+    return without_stages(project, "seeds", "1")
+
+
 def a_trial_without_stages(project: Project) -> str:
     Path("space.yaml").write_text("model.hidden_size: [16, 32]\n")
     return without_stages(project, "search", "1", "--space", "space.yaml")
@@ -1742,6 +1752,10 @@ MET = {
     "brings those that a DVC remote has; else `dvc exp remove <name>`, and repeat the command": (
         a_seed_without_results
     ),
+    "mnist-lstm seeds: experiment <name> was trained with <parameters>, which its recipe does not "
+    "have; `dvc exp remove <name>`, and repeat the command": a_seed_with_other_parameters,
+    "mnist-lstm seeds: experiment <name>: the code was edited meanwhile; repeat the command, which "
+    "then begins with the present code, or undo the edit first": a_seed_whose_code_is_edited,
     "mnist-lstm seeds: DVC can make no experiment of this kind in <folder>, because the path has "
     "letters beyond ASCII; move the project to another folder": a_seed_in_a_folder_beyond_ascii,
     "mnist-lstm sync: <file>: line <number> is no decision of `promote`": a_damaged_decision,

@@ -18,6 +18,7 @@ from mnist_lstm.runs import experiment, search, space
 from mnist_lstm.runs.search import Plan, Search, Trial, sampler_seed
 
 STEPS, EVERY = 200, 20
+TRAIN = experiment.train  # with dvc
 SPACE = """\
 train.learning_rate: {low: 0.0001, high: 0.1, log: true}
 model.hidden_size: [16, 32, 64]
@@ -43,7 +44,7 @@ class Machine:
         monkeypatch.setattr(experiment, "code_digest", lambda _: self.code)
         monkeypatch.setattr(experiment, "train", self.train)
         monkeypatch.setattr(experiment, "is_there", lambda _, name: name in self.experiments)
-        monkeypatch.setattr(experiment, "result_of", lambda history, name: Made(self, name))
+        monkeypatch.setattr(experiment, "result_of", lambda history, name, _: Made(self, name))
         monkeypatch.setattr(search, "History", lambda _: Files(self))
         (root / "space.yaml").write_text(SPACE)
         changes = {"train.steps": STEPS, "train.eval_every": EVERY}
@@ -61,12 +62,14 @@ class Machine:
         name: str,
         settings: Mapping[str, Any],
         here: Mapping[str, Any],
+        code: str,
         *,
         report: Callable[[str], object],
         is_enough: Callable[[], bool],
         variables: Mapping[str, str],
     ) -> tuple[int, list[str]]:
         assert settings | {"seed": 0} == dict(settings)
+        assert code == self.code
         self.trained.append(name)
         report("Running stage 'train':")
         file = Path(variables[watched.FILE])
@@ -203,6 +206,17 @@ def test_other_code_begins_anew(machine: Machine) -> None:
     first = list(machine.search().trials(3))
     machine.code = "changed"
     assert not {t.experiment for t in first} & {t.experiment for t in machine.search().trials(3)}
+
+
+def test_code_that_is_edited_meanwhile_ends_the_search(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = machine.search().trials(2)
+    next(trials)
+    monkeypatch.setattr(experiment, "train", TRAIN)
+    machine.code = "edited"
+    with pytest.raises(UserError, match="the code was edited meanwhile"):
+        next(trials)
 
 
 def test_another_space_or_seed_begins_anew(machine: Machine) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
 from samples import PROJECT, record_of_seed, recorded_recipe
 from test_history import Project
 
@@ -14,6 +16,7 @@ from mnist_lstm.cli import main
 from mnist_lstm.commands import changes
 from mnist_lstm.commands import seeds as command
 from mnist_lstm.commands.seeds import _code_of, format_summary
+from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs import experiment, seeds
 from mnist_lstm.runs.history import History
@@ -102,6 +105,23 @@ def test_fresh_trains_whatever_is_recorded(tmp_path: Path, monkeypatch: pytest.M
     assert last == "--force"
 
 
+def test_an_experiment_has_no_value_of_the_workspace(tmp_path: Path) -> None:
+    """params.yaml may be edited until dvc reads it, or be of an earlier version."""
+    given = {"train.weight_decay": 0.00001, "train.device": "cuda:1", "preprocess.split_seed": 3}
+    recipe = params.flatten(params.load(PROJECT / "params.yaml", given).model_dump())
+    path = tmp_path / "params.yaml"
+    here = params.flatten(params.load(PROJECT / "recipes" / "best.yaml").model_dump())
+    path.write_text(
+        yaml.safe_dump(
+            params.with_values({}, {key: here[key] for key in here.keys() - params.ADDED.keys()})
+        )
+    )
+    options = experiment.overrides(recipe)
+    assert set(options[::2]) == {"--set-param"}
+    apply_overrides(path, options[1::2])
+    assert params.flatten(params.load(path).model_dump()) == recipe
+
+
 def test_the_result_of_a_name_is_that_of_the_present_commit(tmp_path: Path) -> None:
     """With the same code, other packages may have trained an experiment of the same name."""
     project, baselines = Project(tmp_path), []
@@ -114,10 +134,14 @@ def test_the_result_of_a_name_is_that_of_the_present_commit(tmp_path: Path) -> N
         project.git("reset", "--quiet", "--hard", head)
     for head, letter in zip(baselines, "ab", strict=True):
         project.git("checkout", "--quiet", head)
-        assert experiment.result_of(History(tmp_path), "quick-seed-0-abcdef").name == letter
+        assert experiment.result_of(History(tmp_path), "quick-seed-0-abcdef", {}).name == letter
+    settings = {"seed": ord("b"), "train.steps": 10}  # of which the results have the seed
+    assert experiment.result_of(History(tmp_path), "quick-seed-0-abcdef", settings).name == "b"
+    with pytest.raises(UserError, match="was trained with seed=98, which its recipe does not"):
+        experiment.result_of(History(tmp_path), "quick-seed-0-abcdef", {"seed": 0})
     project.commit("packages c")
     with pytest.raises(UserError, match="quick-seed-0-abcdef has no whole results here"):
-        experiment.result_of(History(tmp_path), "quick-seed-0-abcdef")
+        experiment.result_of(History(tmp_path), "quick-seed-0-abcdef", {})
 
 
 def test_it_waits_for_another_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +153,8 @@ def test_it_waits_for_another_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
     monkeypatch.setattr(experiment, "run_dvc", lambda *_, **__: answers.pop(0))
     monkeypatch.setattr(experiment, "PAUSE", 0)
-    assert experiment.train(tmp_path, "name", {}, {})[0] == 1
+    monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
+    assert experiment.train(tmp_path, "name", {}, {}, "code")[0] == 1
     assert answers == []
 
 

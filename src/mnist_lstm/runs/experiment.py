@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256
+from mnist_lstm.pipeline.params import assignments, flatten
 from mnist_lstm.runs.child import run_dvc
 from mnist_lstm.runs.history import History, Result
 
@@ -71,6 +72,7 @@ def train(
     name: str,
     settings: Mapping[str, Any],
     here: Mapping[str, Any],
+    code: str,
     *,
     force: bool = False,
     report: Callable[[str], object] = to_stderr,
@@ -79,38 +81,50 @@ def train(
 ) -> tuple[int, list[str]]:
     """Run the pipeline as an experiment. Returns dvc's exit code and the lines of its output.
 
-    `settings` has the parameters by dotted key; `here` has those of params.yaml. With `force`, the
-    stages run whatever DVC's cache has. `report` is called with each line of dvc's output. The
-    training is ended as by Ctrl-C when `is_enough` returns True. `variables` are set in its
-    environment. Raises UserError if DVC can make no experiment in this folder.
+    `settings` has the parameters by dotted key; `here` has those of params.yaml; `code` is the
+    digest of the code. With `force`, the stages run whatever DVC's cache has. `report` is called
+    with each line of dvc's output. The training is ended as by Ctrl-C when `is_enough` returns
+    True. `variables` are set in its environment. Raises UserError if the code is another one by
+    now, or if DVC can make no experiment in this folder.
     """
-    overrides = [
-        part
-        for key, value in settings.items()
-        if here.get(key) != value
-        for part in ("--set-param", f"{key}={json.dumps(value)}")
-    ]
-    overrides += ["--force"] * force
+    options = [*overrides(settings), *["--force"] * force]
     # files that are verified and need no network, where fetch has to run
     same_data = here.get("fetch.dataset") == settings.get("fetch.dataset")
     mirror = {"MNIST_MIRROR": str(root / "data" / "raw")} if same_data else {}
     while True:
-        code, lines = run_dvc(
-            *("--wait-for-lock", *EXPERIMENT, name, *overrides),
+        if code_digest(root) != code:
+            raise UserError(
+                f"experiment {name}: the code was edited meanwhile; repeat the command, which then "
+                "begins with the present code, or undo the edit first"
+            )
+        failed, lines = run_dvc(
+            *("--wait-for-lock", *EXPERIMENT, name, *options),
             folder=root,
             environment={**mirror, **os.environ, **(variables or {})},
             report=report,
             is_enough=is_enough,
         )
-        if code and any(map(NO_ASCII.search, lines)):
+        if failed and any(map(NO_ASCII.search, lines)):
             raise UserError(
                 f"DVC can make no experiment of this kind in {root}, because the path has letters "
                 "beyond ASCII; move the project to another folder"
             )
-        if not code or not any(map(BUSY.search, lines)):
-            return code, lines
+        if not failed or not any(map(BUSY.search, lines)):
+            return failed, lines
         to_stderr("another dvc is at work here; waiting for its end")
         time.sleep(PAUSE)
+
+
+def overrides(settings: Mapping[str, Any]) -> list[str]:
+    """The options that set all parameters, also keys that an earlier params.yaml lacks.
+
+    DVC takes those that are not set from params.yaml, which may be edited until it reads the file.
+    """
+    return [
+        part
+        for key, value in settings.items()
+        for part in ("--set-param", f"++{key}={json.dumps(value)}")
+    ]
 
 
 class Stopped(Exception):
@@ -141,17 +155,24 @@ class Turn:
         self.hears("stage '")
 
 
-def result_of(history: History, name: str) -> Result:
+def result_of(history: History, name: str, settings: Mapping[str, Any]) -> Result:
     """The result of the present commit's experiment with this name.
 
-    Raises UserError if its files are not here. Another commit may have an experiment of this name,
-    and one that was forced anew leaves a run of its name in DVC's cache.
+    Another commit may have an experiment of this name, and one that was forced anew leaves a run of
+    its name in DVC's cache. Raises UserError if its files are not here, or if it was trained with
+    other parameters than `settings`.
     """
     commit = commit_of(history.root, name)
-    for result in history.results:
-        if commit in result.commits:
-            return result
-    raise UserError(
-        f"experiment {name} has no whole results here; `dvc exp pull REMOTE {name}` brings those "
-        f"that a DVC remote has; else `dvc exp remove {name}`, and repeat the command"
-    )
+    found = next((each for each in history.results if commit in each.commits), None)
+    if not found:
+        raise UserError(
+            f"experiment {name} has no whole results here; `dvc exp pull REMOTE {name}` brings "
+            f"those that a DVC remote has; else `dvc exp remove {name}`, and repeat the command"
+        )
+    trained = flatten(found.params).items()
+    if others := {key: value for key, value in trained if settings.get(key, value) != value}:
+        raise UserError(
+            f"experiment {name} was trained with {', '.join(assignments(others))}, which its "
+            f"recipe does not have; `dvc exp remove {name}`, and repeat the command"
+        )
+    return found

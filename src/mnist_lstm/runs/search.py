@@ -151,7 +151,7 @@ class Search:
             with tempfile.TemporaryDirectory() as scratch:
                 file = Path(scratch) / "curve"
                 failed, lines = experiment.train(
-                    *(self.root, name, settings, self.here),
+                    *(self.root, name, settings, self.here, self.code),
                     report=report,
                     is_enough=lambda: stops() or judge.hears(watched.read(file)) is not None,  # noqa: B023
                     variables={watched.FILE: str(file)},
@@ -172,7 +172,7 @@ class Search:
                     "it reports above, then repeat the command: it continues with this trial"
                 )
         history = History(self.root)
-        result = experiment.result_of(history, name)
+        result = experiment.result_of(history, name, settings)
         return self.record(self.of_result(trial, judge, history, result))
 
     def of_result(self, trial: Trial, judge: "Judge", history: History, result: Result) -> Trial:

@@ -134,14 +134,14 @@ def seed_record(
         is_to_be_trained = fresh and attempt == 0
         if not is_to_be_trained and experiment.is_there(root, name):
             break
-        failed, _ = train(root, name, settings, here, force=fresh)
+        failed, _ = train(root, name, settings, here, code, force=fresh)
         if failed:
             raise UserError(
                 f"seed {seed}: `dvc exp run` ended with exit code {failed}; fix what it reports "
                 "above, then repeat the command: it continues with this seed"
             )
     found = History(root, note)
-    result = experiment.result_of(found, name)
+    result = experiment.result_of(found, name, settings)
     metrics, curve = found.metrics(result), found.content(result.training, "curve.csv")
     if not metrics or curve is None:
         raise UserError(f"seed {seed}: experiment {name} has no evaluation here")
