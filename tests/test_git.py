@@ -159,6 +159,21 @@ def test_a_project_below_the_top_of_its_repository(repository: Path, tmp_path: P
     assert not (there / "src" / "new.py").exists()
 
 
+def test_a_file_with_a_conflict_is_listed_once(repository: Path) -> None:
+    """Also by a git before 2.31, which has no option for that."""
+    for branch in ("ours", "theirs"):
+        run(repository, "checkout", "--quiet", "-b", branch, "HEAD")
+        (repository / "src" / "code.py").write_text(branch)
+        run(repository, "commit", "--quiet", "--all", "--message", branch)
+        run(repository, "checkout", "--quiet", "HEAD~1")
+    run(repository, "checkout", "--quiet", "ours")
+    assert subprocess.run(
+        ["git", "merge", "theirs"], cwd=repository, capture_output=True
+    ).returncode
+    listed = file_names(repository, "--cached", "--others", paths=["src"])
+    assert listed == ["src/code.py", "src/link"]
+
+
 def test_contents_of_commits(repository: Path) -> None:
     names = ["HEAD:./src/code.py", "HEAD:./src", "HEAD:./gone", "gone:./a b", "HEAD:./src/code.py"]
     assert blobs(repository, names) == [b"first\n", None, None, None, b"first\n"]

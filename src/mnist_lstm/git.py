@@ -81,9 +81,12 @@ def has_commit(folder: Path, commit: str) -> bool:
 
 
 def file_names(folder: Path, *options: str, paths: Sequence[str]) -> list[str]:
-    """The names, relative to the folder, that `git ls-files` lists with these options."""
+    """The names, relative to the folder, that `git ls-files` lists with these options, each once.
+
+    During a merge it lists a file several times; its own option against that came with git 2.31.
+    """
     listed = git(folder, "ls-files", "-z", *options, "--", *paths)
-    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
+    return [os.fsdecode(name) for name in dict.fromkeys(listed.split(b"\0")) if name]
 
 
 def blobs(folder: Path, names: Sequence[str]) -> list[bytes | None]:
@@ -131,7 +134,7 @@ def patch(folder: Path, paths: Sequence[str]) -> bytes:
         }
         (Path(scratch) / "objects").mkdir()
         options = ("--cached", "--others", "--exclude-standard")
-        names = {*file_names(folder, *options, paths=paths)}
+        names = set(file_names(folder, *options, paths=paths))
         git(folder, "read-tree", base, environment=environment)
         in_base = git(folder, "ls-files", "-z", "--", *paths, environment=environment)
         names |= {os.fsdecode(name) for name in in_base.split(b"\0") if name}

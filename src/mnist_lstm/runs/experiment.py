@@ -42,7 +42,7 @@ def name_of(prefix: str, settings: Mapping[str, Any], code: str) -> str:
 
 def code_digest(root: Path) -> str:
     """The hex digest of the files that stages depend on, committed or not."""
-    every = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+    every = ("--cached", "--others", "--exclude-standard")
     names = git.file_names(root, *every, paths=CODE)
     sums = {name: sha256(root / name) for name in names if (root / name).is_file()}
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()

@@ -223,7 +223,7 @@ def project_records(root: Path, kind: str) -> list[Path]:
     """The records of seeds or of trials in the project: `seed-0.json` for example."""
     if not git.is_repository(root):
         return []
-    options = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+    options = ("--cached", "--others", "--exclude-standard")
     names = git.file_names(root, *options, paths=[f":(glob)**/{kind}-*.json"])
     return sorted(path for name in names if (path := root / name).is_file())
 
