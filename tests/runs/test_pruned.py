@@ -9,14 +9,17 @@ from learners import Learner
 from tracked import ROWS, TIMINGS, about
 
 from mnist_lstm import git
+from mnist_lstm.commands.search import _tell_mlflow
 from mnist_lstm.learning.checkpoint import Checkpoint
+from mnist_lstm.pipeline.provenance import Origin
 from mnist_lstm.pipeline.result_files import Progress, Training, write_json
 from mnist_lstm.runs import listing
 from mnist_lstm.runs.audit import disagreements
 from mnist_lstm.runs.history import History
 from mnist_lstm.runs.pruned import pruned, reasons
+from mnist_lstm.runs.search import Trial
 from mnist_lstm.runs.unfinished import unfinished
-from mnist_lstm.tracking.projection import PRUNED
+from mnist_lstm.tracking.projection import PRUNED, TrackedRun
 from mnist_lstm.tracking.store import open_store
 from mnist_lstm.tracking.stored_runs import runs
 
@@ -110,3 +113,21 @@ def test_what_the_run_of_a_pruned_trial_lacks_is_added(root: Path) -> None:
     store.client.delete_tag(run.info.run_id, PRUNED)
     assert mend(root) == [["its run does not say why it ended early"]]
     assert mend(root) == []
+
+
+def test_a_run_of_the_same_experiment_in_another_clone_is_not_pruned(
+    root: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'shared.db'}")
+    shutil.copy(fresh_store, root / "shared.db")
+    store, here = open_store(root), Origin.here(root)
+    for letter, folder in (("a", here.folder), ("b", "/another/clone")):
+        made = about(
+            letter * 32, dvc_experiment=EXPERIMENT, user="ann", host=here.host, folder=folder
+        )
+        TrackedRun(store, made).log_rows(ROWS, TIMINGS)
+    _tell_mlflow(root, Trial(7, {}, {}, EXPERIMENT, why=WHY))
+    assert {run.data.tags["folder"]: run.data.tags.get(PRUNED) for run in runs(store)} == {
+        here.folder: WHY,
+        "/another/clone": None,
+    }

@@ -93,7 +93,6 @@ def test_children_of_pruned_trials_are_known_by_their_experiment(store: Store) -
         {"points": {("seeds", 0): 3}},
         {"params": {"model.hidden_size": "32"}},
         {"files": {"seeds.csv": b"seed\n0\n1\n2\n"}},
-        {"ended": 1767323150000},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -105,6 +104,13 @@ def test_a_parent_that_differs_is_made_again(store: Store, change: dict[str, Any
     assert parent_run(store).info.run_id != first
     assert children(store) == {"a", "b"}
     assert Parents(store).show(new) == []
+
+
+def test_two_clones_with_results_of_other_times_keep_one_parent(store: Store) -> None:
+    """Each of them has trained some of the trials."""
+    Parents(store).show(PARENT)
+    other = replace(PARENT, started=PARENT.started + 1, ended=PARENT.ended - 1)
+    assert Parents(store).show(other) == []
 
 
 def test_names_and_notes_of_people_are_kept(store: Store) -> None:

@@ -168,10 +168,15 @@ def _run(found: "Search", number: int) -> None:
 
 def _tell_mlflow(root: Path, trial: "Trial") -> None:
     """Say in MLflow why a run ended early. The search goes on if the store is away."""
+    from mnist_lstm.runs.elsewhere import is_elsewhere
     from mnist_lstm.tracking import projection, store  # seconds, with MLflow
 
     try:
-        projection.mark_pruned(store.open_store(root), trial.experiment, trial.why or "")
+        opened = store.open_store(root)
+        projection.mark_pruned(
+            *(opened, trial.experiment, trial.why or ""),
+            is_own=lambda tags: not is_elsewhere(tags, root, opened.uri),
+        )
     except store.TrackingError as error:
         note("search", str(error))
 

@@ -58,9 +58,12 @@ class Parent:
 
     @property
     def digest(self) -> str:
-        """The digest of all that the parent shows, but of its name, its note and its pictures."""
+        """The digest of all that the parent shows, but of its name, note, times and pictures.
+
+        The times are those of the results that are here, and each clone has other ones.
+        """
         shown = [
-            *(self.started, self.ended, dict(self.params), dict(self.tags)),
+            *(dict(self.params), dict(self.tags)),
             [(each.key, each.step, each.value) for each in self.metrics],
             {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()},
         ]

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -346,11 +346,18 @@ def lacks_of_pruned(
         return lines
 
 
-def mark_pruned(store: Store, experiment: str, why: str) -> None:
-    """Tag the run of a DVC experiment with why a search ended it. Raises TrackingError."""
+def mark_pruned(
+    store: Store, experiment: str, why: str, is_own: Callable[[Mapping[str, str]], bool]
+) -> None:
+    """Tag the run of a DVC experiment with why a search ended it. Raises TrackingError.
+
+    Another clone may have an experiment of this name: `is_own` says by its tags whether a run is of
+    this one.
+    """
     with store.errors():
         for run in runs(store, f"tags.dvc_experiment = '{experiment}'"):
-            store.client.set_tag(run.info.run_id, PRUNED, why)
+            if is_own(run.data.tags):
+                store.client.set_tag(run.info.run_id, PRUNED, why)
 
 
 def _new_name(store: Store, run: StoredRun, about: RunRecord) -> str | None:
