@@ -12,7 +12,7 @@ import pytest
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.commands.search import table_of
+from mnist_lstm.commands.search import OBJECTIVES, PRUNERS, table_of
 from mnist_lstm.pipeline import params, watched
 from mnist_lstm.runs import experiment, search, space
 from mnist_lstm.runs.search import Plan, Search, Trial, sampler_seed
@@ -231,7 +231,7 @@ def test_another_space_or_seed_begins_anew(machine: Machine) -> None:
     assert max(rates) <= 0.001
 
 
-@pytest.mark.parametrize("objective", search.OBJECTIVES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_objective_is_of_the_validation_images(machine: Machine, objective: str) -> None:
     for trial in machine.search("none", objective).trials(5):
         if trial.accuracy is not None:
@@ -250,7 +250,7 @@ def test_a_failed_training_ends_the_search_and_shows_what_dvc_said(
     assert "train: disk full" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("pruner", search.PRUNERS)
+@pytest.mark.parametrize("pruner", PRUNERS)
 def test_each_pruner_lets_the_last_step_be(machine: Machine, pruner: str) -> None:
     found = machine.search(pruner)
     trials: list[Trial] = list(found.trials(20))

@@ -48,6 +48,8 @@ stopped."""
 
 SPACE = "recipes/search.yaml"
 NAME = "mnist-lstm search"
+OBJECTIVES = ("loss", "accuracy")
+PRUNERS = ("median", "hyperband", "none")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -62,13 +64,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--objective",
-        choices=("loss", "accuracy"),
+        choices=OBJECTIVES,
         default="loss",
         help="what is to be best on the validation images (default: loss)",
     )
     parser.add_argument(
         "--pruner",
-        choices=("median", "hyperband", "none"),
+        choices=PRUNERS,
         default="median",
         help="which rule ends trials early (default: median)",
     )
@@ -259,7 +261,7 @@ def ranked(trials: "Sequence[Trial]") -> "list[Trial]":
 
 
 def _draw(found: "Search") -> None:
-    from mnist_lstm.runs.groups import OBJECTIVES
+    from mnist_lstm.runs import groups
     from mnist_lstm.views import figures, search_figure
 
     path = found.folder / "search.png"
@@ -269,7 +271,7 @@ def _draw(found: "Search") -> None:
     if not trials:
         return
     try:
-        figures.save(search_figure.search(trials, OBJECTIVES[found.plan.objective]), path)
+        figures.save(search_figure.search(trials, groups.OBJECTIVES[found.plan.objective]), path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     here = Path.cwd()

@@ -33,8 +33,6 @@ from mnist_lstm.runs.space import Space, described, rounded, suggest
 
 # a training that fails so is a bad trial, and no reason to stop the search
 DIVERGED = re.compile(r"^train: (the loss is \S+ at step [\d,]+), so the training stops")
-PRUNERS = ("median", "hyperband", "none")
-OBJECTIVES = ("loss", "accuracy")
 # what all records of a search have in common
 COMMON = ("objective", "pruner", "sampler_seed", "code", "recipe", "space")
 Curve = Sequence[tuple[int, float]]  # step, accuracy on the validation images
@@ -173,10 +171,14 @@ class Search:
                 )
         history = History(self.root)
         result = experiment.result_of(history, name, settings)
-        return self.record(self.of_result(trial, judge, history, result))
+        return self.record(self.of_result(trial, history, result, judge))
 
-    def of_result(self, trial: Trial, judge: "Judge", history: History, result: Result) -> Trial:
-        """The trial with what its experiment has. It counts as pruned if its curve says so."""
+    def of_result(
+        self, trial: Trial, history: History, result: Result, judge: "Judge | None" = None
+    ) -> Trial:
+        """The trial with what its experiment has. With a `judge`, its curve may say that it counts
+        as pruned.
+        """
         rows = history.rows(result.training, "curve.csv")
         curve = [(row["step"], row["validation_accuracy"]) for row in rows]
         measured = history.metrics(result).get("validation")
@@ -184,7 +186,7 @@ class Search:
             raise UserError(
                 f"trial {trial.number}: experiment {trial.experiment} has no evaluation here"
             )
-        if judge.hears(curve) is not None:
+        if judge and judge.hears(curve) is not None:
             return _pruned(trial, curve, judge)
         accuracy, loss = measured["accuracy"], measured["loss"]
         value = loss if self.plan.objective == "loss" else 1 - accuracy
@@ -210,7 +212,7 @@ class Search:
         if not path.is_file():
             return None
         found, common = read_json(path), self.common()
-        if not isinstance(found, dict) or any(found.get(key) != common[key] for key in common):
+        if any(found.get(key) != common[key] for key in common):
             return None
         trial = trial_of(found)
         if trial is None or trial.number != len(self.ended) or not trial.has_ended:

@@ -33,7 +33,6 @@ from mnist_lstm.runs import experiment
 from mnist_lstm.runs.history import History
 from mnist_lstm.runs.recipes import digest
 from mnist_lstm.runs.search import (
-    Judge,
     Plan,
     Search,
     Trial,
@@ -182,7 +181,7 @@ class Workers(Search):
                 asked = {key: settings[key] for key in self.plan.space}
                 trial = self.next(int(found[1]), asked)
                 if trial.experiment == name:  # its parameters and its code are those of the plan
-                    yield self.record(self.of_result(trial, _Nobody(), history, result))
+                    yield self.record(self.of_result(trial, history, result))
 
     def _work(self, number: int) -> None:
         """Train trials until so many have ended, wherever."""
@@ -317,16 +316,6 @@ SAID = ("why", "accuracy", "loss")
 
 def _said(trial: Trial) -> dict[str, Any]:
     return {key: value for key in SAID if (value := getattr(trial, key)) is not None}
-
-
-class _Nobody(Judge):
-    """A judge who prunes nothing."""
-
-    def __init__(self) -> None:
-        self.pruned_at = None
-
-    def hears(self, curve: object) -> None:
-        """Nothing is reported."""
 
 
 def _reason(error: BaseException) -> str:
