@@ -12,7 +12,7 @@ import pytest
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.commands.search import OBJECTIVES, PRUNERS, table_of
+from mnist_lstm.commands.search import OBJECTIVES, PRUNERS, seeds_of, table_of
 from mnist_lstm.pipeline import params, watched
 from mnist_lstm.runs import experiment, search, space
 from mnist_lstm.runs.search import Plan, Search, Trial, sampler_seed
@@ -293,6 +293,19 @@ def test_the_table_at_its_end_fits_into_a_terminal() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["trial", "validation", "loss", "steps", "tried"]
     assert lines[1].endswith("learning_rate=0.00213, hidden_size=256,")
+
+
+def test_the_best_is_to_be_trained_with_other_seeds(machine: Machine) -> None:
+    found = machine.search()
+    list(found.trials(1))
+    values: dict[str, Any] = {"train.learning_rate": 0.00213, "train.clip_norm": None}
+    recipe = ["recipes/my recipe.yaml", "-S", "train.steps=500"]
+    assert seeds_of(trial_with(0, values), found, recipe) == (
+        "mnist-lstm seeds 5 'recipes/my recipe.yaml' -S train.steps=500 "
+        "-S train.learning_rate=0.00213 -S train.clip_norm=null --from 1"
+    )
+    found.plan.recipe["seed"] = 7
+    assert seeds_of(trial_with(0, values), found, []).endswith(" --from 8")
 
 
 def test_any_seed_gives_a_seed_that_numpy_takes() -> None:

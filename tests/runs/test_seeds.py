@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -178,7 +179,7 @@ def test_seeds_are_trained_at_once_and_their_dvcs_start_in_turn(
         train(seed)
         return {"seed": seed}
 
-    found = train_at_once(record_of, 3, 2, lambda record: ended.append(record["seed"]))
+    found = train_at_once(record_of, range(3), 2, lambda each: ended.append(each["seed"]))
     assert found == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
     assert sorted(ended) == [0, 1, 2]
     assert log == ["starts"] * 3
@@ -210,7 +211,7 @@ def test_if_one_seed_fails_the_others_end(monkeypatch: pytest.MonkeyPatch) -> No
         raise UserError(f"exit code {code}")
 
     with pytest.raises(UserError, match="exit code 1"):
-        train_at_once(record_of, 3, 2, outcomes.append)
+        train_at_once(record_of, range(3), 2, outcomes.append)
     assert outcomes == ["stopped"] or outcomes == ["stopped"] * 2  # the third may have begun
 
 
@@ -227,29 +228,57 @@ def test_changes_are_yaml_as_in_a_recipe() -> None:
             changes([text])
 
 
-def test_damaged_files_are_named_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each seed reads all results again."""
+Told = Callable[[int, Callable[[str], object]], object]
 
-    def read(root: Path, *_: object, note: Callable[[str], object], **__: object) -> object:
-        note("left out: results/train/run.json: damaged")
+
+def tried(path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    """Make a project in which a seed is trained at once; `told` gets it and its function `note`."""
+
+    def read(root: Path, settings: dict[str, object], *_: object, **others: Any) -> object:
+        told(settings["seed"], others["note"])
         figures = {"accuracy": 0.5, "loss": 0.1}
         return {
-            "params": {"seed": 0, "train.steps": 10},
+            "params": {"seed": settings["seed"], "train.steps": 10},
             "metrics": {"validation": figures, "test": figures},
             **{"seconds": 1, "device": "cpu", "code": "code", "name": "drawn"},
         }
 
-    (tmp_path / "dvc.yaml").touch()
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
+    (path / "dvc.yaml").touch()
+    shutil.copy(PROJECT / "params.yaml", path)
+    monkeypatch.chdir(path)
     monkeypatch.setattr(seeds, "seed_record", read)
     monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
     monkeypatch.setattr(command, "show_groups", lambda *_: None)
+
+
+def test_damaged_files_are_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each seed reads all results again."""
+    tried(tmp_path, monkeypatch, lambda _, note: note("left out: results/train/run.json: damaged"))
     assert main(["seeds", "2"]) == 0
     line = "mnist-lstm seeds: left out: results/train/run.json: damaged\n"
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_seeds_begin_where_they_are_to(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    workers: str,
+) -> None:
+    trained: list[int] = []
+    tried(tmp_path, monkeypatch, lambda seed, _: trained.append(seed))
+    assert main(["seeds", "3", "--from", "4", "--workers", workers]) == 0
+    assert sorted(trained) == [4, 5, 6]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[1:4]] == ["4", "5", "6"]
+    for wrong in ("-1", "one", "0.5"):
+        with pytest.raises(SystemExit):
+            main(["seeds", "3", f"--from={wrong}"])
+        said = capsys.readouterr().err
+        assert f"argument --from: must be a whole number from 0, is '{wrong}'" in said
 
 
 def test_the_record_of_a_seed_is_read_with_damaged_files_named(

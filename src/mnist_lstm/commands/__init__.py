@@ -221,8 +221,8 @@ def writable_folder(text: str) -> Path:
     return path
 
 
-def whole_number(text: str) -> int:
-    """Parse a whole number from 1, as an argparse type."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, is {text!r}")
+def whole_number(text: str, least: int = 1) -> int:
+    """Parse a whole number from 1, or from `least`, as an argparse type."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least}, is {text!r}")
     return int(text)

@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
         trials = [asdict(each) for each in found.ended]
         print(json.dumps({"best": best, "importance": importance, "trials": trials}, indent=2))
         return 0
-    _print(found, importance)
+    _print(found, importance, [str(path), *_set(arguments.set_param)])
     _draw(found)
     return 0
 
@@ -195,7 +196,8 @@ def _values(trial: "Trial") -> list[str]:
     return assignments(trial.values)
 
 
-def _print(found: "Search", importance: Mapping[str, float]) -> None:
+def _print(found: "Search", importance: Mapping[str, float], recipe: Sequence[str]) -> None:
+    """The trials, what decided, and what to do with the best; `recipe` are the arguments of it."""
     from mnist_lstm.pipeline.params import short_name
     from mnist_lstm.runs import experiment
     from mnist_lstm.views.text_table import folded, terminal_width
@@ -218,8 +220,24 @@ def _print(found: "Search", importance: Mapping[str, float]) -> None:
                 f"`dvc exp pull REMOTE {best.experiment}`"
             )
         print(folded(how, terminal_width()))
+        again = f"`{seeds_of(best, found, recipe)}` trains its recipe with seeds that this search "
+        print(folded(f"{again}has not seen", terminal_width()))
     else:
         print("\nno trial was trained to its end", file=sys.stderr)
+
+
+def seeds_of(best: "Trial", found: "Search", recipe: Sequence[str]) -> str:
+    """The command that trains the recipe of a trial with seeds that no trial had."""
+    from mnist_lstm.pipeline.params import format_value
+
+    values = _set(f"{key}={format_value(value)}" for key, value in best.values.items())
+    seen = max((found.plan.recipe | each.values)["seed"] for each in found.ended)
+    return shlex.join(["mnist-lstm", "seeds", "5", *recipe, *values, "--from", str(seen + 1)])
+
+
+def _set(assigned: Iterable[str]) -> list[str]:
+    """The arguments that set parameters."""
+    return [part for each in assigned for part in ("-S", each)]
 
 
 def table_of(trials: "Sequence[Trial]", keys: Sequence[str], width: int | None) -> list[str]:

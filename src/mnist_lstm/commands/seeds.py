@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm.commands import (
@@ -24,6 +25,9 @@ Measure how good a recipe is, apart from luck: train it with the seeds 0, 1, …
 is a DVC experiment, so the workspace stays as it is. The command prints the accuracies with their
 mean, their standard deviation and the 95 % confidence interval of the mean (Student's t). With
 -S KEY=VALUE you try another value without a new recipe file.
+
+With --from K, the seeds are K, K + 1, … K + N - 1. A recipe that a search chose was the best with
+the search's own seed, maybe by luck: leave that seed out.
 
 A seed is not trained again if the present commit has an experiment with the same parameters and
 code, or if the folder of --record has a record with the same parameters. The column `code` says
@@ -48,6 +52,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("seeds", metavar="N", type=whole_number, help="how many seeds")
     add_recipe(parser, "a complete params.yaml, such as recipes/fast.yaml; its seed is not used")
+    parser.add_argument(
+        "--from",
+        metavar="K",
+        dest="first",
+        type=partial(whole_number, least=0),
+        default=0,
+        help="the first seed (default: 0)",
+    )
     parser.add_argument(
         "--record", metavar="DIR", type=writable_folder, help="folder of the records"
     )
@@ -83,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
             params.load(root / "params.yaml"),
         )
     )
+    numbers = range(arguments.first, arguments.first + arguments.seeds)
     name, said = path.stem, set[str]()
 
     def note_once(line: str) -> None:  # each seed reads all results
@@ -104,11 +117,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         if arguments.workers == 1:
-            records = [record_of(seed) for seed in range(arguments.seeds)]
+            records = [record_of(seed) for seed in numbers]
         else:
-            records = seeds.train_at_once(
-                record_of, arguments.seeds, arguments.workers, say_it_ended
-            )
+            records = seeds.train_at_once(record_of, numbers, arguments.workers, say_it_ended)
     except KeyboardInterrupt:
         note("seeds", "stopped; the same command continues from there")
         return 130

@@ -59,11 +59,11 @@ def summary(values: Sequence[float], metric: str) -> Summary:
 
 def train_at_once(
     record_of: Callable[[int, experiment.Train], Mapping[str, Any]],
-    seeds: int,
+    seeds: Sequence[int],
     workers: int,
     ended: Callable[[Mapping[str, Any]], object],
 ) -> list[Mapping[str, Any]]:
-    """The records of the seeds 0 to `seeds` - 1, of which `workers` are trained at once.
+    """The records of the seeds, of which `workers` are trained at once.
 
     `record_of` returns the record of a seed: `seed_record`, with the function for its `train`.
     `ended` is called with each record when its seed has ended. If one fails, or the command is
@@ -91,7 +91,7 @@ def train_at_once(
         return code, lines
 
     with ThreadPoolExecutor(workers) as pool:
-        found = [pool.submit(record_of, seed, train) for seed in range(seeds)]
+        found = [pool.submit(record_of, seed, train) for seed in seeds]
         try:
             for each in as_completed(found):
                 ended(each.result())
