@@ -253,6 +253,17 @@ def test_a_run_has_one_parent(history: Made, machine: Machine) -> None:  # noqa:
     assert seeds.members == {f"{0:032x}", f"{1:032x}"}
 
 
+def test_a_trial_is_no_seed_of_its_recipe(history: Made) -> None:
+    """The best of many trials was lucky with its seed."""
+    history.add(0.99, "search-trial-7-aaaaaa")
+    history.add(0.9, "best-seed-1-aaaaaa", seed=1)
+    (parent,) = groups.parents(history)
+    assert parent.members == {f"{1:032x}"}
+    history.add(0.99, "search-trial-7-aaaaaa", also=["best-seed-0-aaaaaa"])
+    (parent,) = groups.parents(history)
+    assert parent.members == {f"{1:032x}", f"{2:032x}"}
+
+
 def test_records_of_an_earlier_search_do_not_count(history: Made, machine: Machine) -> None:  # noqa: F811
     list(machine.search().trials(5))
     machine.code = "changed"

@@ -6,7 +6,6 @@ name says. The trials of a search are those that its records name.
 
 import csv
 import io
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,8 +15,18 @@ from typing import TYPE_CHECKING, Any
 from mnist_lstm import UserError
 from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.params import assignments
-from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.recipes import FIGURES, SEED, SEEDS, Recipe, digest, project_records, recipes
+from mnist_lstm.runs.history import History
+from mnist_lstm.runs.recipes import (
+    FIGURES,
+    SEED,
+    SEEDS,
+    TRIAL,
+    Recipe,
+    digest,
+    experiments_of,
+    project_records,
+    recipes,
+)
 from mnist_lstm.runs.seeds import summary
 from mnist_lstm.tracking.parents import Parent
 from mnist_lstm.tracking.run_name import joined
@@ -26,8 +35,6 @@ from mnist_lstm.tracking.view import CURVE, ONCE, milliseconds
 if TYPE_CHECKING:
     from mnist_lstm.runs.search import Recorded
 
-# the name of an experiment of `mnist-lstm search`
-TRIAL = re.compile(r"(.+)-trial-\d+-[0-9a-f]{6}")
 # what a search is judged by, as the axis of its picture names it
 OBJECTIVES = {"loss": "validation loss", "accuracy": "validation images read wrong"}
 
@@ -116,7 +123,7 @@ def _of_search(history: History, folder: Path, claimed: Collection[str]) -> Pare
         history.leave_out(f"{folder.relative_to(history.root)}: no search ({error})")
         return None
     names = frozenset(each.experiment for each in found.trials) if found else frozenset[str]()
-    results = [each for each in history.results if names & _experiments(each)]
+    results = [each for each in history.results if names & experiments_of(each)]
     if not found or not results:
         return None
     is_loss = found.chosen["objective"] == "loss"
@@ -167,10 +174,6 @@ def _of_search(history: History, folder: Path, claimed: Collection[str]) -> Pare
 
 def _members(parent: Parent | None) -> frozenset[str]:
     return parent.members if parent else frozenset()
-
-
-def _experiments(result: Result) -> set[str]:
-    return {result.record.dvc_experiment or "", *result.experiments}
 
 
 def _picture(found: "Recorded") -> bytes:

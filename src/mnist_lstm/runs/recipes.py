@@ -22,6 +22,8 @@ from mnist_lstm.runs.listing import SECTIONS
 SEEDS = "seeds of "  # the name of a recipe's parent run in MLflow begins so
 # the name of an experiment of `mnist-lstm seeds`
 SEED = re.compile(r"(.+)-seed-\d+-[0-9a-f]{6}")
+# the name of an experiment of `mnist-lstm search`
+TRIAL = re.compile(r"(.+)-trial-\d+-[0-9a-f]{6}")
 FIGURES = (("validation", "accuracy"), ("test", "accuracy"), ("validation", "loss"))
 
 
@@ -98,7 +100,10 @@ def recipes(history: History) -> list[Recipe]:
 
 
 def recipe_of(history: History, settings: Mapping[str, Any], name: str) -> Recipe:
-    """A recipe by its parameters, with all its seeds that have results or records here."""
+    """A recipe by its parameters, with all its seeds that have results or records here.
+
+    The trials of a search are none of them.
+    """
     key = _key(settings)
     results = [each for each in history.results if _key(params.flatten(each.params)) == key]
     return _recipe(history, name, settings, results, list(_records(history)))
@@ -116,6 +121,8 @@ def _recipe(
         if key in _keys_of_record(given):
             seeds[seed.seed] = max(seed, seeds.get(seed.seed, seed), key=lambda each: each.started)
     for result in results:
+        if _was_chosen(result):
+            continue
         seed = _of_result(history, result)
         before = seeds.get(seed.seed)
         # a result comes before a record: it has its curve for certain
@@ -144,6 +151,16 @@ def _names_of(results: Iterable[Result]) -> Iterator[str]:
         for name in (result.record.dvc_experiment or "", *sorted(result.experiments)):
             if named := SEED.fullmatch(name):
                 yield named[1]
+
+
+def _was_chosen(result: Result) -> bool:
+    """Whether a search trained a result, and not `mnist-lstm seeds`: the best trial was lucky."""
+    return not any(_names_of([result])) and any(map(TRIAL.fullmatch, experiments_of(result)))
+
+
+def experiments_of(result: Result) -> set[str]:
+    """The names of the experiments that have a result."""
+    return {result.record.dvc_experiment or "", *result.experiments}
 
 
 def _of_result(history: History, result: Result) -> Seed:
