@@ -156,7 +156,7 @@ def test_a_registry_that_is_lost_comes_back_from_the_decisions(
         Decision("return", two, {"at": "2026-01-04", "because": "too slow"}),
     ]
     assert len(handover.lacking(store, decided)) == 5
-    assert handover.restore(store, decided) == []
+    handover.restore(store, decided)
     assert handover.lacking(store, decided) == []
     assert champion(store) == "b"
     notes = {
@@ -191,10 +191,21 @@ def test_a_decision_about_a_model_that_is_gone_is_left_out(
         Decision("promotion", gone, {"at": "2026-01-01"}),
         Decision("promotion", entrants[1], {"at": "2026-01-02"}),
     ]
-    assert handover.restore(store, decided) == ["gone: its results are not here"]
+    handover.restore(store, decided)
+    (lack,) = handover.lacking(store, decided)
+    line = "the registry lacks its promotion of 2026-01-01; its results are not here"
+    assert (lack.decision, lack.line, lack.is_here) == (decided[0], line, False)
     assert champion(store) == "b"
     assert handover.former(store) is None
-    assert handover.restore(store, decided[:1]) == ["gone: its results are not here"]
+
+    last = replace(decided[0], note={"at": "2026-01-03"})
+    promote(store, entrants[2])
+    handover.restore(store, [*decided, last])  # nor does the registry go back to b
+    assert champion(store) == "c"
+    assert handover.former(store)
+    assert {each.decision.entrant.name for each in handover.lacking(store, [*decided, last])} == {
+        "gone"
+    }
 
 
 def test_deleted_versions_are_skipped(store: Store, entrants: list[Entrant]) -> None:

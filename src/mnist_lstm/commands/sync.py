@@ -23,8 +23,9 @@ all of them show together. A registered model whose run was made again becomes a
 all tags and aliases. Versions, notes and the champion come back from champions.jsonl. The MLflow
 store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
 
-Exit code: 0 when MLflow agrees with all results, 1 when files of a result are damaged, 2 when the
-MLflow store cannot be reached."""
+Exit code: 0 when MLflow agrees with all results, 1 when files of a result are damaged or the
+registry still lacks a decision of champions.jsonl, since the results of its model are not here, 2
+when the MLflow store cannot be reached."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     changed, unread = _sync_runs(store, history)
     _sync_pruned(store, root)
     _sync_parents(store, history)
-    _sync_versions(store, root)
+    lacks = _sync_versions(store, root)
     same = len(history.results) - changed - unread
     print(f"{printable(store.uri)}: runs updated: {changed}, up to date before: {same}")
     if history.elsewhere:
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"recorded results that are not in DVC's cache here: {history.elsewhere}; if a DVC "
             "remote has them, `dvc fetch --all-commits --run-cache` downloads them"
         )
-    return 1 if unread or history.damaged else 0
+    return 1 if unread or lacks or history.damaged else 0
 
 
 def _sync_runs(store: "Store", history: "History") -> tuple[int, int]:
@@ -96,8 +97,11 @@ def _sync_parents(store: "Store", history: "History") -> None:
             _print_fixed(parent.name, shown.show(parent))
 
 
-def _sync_versions(store: "Store", root: Path) -> None:
-    """Bring the registered models and champions.jsonl to the same state."""
+def _sync_versions(store: "Store", root: Path) -> int:
+    """Bring the registered models and champions.jsonl to the same state.
+
+    Returns what the registry still lacks, as a number of lines.
+    """
     from mnist_lstm.runs import champions
     from mnist_lstm.tracking import handover, registry
 
@@ -108,11 +112,18 @@ def _sync_versions(store: "Store", root: Path) -> None:
         line = f"version {version.number} of {registry.MODEL} is of a run that was made again"
         made = registry.renew(store, version)
         print(f"{escaped(f'{version.entrant.name}: {line}')}: it is version {made.number} now")
-    if lines := handover.lacking(store, decisions := champions.read(root)):
-        for line in handover.restore(store, decisions):
-            note("sync", f"{line}, so it has no version")
-        for line in lines:
-            print(f"{escaped(f'{decisions[-1].entrant.name}: {line}')}: restored")
+    decisions = champions.read(root)
+    if not (lacks := handover.lacking(store, decisions)):
+        return 0
+    handover.restore(store, decisions)
+    left = handover.lacking(store, decisions)
+    for lack in lacks:
+        line = f"{lack.decision.entrant.name}: {lack.line}"
+        if lack in left:
+            note("sync", line)
+        else:
+            print(f"{escaped(line)}: restored")
+    return len(left)
 
 
 def _print_fixed(name: str, differences: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from mnist_lstm import UserError, dvc_cache
@@ -140,11 +140,10 @@ def _of_champion(store: Store, root: Path) -> Iterator[Disagreement]:
         settle = partial(champions.settle, root, partial(handover.was_made, store))
         yield Disagreement(name, training_id, [line], settle)
     decisions = champions.read(root)
-    if lines := handover.lacking(store, decisions):
-        last = decisions[-1].entrant
-        mend = partial(handover.restore, store, decisions)
-        is_here = handover.can_restore(store, last)
-        yield Disagreement(last.name, last.training_id, lines, mend if is_here else None)
+    restore = cache(partial(handover.restore, store, decisions))  # one call restores all of them
+    for lack in handover.lacking(store, decisions):
+        entrant, mend = lack.decision.entrant, restore if lack.is_here else None
+        yield Disagreement(entrant.name, entrant.training_id, [lack.line], mend)
 
 
 def _killed(store: Store, run: StoredRun, line: str) -> Disagreement:

@@ -105,8 +105,16 @@ def was_made(store: Store, decision: Decision) -> bool:
         return is_made
 
 
-def lacking(store: Store, decisions: Sequence[Decision]) -> list[str]:
-    """A line for each decision that the registry lacks. None if it has later ones than these.
+class Lack(NamedTuple):
+    """What the registry lacks of a decision, as a line. `is_here`: MLflow has the model."""
+
+    decision: Decision
+    line: str
+    is_here: bool
+
+
+def lacking(store: Store, decisions: Sequence[Decision]) -> list[Lack]:
+    """What the registry lacks of these decisions. Nothing if it has later ones.
 
     Raises TrackingError.
     """
@@ -115,34 +123,38 @@ def lacking(store: Store, decisions: Sequence[Decision]) -> list[str]:
         if not decisions or max(notes, default="") > str(decisions[-1].note["at"]):
             return []
         lines = [
-            f"the registry lacks its {each.what} of {each.note['at']}"
+            (each, f"the registry lacks its {each.what} of {each.note['at']}")
             for each in decisions
             if each.note["at"] not in notes
         ]
-        present, last = champion(store), decisions[-1].entrant
-        if present is None or present.model_sha256 != last.model_sha256:
-            lines.append(f"it is the champion by git, and {ALIAS} in MLflow is another, or none")
-        return lines
+        present, last = champion(store), decisions[-1]
+        if present is None or present.model_sha256 != last.entrant.model_sha256:
+            line = f"it is the champion by git, and {ALIAS} in MLflow is another, or none"
+            lines.append((last, line))
+        return [_lack(store, *each) for each in lines]
 
 
-def restore(store: Store, decisions: Sequence[Decision]) -> list[str]:
+def _lack(store: Store, decision: Decision, line: str) -> Lack:
+    is_here = _can_restore(store, decision.entrant)
+    return Lack(decision, line if is_here else f"{line}; its results are not here", is_here)
+
+
+def restore(store: Store, decisions: Sequence[Decision]) -> None:
     """Make the registry as these decisions made it: versions, notes, the champion, former ones.
 
-    A version that is there stays; a new one may have another number than before. Returns a line for
-    each model that MLflow does not have, whose decisions are left out. Raises TrackingError.
+    A version that is there stays; a new one may have another number than before. Decisions about a
+    model that MLflow does not have are left out; without the last decision, the champion stays.
+    Raises TrackingError.
     """
-    left_out: dict[str, str] = {}
     present: Version | None = None
     before: list[str] = []
     with store.errors():
         for each in decisions:
-            entrant = each.entrant
-            if not can_restore(store, entrant):
-                left_out[entrant.model_sha256] = f"{entrant.name}: its results are not here"
+            if not _can_restore(store, each.entrant):
                 continue
-            version = register(store, entrant)
-            noted = present if each.what == "return" else version
-            if noted and each.note["at"] not in {one.at for one in _notes(versions(store))}:
+            version = register(store, each.entrant)
+            noted = present if present and each.what == "return" else version
+            if each.note["at"] not in {one.at for one in _notes(versions(store))}:
                 _Note(noted, each.what, each.note).add(store)
             if each.what == "return":
                 while before and before.pop() != version.number:
@@ -150,13 +162,13 @@ def restore(store: Store, decisions: Sequence[Decision]) -> list[str]:
             elif present and present.number != version.number:
                 before.append(present.number)
             present = version
-        if present:
+        last = decisions[-1].entrant
+        if present and present.model_sha256 == last.model_sha256:
             write_former_numbers(store, before)
             store.client.set_registered_model_alias(MODEL, ALIAS, present.number)
-    return list(left_out.values())
 
 
-def can_restore(store: Store, entrant: Entrant) -> bool:
+def _can_restore(store: Store, entrant: Entrant) -> bool:
     """Whether MLflow has a version of a model, or a run that one can be made of."""
     if registered(store, entrant.model_sha256):
         return True
