@@ -1048,6 +1048,12 @@ def worse_than_the_champion(*more: str) -> Callable[[Project], str]:
     return provoke
 
 
+def behind_git(project: Project) -> str:
+    shutil.copy(project.fresh_store, project.folder)
+    decided(project)
+    return commanded_to("promote", "--rollback", results=False)(project)
+
+
 def nothing_to_go_back_to(project: Project) -> str:
     shutil.copy(project.fresh_store, project.folder)
     return commanded_to("promote", "--rollback", results=False)(project)
@@ -1827,6 +1833,9 @@ MET = {
     'to promote it anyway: --force --because "…"': worse_than_the_champion(),
     "mnist-lstm promote: <run> would not be promoted: <reason>; to promote it anyway: "
     '--force --because "…"': worse_than_the_champion("--dry-run"),
+    "mnist-lstm promote: by champions.jsonl, <run> is the champion, but not in MLflow's registry: "
+    "`mnist-lstm sync` restores it there; if its results are lost, promote a run with --force "
+    '--because "…"': behind_git,
     "mnist-lstm promote: there was no champion to go back to": nothing_to_go_back_to,
     "mnist-lstm promote: there was no champion before <run>, version <number> of row-lstm, to go "
     "back to": first_champion_taken_back,

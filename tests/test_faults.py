@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from mnist_lstm.pipeline import stage, timing
 from mnist_lstm.pipeline.result_files import FinishedTraining, read_evaluation, write_json
 from mnist_lstm.runs import champions
 from mnist_lstm.tracking import registry
+from mnist_lstm.tracking.entrant import Decision
 from mnist_lstm.tracking.store import Store, open_store
 from mnist_lstm.tracking.stored_runs import runs
 
@@ -182,6 +184,27 @@ def test_a_promotion_that_is_killed_before_the_alias_moves_has_not_happened(
     else:
         assert (decisions, version.promoted, registry.champion(store)) == ([], {}, None)
     assert cli.main(["verify"]) == 0
+
+
+def test_a_registry_without_the_champion_of_git_gets_no_other_one(promotable: Project) -> None:
+    assert cli.main(["promote", "drawn"]) == 0
+    (decision,) = champions.read(promotable.folder)
+    shutil.copy(promotable.fresh_store, promotable.folder)
+    for command in ("drawn", "drawn --dry-run", "--rollback"):
+        assert cli.main(["promote", *command.split()]) == 2
+    assert registry.champion(open_store(promotable.folder)) is None
+    assert champions.read(promotable.folder) == [decision]
+    assert cli.main(["sync"]) == 0
+    assert cli.main(["promote", "drawn"]) == 0
+    assert "is already the champion" in promotable.capsys.readouterr().out
+
+    gone = replace(decision.entrant, name="gone", training_id="b" * 32, model_sha256="c" * 64)
+    note = {"at": timing.now(decision.note["at"])}
+    champions.write(promotable.folder, Decision("promotion", gone, note))
+    assert cli.main(["promote", "drawn"]) == 2
+    assert cli.main(["promote", "drawn", "--force", "--because", "gone is lost"]) == 0
+    assert champions.read(promotable.folder)[-1].note["because"] == "gone is lost"
+    assert cli.main(["promote", "drawn"]) == 0
 
 
 def test_a_promotion_that_fails_leaves_no_line(promotable: Project) -> None:

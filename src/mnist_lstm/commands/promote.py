@@ -1,6 +1,7 @@
 """Make a run's model the champion, if it is better than the present champion."""
 
 import argparse
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ from mnist_lstm.views.text_table import escaped, folded, terminal_width
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
-    from mnist_lstm.tracking.entrant import Entrant
+    from mnist_lstm.tracking.entrant import Decision, Entrant
     from mnist_lstm.tracking.registry import Version
+    from mnist_lstm.tracking.store import Store
 
 HELP = f"""\
 Register the run's model as a version of row-lstm in MLflow's model registry. The same weights never
@@ -99,7 +101,8 @@ def _promote(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         champions.settle(root, was_made)
     champion = registry.champion(store)
-    if champion and champion.model_sha256 == entrant.model_sha256:
+    is_behind = _is_behind(store, champions.read(root), arguments)
+    if champion and champion.model_sha256 == entrant.model_sha256 and not is_behind:
         print(f"{entrant.name} is already the champion, {_name_of(champion)}")
         return 0
     defender = _now(history, champion) if champion else None
@@ -120,6 +123,26 @@ def _promote(arguments: argparse.Namespace) -> int:
                 handover.promote(store, version, champion, notes)
     _report(entrant, version, promotes, decision.why, arguments)
     return 0 if promotes else 1
+
+
+def _is_behind(
+    store: "Store", decisions: "Sequence[Decision]", arguments: argparse.Namespace
+) -> bool:
+    """Whether the registry lacks the last decision, so that its champion is not the present one.
+
+    Raises UserError, but not with --force, which compares with no champion.
+    """
+    from mnist_lstm.tracking import handover
+
+    is_behind = handover.is_behind(store, decisions)
+    if is_behind and not arguments.force:
+        name = decisions[-1].entrant.name
+        raise UserError(
+            f"by champions.jsonl, {name} is the champion, but not in MLflow's registry: "
+            "`mnist-lstm sync` restores it there; if its results are lost, promote a run with "
+            '--force --because "…"'
+        )
+    return is_behind
 
 
 def _now(history: "History", champion: "Version") -> "Entrant":
@@ -163,6 +186,7 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     was_made = partial(handover.was_made, store)
     if not arguments.dry_run:
         champions.settle(root, was_made)
+    _is_behind(store, champions.read(root), arguments)
     left, back = registry.champion(store), handover.former(store)
     if back and not arguments.dry_run:
         with champions.pending(root, Decision("return", back.entrant, notes), was_made):

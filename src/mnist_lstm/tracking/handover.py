@@ -134,6 +134,11 @@ def lacking(store: Store, decisions: Sequence[Decision]) -> list[Lack]:
         return [_lack(store, *each) for each in lines]
 
 
+def is_behind(store: Store, decisions: Sequence[Decision]) -> bool:
+    """Whether the registry lacks the last of these decisions. Raises TrackingError."""
+    return any(each.decision is decisions[-1] for each in lacking(store, decisions))
+
+
 def _lack(store: Store, decision: Decision, line: str) -> Lack:
     is_here = _can_restore(store, decision.entrant)
     return Lack(decision, line if is_here else f"{line}; its results are not here", is_here)
