@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from samples import BEGUN, write_lock
@@ -35,11 +36,17 @@ from test_errors import (
     project,
 )
 from tracked import about, leave_results
+from tracked import evaluated as evaluated_at
 
 from mnist_lstm import cli, commands
 from mnist_lstm.learning.model import RowLSTM
 from mnist_lstm.pipeline import stage, timing
-from mnist_lstm.pipeline.result_files import FinishedTraining, read_evaluation, write_json
+from mnist_lstm.pipeline.result_files import (
+    FinishedTraining,
+    RunRecord,
+    read_evaluation,
+    write_json,
+)
 from mnist_lstm.runs import champions
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.entrant import Decision
@@ -116,11 +123,13 @@ def full() -> Iterator[None]:
         event.remove(Engine, "before_cursor_execute", refuse)
 
 
-def with_results(folder: Path) -> None:
+def with_results(folder: Path, record: RunRecord | None = None, accuracy: float = 0.9) -> None:
     """The results of a run that can be promoted."""
-    validation = {"validation": BEGUN.data["test"]}
-    results = leave_results(folder / "results", about(data=BEGUN.data | validation))
-    metrics = {split: {"accuracy": 0.9, "loss": 0.1} for split in ("validation", "test")}
+    record = record or about()
+    data = BEGUN.data | {"validation": BEGUN.data["test"]}
+    results = leave_results(folder / "results", replace(record, data=data))
+    evaluated_at(results / "evaluate", "2026-01-02T04:00:00+00:00", 10, record.training_id)
+    metrics = {split: {"accuracy": accuracy, "loss": 0.1} for split in ("validation", "test")}
     write_json(results / "evaluate" / "metrics.json", metrics)
     write_lock(folder)
 
@@ -205,6 +214,29 @@ def test_a_registry_without_the_champion_of_git_gets_no_other_one(promotable: Pr
     assert cli.main(["promote", "drawn", "--force", "--because", "gone is lost"]) == 0
     assert champions.read(promotable.folder)[-1].note["because"] == "gone is lost"
     assert cli.main(["promote", "drawn"]) == 0
+
+
+def test_the_last_champion_stays_although_the_clock_was_set_back(promotable: Project) -> None:
+    assert cli.main(["promote", "drawn"]) == 0
+    store, folder = open_store(promotable.folder), promotable.folder
+    (first,) = champions.read(folder)
+    (line,) = (folder / champions.FILE).read_text().splitlines()
+    late = dict(first.note) | {"at": "2999-12-31T23:59:59.999+00:00"}  # by the clock of then
+    store.client.set_model_version_tag(registry.MODEL, "1", "promotion.1", json.dumps(late))
+    (folder / champions.FILE).write_text(line.replace(first.note["at"], late["at"]) + "\n")
+
+    torch.manual_seed(1)
+    with_results(folder, about("e" * 32, name="other"), accuracy=1.0)
+    assert cli.main(["promote", "other"]) == 0
+    decisions = champions.read(folder)
+    assert [each.entrant.name for each in decisions] == ["drawn", "other"]
+    assert decisions[-1].note["at"] == "3000-01-01T00:00:00.000+00:00"
+    assert cli.main(["sync"]) == 0
+    promoted = registry.champion(store)
+    assert promoted
+    assert promoted.entrant.name == "other"
+    assert cli.main(["promote", "--rollback"]) == 0
+    assert champions.read(folder)[-1].note["at"] == "3000-01-01T00:00:00.001+00:00"
 
 
 def test_a_promotion_that_fails_leaves_no_line(promotable: Project) -> None:

@@ -6,7 +6,16 @@ import pytest
 from samples import PROJECT
 
 from mnist_lstm import UserError
-from mnist_lstm.runs.champions import FILE, PENDING, is_being_made, pending, read, settle, write
+from mnist_lstm.runs.champions import (
+    FILE,
+    PENDING,
+    is_being_made,
+    pending,
+    read,
+    settle,
+    time_after,
+    write,
+)
 from mnist_lstm.tracking.entrant import Decision, Entrant
 
 ENTRANT = Entrant("quick", "a" * 32, "b" * 64, "digits", "d" * 64, 200, 0.94)
@@ -24,6 +33,15 @@ def test_decisions_come_back_in_the_order_of_their_times(tmp_path: Path) -> None
         write(tmp_path, each)
     assert len((tmp_path / FILE).read_text().splitlines()) == 3
     assert read(tmp_path) == [every[1], every[0], every[2]]
+
+
+def test_a_decision_is_later_than_those_that_are_known() -> None:
+    last = "2999-01-02T03:04:05.999+00:00"
+    assert time_after([last, "2026-01-02", "", "9999-12-31T23:59:59.999+00:00"]) == (
+        "2999-01-02T03:04:06.000+00:00"
+    )
+    one = time_after([])
+    assert one < time_after([one]) < last
 
 
 @pytest.mark.parametrize(

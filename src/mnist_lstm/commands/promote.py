@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +100,8 @@ def _promote(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         champions.settle(root, was_made)
     champion = registry.champion(store)
-    is_behind = _is_behind(store, champions.read(root), arguments)
+    decisions = champions.read(root)
+    is_behind = _is_behind(store, decisions, arguments)
     if champion and champion.model_sha256 == entrant.model_sha256 and not is_behind:
         print(f"{entrant.name} is already the champion, {_name_of(champion)}")
         return 0
@@ -114,7 +114,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         project(store, view(history, result))
         version = registry.register(store, entrant)
         if promotes:
-            notes = _notes(arguments, why=decision.why, margin=margin)
+            notes = _notes(store, decisions, arguments, why=decision.why, margin=margin)
             notes["validation_accuracy"] = entrant.validation_accuracy
             if champion and defender:
                 notes["instead_of"] = champion.number
@@ -182,12 +182,13 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     from mnist_lstm.tracking.entrant import Decision
 
     root = stage.root()
-    store, notes = open_store(root, "promote"), _notes(arguments)
+    store = open_store(root, "promote")
     was_made = partial(handover.was_made, store)
     if not arguments.dry_run:
         champions.settle(root, was_made)
-    _is_behind(store, champions.read(root), arguments)
+    _is_behind(store, decisions := champions.read(root), arguments)
     left, back = registry.champion(store), handover.former(store)
+    notes = _notes(store, decisions, arguments)
     if back and not arguments.dry_run:
         with champions.pending(root, Decision("return", back.entrant, notes), was_made):
             back = handover.roll_back(store, notes, back)
@@ -202,15 +203,22 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _notes(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
-    """The note about a promotion or a return, which becomes a tag of the version."""
+def _notes(
+    store: "Store", decisions: "Sequence[Decision]", arguments: argparse.Namespace, **more: Any
+) -> dict[str, Any]:
+    """The note about a promotion or a return, which becomes a tag of the version.
+
+    `decisions` are those of champions.jsonl. Raises TrackingError.
+    """
     from mnist_lstm.pipeline import stage
     from mnist_lstm.pipeline.provenance import Origin
+    from mnist_lstm.runs.champions import time_after
+    from mnist_lstm.tracking import handover
 
     origin = Origin.here(stage.root())
     reason = {"because": arguments.because.strip()} if arguments.because else {}
     forced = {"forced": True} if arguments.force else {}
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    at = time_after([*handover.times(store), *(str(each.note["at"]) for each in decisions)])
     return {"at": at, "by": origin.user, "host": origin.host} | reason | forced | more
 
 

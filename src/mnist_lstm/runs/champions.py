@@ -11,9 +11,10 @@ settles a decision in this clone holds a lock, and others wait.
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mnist_lstm import UserError
@@ -84,6 +85,18 @@ def write(root: Path, decision: Decision) -> None:
     path = root / FILE
     before = path.read_bytes() if path.is_file() else b""
     write_atomically(path, before + _line(decision))
+
+
+def time_after(times: Iterable[str]) -> str:
+    """The time of a new decision: now, or a millisecond after the last of these if that is later.
+
+    Clocks differ, and the time of a decision is its id and its place.
+    """
+    latest = datetime.now(UTC)
+    for time in times:
+        with suppress(ValueError, TypeError, OverflowError):  # none that `promote` has written
+            latest = max(latest, datetime.fromisoformat(time) + timedelta(milliseconds=1))
+    return latest.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _line(decision: Decision) -> bytes:

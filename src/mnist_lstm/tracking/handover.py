@@ -119,7 +119,7 @@ def lacking(store: Store, decisions: Sequence[Decision]) -> list[Lack]:
     Raises TrackingError.
     """
     with store.errors():
-        notes = {each.at for each in _notes(versions(store))}
+        notes = times(store)
         if not decisions or max(notes, default="") > str(decisions[-1].note["at"]):
             return []
         lines = [
@@ -132,6 +132,12 @@ def lacking(store: Store, decisions: Sequence[Decision]) -> list[Lack]:
             line = f"it is the champion by git, and {ALIAS} in MLflow is another, or none"
             lines.append((last, line))
         return [_lack(store, *each) for each in lines]
+
+
+def times(store: Store) -> set[str]:
+    """The times of the decisions in the registry, by their notes. Raises TrackingError."""
+    with store.errors():
+        return {each.at for each in _notes(versions(store))}
 
 
 def is_behind(store: Store, decisions: Sequence[Decision]) -> bool:
@@ -159,7 +165,7 @@ def restore(store: Store, decisions: Sequence[Decision]) -> None:
                 continue
             version = register(store, each.entrant)
             noted = present if present and each.what == "return" else version
-            if each.note["at"] not in {one.at for one in _notes(versions(store))}:
+            if each.note["at"] not in times(store):
                 _Note(noted, each.what, each.note).add(store)
             if each.what == "return":
                 while before and before.pop() != version.number:
