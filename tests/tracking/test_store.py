@@ -112,6 +112,25 @@ def test_an_experiment_that_was_deleted_is_restored(root: Path) -> None:
     assert open_store(root).changes == []
 
 
+def test_an_experiment_that_was_renamed_is_found_again(root: Path) -> None:
+    client = open_store(root).client
+    (made,) = (one for one in client.search_experiments() if one.name == EXPERIMENT)
+    with closing(sqlite3.connect(root / "mlflow.db")) as opened, opened:
+        opened.execute("DELETE FROM experiment_tags")  # as an earlier version left it
+    open_store(root)
+    client.rename_experiment(made.experiment_id, "Digits")
+    count = len(client.search_experiments())
+    assert open_store(root).experiment_id == made.experiment_id
+    other = client.create_experiment(EXPERIMENT)  # of somebody else
+    assert open_store(root).experiment_id == made.experiment_id
+    client.delete_experiment(other)
+    assert len(client.search_experiments()) == count
+    client.delete_experiment(made.experiment_id)
+    restored = open_store(root)
+    assert restored.experiment_id == made.experiment_id
+    assert restored.changes == ["the experiment Digits was deleted: restored, with its runs"]
+
+
 def test_the_experiment_opens_on_pages_for_machine_learning_with_a_description(root: Path) -> None:
     def tags() -> dict[str, str]:
         return dict(store.client.get_experiment(store.experiment_id).tags)

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 import mlflow
 from alembic.util import CommandError
-from mlflow.entities import Experiment, LifecycleStage
+from mlflow.entities import Experiment, LifecycleStage, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +25,7 @@ from mnist_lstm import UserError
 from mnist_lstm.tracking import credentials
 
 EXPERIMENT = "mnist-lstm"
+PROJECT = "project"  # a tag of the experiment, with that name: people may rename the experiment
 KIND = "mlflow.experimentKind"
 TRAINING = "custom_model_development"  # MLflow's word for machine learning, as opposed to GenAI
 NOTE = "mlflow.note.content"  # what MLflow shows as a description, of whatever has the tag
@@ -155,7 +156,7 @@ def open_store(root: Path) -> Store:
         changes = []
         if experiment.lifecycle_stage == LifecycleStage.DELETED:
             client.restore_experiment(experiment.experiment_id)
-            changes.append(f"the experiment {EXPERIMENT} was deleted: restored, with its runs")
+            changes.append(f"the experiment {experiment.name} was deleted: restored, with its runs")
         before = experiment.artifact_location
         if database == root.resolve() / "mlflow.db" and before != artifacts:
             _readdress(database, before, artifacts)
@@ -184,11 +185,19 @@ def one_process(path: Path | None) -> Iterator[None]:
 
 
 def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experiment:
-    """The project's experiment, even if it was deleted. It is created if it is missing."""
-    if experiment := client.get_experiment_by_name(EXPERIMENT):
-        return experiment
+    """The project's experiment, even if it was renamed or deleted. It is created if missing."""
+    named = client.get_experiment_by_name(EXPERIMENT)
+    if named and PROJECT in named.tags:
+        return named
+    if renamed := client.search_experiments(
+        ViewType.ALL, filter_string=f"tags.{PROJECT} = '{EXPERIMENT}'"
+    ):
+        return min(renamed, key=lambda found: found.lifecycle_stage)  # active before deleted
+    if named:
+        return named
     try:
-        return client.get_experiment(client.create_experiment(EXPERIMENT, artifacts))
+        tags = {PROJECT: EXPERIMENT}
+        return client.get_experiment(client.create_experiment(EXPERIMENT, artifacts, tags))
     except MlflowException:  # another process has created it meanwhile
         if experiment := client.get_experiment_by_name(EXPERIMENT):
             return experiment
@@ -196,11 +205,14 @@ def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experimen
 
 
 def _describe(client: mlflow.MlflowClient, experiment: Experiment) -> None:
-    """Give the experiment MLflow's pages for machine learning, and a description if it has none.
+    """Give the experiment MLflow's pages for machine learning, and what it lacks.
 
-    Who may only read the experiment leaves that to others.
+    That is a description, and the tag by which it is found. Who may only read the experiment leaves
+    that to others.
     """
     try:
+        if PROJECT not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, PROJECT, EXPERIMENT)
         if experiment.tags.get(KIND) != TRAINING:
             client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
         if NOTE not in experiment.tags:
