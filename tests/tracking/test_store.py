@@ -112,6 +112,23 @@ def test_an_experiment_that_was_deleted_is_restored(root: Path) -> None:
     assert open_store(root).changes == []
 
 
+def test_a_run_that_comes_back_with_its_experiment_is_not_a_second_one(root: Path) -> None:
+    view = View.read(*folders(leave_results(root / "results")))
+    store = open_store(root)
+    project(store, view)
+    (before,) = runs(store)
+    store.client.log_metric(before.info.run_id, "train_loss", 7.0, step=60)
+    store.client.delete_run(before.info.run_id)
+    project(store, view)
+    (made,) = runs(store)
+    store.client.delete_experiment(store.experiment_id)
+    restored = open_store(root)
+    assert len(runs(restored)) == 2
+    assert project(restored, view) == [f"it has a second run, {before.info.run_id}"]
+    assert [run.info.run_id for run in runs(restored)] == [made.info.run_id]
+    assert project(restored, view) == []
+
+
 def test_an_experiment_that_was_renamed_is_found_again(root: Path) -> None:
     client = open_store(root).client
     (made,) = (one for one in client.search_experiments() if one.name == EXPERIMENT)

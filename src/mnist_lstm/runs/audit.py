@@ -17,9 +17,15 @@ from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.overview import Overview
 from mnist_lstm.tracking.parents import Parents
-from mnist_lstm.tracking.projection import differences, lacks_of_pruned, project, project_pruned
+from mnist_lstm.tracking.projection import (
+    differences,
+    lacks_of_pruned,
+    project,
+    project_pruned,
+    second_run,
+)
 from mnist_lstm.tracking.store import Store, is_server
-from mnist_lstm.tracking.stored_runs import TRAINER, StoredRun, delete, mark_killed, runs
+from mnist_lstm.tracking.stored_runs import TRAINER, StoredRun, mark_killed, runs
 from mnist_lstm.tracking.view import View
 
 
@@ -115,11 +121,8 @@ def _of_result(
     lines = ["it has no run"]
     if stored:
         lines = differences(store, stored[0], expected, overview).lines()
-    if lines:
+    if lines := [*lines, *map(second_run, stored[1:])]:
         yield Disagreement(name, training_id, lines, partial(project, store, expected))
-    for run in stored[1:]:
-        line = f"it has a second run, {run.info.run_id}"
-        yield Disagreement(name, training_id, [line], partial(delete, store, run))
 
 
 def _of_groups(store: Store, history: History) -> Iterator[Disagreement]:

@@ -191,10 +191,12 @@ def project(store: Store, view: View, overview: Overview | None = None) -> list[
     """Make the run of a training equal to its files; returns a line for each difference.
 
     A run that contradicts the files is deleted, in the same way as by MLflow's UI, and created
-    again. Raises TrackingError.
+    again. Of several runs of the training, one is kept. Raises TrackingError.
     """
     with store.errors():
         found = runs(store, f"tags.training_id = '{view.about.training_id}'")
+        if len(found) > 1:
+            return _without_others(store, found, view) + project(store, view, overview)
         if not found:
             lines = ["it has no run"]
         else:
@@ -211,6 +213,19 @@ def project(store: Store, view: View, overview: Overview | None = None) -> list[
             _keep_edits(store, found[0], run.id, view)
         run.complete(view, differences(store, store.client.get_run(run.id), view))
         return lines
+
+
+def _without_others(store: Store, found: Sequence[StoredRun], view: View) -> list[str]:
+    """Delete all runs of a training but the one that fits its files best; a line for each."""
+    _, *others = sorted(found, key=lambda run: len(differences(store, run, view).lines()))
+    for run in others:
+        delete(store, run)
+    return [second_run(run) for run in others]
+
+
+def second_run(run: StoredRun) -> str:
+    """The line for a run of a training that has another one."""
+    return f"it has a second run, {run.info.run_id}"
 
 
 def differences(
