@@ -182,6 +182,20 @@ def test_a_run_marked_as_running_that_nothing_trains(
     assert found(store, history, root) == []
 
 
+def test_a_run_of_another_clone_on_this_machine_is_not_marked_as_killed(
+    root: Path, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock file is in a folder that cannot be seen here, as in another container."""
+    shutil.copy(root / "mlflow.db", root / "shared.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'shared.db'}")
+    store, theirs = open_store(root), root / "another" / "clone"
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    for letter, folder in (("b", theirs), ("c", root)):
+        record = about(letter * 32, user="bo", host=platform.node(), folder=str(folder.resolve()))
+        TrackedRun(store, record).log_trainer(trainer(folder, "f"))
+    assert [one.training_id for one in found(store, history, root)] == ["c" * 32]
+
+
 def test_a_run_marked_as_finished_that_dvc_has_not_recorded(
     store: Store, history: History, root: Path
 ) -> None:

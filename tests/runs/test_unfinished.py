@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 from samples import BEGUN, small_model
+from test_errors import ordinary_user
 from test_history import curve, moment
 
 from mnist_lstm.data.sequences import Batches
 from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.pipeline.result_files import Training
-from mnist_lstm.runs.unfinished import unfinished
+from mnist_lstm.runs.unfinished import is_held, unfinished
 
 # of checkpoints: too deep, without a key, with other types
 HEADERS = [
@@ -30,6 +31,16 @@ HEADERS = [
         )
     ),
 ]
+
+
+def test_a_lock_of_another_user_counts_as_held(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_held(lock)
+    lock.touch(0o600)
+    assert not is_held(lock)
+    lock.chmod(0)
+    with ordinary_user():
+        assert is_held(lock)
 
 
 def saved(folder: Path, step: int) -> Checkpoint:

@@ -72,8 +72,8 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
             elsewhere = is_elsewhere(tags, root, store.uri)
             if elsewhere and run.info.status == "FINISHED":
                 yield Disagreement(name, training_id, [how_to_get(tags, root)], None, note=True)
-            elif elsewhere and TRAINER not in tags:
-                pass  # it begins or ends just now; its maker's `verify` knows
+            elif elsewhere:
+                pass  # its process and its checkpoints cannot be seen; its maker's `verify` knows
             elif run.info.status == "RUNNING" and not _is_at_work(run, root):
                 yield _killed(store, run, "it is marked as running, but no process trains it")
             elif run.info.status == "FINISHED" and not (dvc_works or at_work.get(training_id)):

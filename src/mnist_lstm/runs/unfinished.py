@@ -56,11 +56,14 @@ def unfinished(checkpoints: Path) -> list[Unfinished]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds the lock `lock`, a file such as that beside a checkpoint."""
+    """Whether a process holds the lock `lock`, a file such as that beside a checkpoint.
+
+    One that may not be looked at counts as held: it is another user's.
+    """
     try:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         return True
     except OSError:
         return False
