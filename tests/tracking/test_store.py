@@ -1,5 +1,7 @@
 """Open real MLflow stores, on temporary SQLite files."""
 
+import errno
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -7,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import pytest
@@ -187,6 +191,28 @@ def test_several_processes_may_open_a_store_at_once(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 4
     assert len(set(found)) == 1
+
+
+def flock_of_nfs(lock: int, kind: int, really: Callable[[int, int], None] = fcntl.flock) -> None:
+    if kind & fcntl.LOCK_EX and fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    really(lock, kind)
+
+
+def test_a_store_opens_on_nfs_also_if_it_is_read_only(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", flock_of_nfs)
+    open_store(root)
+    lock, really = root / ".mlflow.lock", os.open
+
+    def read_only(path: object, flags: int, *mode: int, **other: Any) -> int:
+        if path == lock and flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return really(path, flags, *mode, **other)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("os.open", read_only)
+    open_store(root)
 
 
 def test_a_kill_while_the_tables_are_made_leaves_none(tmp_path: Path) -> None:

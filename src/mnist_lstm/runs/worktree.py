@@ -212,11 +212,11 @@ def _worktrees(root: Path) -> list[Path]:
 def _remove_if_left(root: Path, folder: Path) -> None:
     """Remove the folder of a killed process. A folder in use, or kept on purpose, stays."""
     try:
-        with (folder / "lock").open() as lock:
+        with (folder / "lock").open("r+") as lock:  # NFS locks only what is open for writing
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(root, folder)
-    except BlockingIOError:
-        return  # a process is using the folder
+    except (BlockingIOError, PermissionError):
+        return  # a process is using the folder, or it is another user's
     except FileNotFoundError:
         if not folder.exists():  # the system emptied its temporary folder
             _remove(root, folder)

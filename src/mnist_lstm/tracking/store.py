@@ -175,13 +175,27 @@ def one_process(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    # opened to read: in a project that is read-only, the store can still be read
-    lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    lock = _opened(path)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            fcntl.flock(lock, fcntl.LOCK_SH)  # NFS, and the file is open to read only
         yield
     finally:
         os.close(lock)
+
+
+def _opened(path: Path) -> int:
+    """A lock file, open to write as NFS requires. In a project that is read-only, open to read."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
 
 
 def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experiment:
