@@ -1123,6 +1123,19 @@ def with_other_weights(project: Project, _: str) -> None:
     project.monkeypatch.setattr(registry, "weights", weights)
 
 
+def with_a_damaged_model(project: Project, _: str) -> None:
+    (program,) = (project.folder / "mlruns").rglob("model.pt2")
+    program.write_bytes(program.read_bytes()[:-100])
+
+
+def with_other_sizes(project: Project, run_id: str) -> None:
+    path = project.folder / "mlruns" / run_id / "artifacts" / "train" / "run.json"
+    record = read_json(path)
+    record["params"]["model"]["hidden_size"] = 60_000  # weights of 58 GB
+    path.chmod(0o644)
+    write_json(path, record)
+
+
 def served_under_a_wrong_name(project: Project) -> str:
     project.monkeypatch.setenv("SERVE_HOSTS", "digits.example.org:5001")
     return made(project, "serve", port=0)
@@ -1852,8 +1865,13 @@ MET = {
             "its run is not in MLflow": without_its_run,
             "its run has no run.json in MLflow": without_its_record,
             "its model in MLflow is not the one that was registered": with_other_weights,
+            "its run.json in MLflow is not of its model (<reason>)": with_other_sizes,
         }.items()
     },
+    "make serve: version <number> of row-lstm, of <run>: its model in MLflow is damaged "
+    "(<reason>); get its results from whoever made it, or promote another run": (
+        served_from_the_store(with_a_damaged_model)
+    ),
     "mnist-lstm draw: no examples: the test images are not here; `dvc repro preprocess` makes "
     "them": page_of(),
     "mnist-lstm draw: no examples: the test images here are not of the model's data set and size": (

@@ -4,17 +4,19 @@ T rows of D pixels, C classes
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import torch
+
 from mnist_lstm import UserError
 from mnist_lstm.data.datasets import CLASSES, DATASETS
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.pipeline.result_files import parse_run
+from mnist_lstm.pipeline.result_files import RunRecord, parse_run
 from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
 from mnist_lstm.runs.history import History, Partial, Result
 from mnist_lstm.runs.recorded_files import TRAIN
@@ -26,6 +28,8 @@ if TYPE_CHECKING:  # takes seconds: it imports MLflow
 
 WEIGHTS = f"{TRAIN}/model.safetensors"
 LARGEST = 2**20  # pixels of an image
+# what Python and torch raise for parameters that are not those of a model
+_NO_MODEL = LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError
 
 
 @dataclass(frozen=True)
@@ -123,26 +127,52 @@ def of_version(history: History, store: "Store", version: "Version") -> Predicto
         described = artifact(store, found[0], f"{Path(TRAIN).name}/run.json") if found else None
     if described is None:
         what = "its run has no run.json in MLflow" if found else "its run is not in MLflow"
-        raise UserError(
-            f"{source}: {what}, and its results are not here; get them from whoever made it, "
-            "or promote another run"
-        )
+        raise _refused(source, what)
     named = weights(store, version)
     record = parse_run(described, f"run.json of {source}")
-    rows, pixels = record.image
-    count = len(named["head.bias"])
-    model = RowLSTM(input_size=pixels, num_classes=count, num_rows=rows, **record.params["model"])
-    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
-    model.load_state_dict({name: named[name].reshape(shape) for name, shape in shapes.items()})
+    try:
+        model = _with(named, record)
+    except _NO_MODEL as error:
+        reason = " ".join(str(error).split())
+        raise _refused(source, f"its run.json in MLflow is not of its model ({reason})") from None
     with TemporaryDirectory() as scratch:
         model.save(file := Path(scratch) / "model.safetensors")
         if sha256(file) != version.model_sha256:
-            raise UserError(
-                f"{source}: its model in MLflow is not the one that was registered, and its "
-                "results are not here; get them from whoever made it, or promote another run"
-            )
-    classes = _names(history.root, record.dataset, count)
+            raise _refused(source, "its model in MLflow is not the one that was registered")
+    classes = _names(history.root, record.dataset, model.head.out_features)
     return Predictor(model, source, record.dataset, record.image, classes)
+
+
+def _refused(source: str, what: str) -> UserError:
+    return UserError(
+        f"{source}: {what}, and its results are not here; get them from whoever made it, or "
+        "promote another run"
+    )
+
+
+def _with(named: Mapping[str, torch.Tensor], record: RunRecord) -> RowLSTM:
+    """The model that a record describes, with these weights, which are flat.
+
+    Raises an error of _NO_MODEL if the two do not belong together.
+    """
+    rows, pixels = record.image
+    if not 0 < rows * pixels <= LARGEST:
+        raise ValueError(f"images of {rows}×{pixels} pixels")
+    settings = {"num_rows": rows, **record.params["model"]}
+    settings |= {"input_size": pixels, "num_classes": len(named["head.bias"])}
+    if settings["num_layers"] > len(named):  # a huge number would take long to build
+        raise ValueError(f"{len(named)} weights are not those of its parameters")
+    with torch.device("meta"):  # takes no memory, whatever sizes the record claims
+        expected = RowLSTM(**settings).state_dict()
+    sizes = [{name: each.numel() for name, each in of.items()} for of in (expected, named)]
+    if others := sizes[0].items() ^ sizes[1].items():
+        name, _ = min(others)
+        raise ValueError(f"its {name} is not that of its parameters")
+    model = RowLSTM(**settings)
+    model.load_state_dict(
+        {name: named[name].reshape(each.shape) for name, each in expected.items()}
+    )
+    return model
 
 
 def _made_elsewhere(root: Path, store: "Store", version: "Version") -> str | None:

@@ -7,6 +7,7 @@ import json
 import tempfile
 import warnings
 import zipfile
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,17 @@ from mnist_lstm.tracking.view import ShownModel, View, description
 
 # MLflow refuses them in a model's name; a point is mostly a decimal point
 REPLACED = str.maketrans({".": "\u00b7", "/": "-", ":": "-", "%": "-", '"': "", "'": ""})
+
+
+# what zipfile, zlib, json and numpy raise for a file that is no exported program
+_NO_PROGRAM = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, LookupError, TypeError, AttributeError),
+    *(ValueError, RuntimeError),
+)
+
+
+class DamagedModel(Exception):
+    """The file of a logged model is not an exported program."""
 
 
 def log_model(store: Store, run: Run, view: View, shown: ShownModel) -> None:
@@ -84,19 +96,22 @@ def weights_of(uri: str) -> dict[str, Tensor]:
     """The weights in a logged model, each flattened to one dimension, by their names in RowLSTM.
 
     They are read from the archive as float32 numbers: nothing is unpickled. Raises
-    MlflowException if the file is not there, and zipfile.BadZipFile or KeyError if it is damaged.
+    MlflowException if the file is not there, and DamagedModel if it is damaged.
     """
     place = "model/data/weights/"
     with tempfile.TemporaryDirectory() as folder:
         file = mlflow.artifacts.download_artifacts(f"{uri}/data/model.pt2", dst_path=folder)
-        with zipfile.ZipFile(file) as archive:
-            listed = json.loads(archive.read(f"{place}model_weights_config.json"))["config"]
-            return {
-                name.removeprefix("model."): torch.from_numpy(
-                    np.frombuffer(archive.read(place + entry["path_name"]), "<f4").copy()
-                )
-                for name, entry in listed.items()
-            }
+        try:
+            with zipfile.ZipFile(file) as archive:
+                listed = json.loads(archive.read(f"{place}model_weights_config.json"))["config"]
+                return {
+                    name.removeprefix("model."): torch.from_numpy(
+                        np.frombuffer(archive.read(place + entry["path_name"]), "<f4").copy()
+                    )
+                    for name, entry in listed.items()
+                }
+        except _NO_PROGRAM as error:
+            raise DamagedModel(" ".join(str(error).split())) from None
 
 
 def _description(view: View, shown: ShownModel) -> str:

@@ -95,10 +95,17 @@ def registered(store: Store, model_sha256: str) -> Version | None:
 
 def weights(store: Store, version: Version) -> dict[str, "Tensor"]:
     """The weights in MLflow's copy of a version, named as in RowLSTM. Raises TrackingError."""
-    from mnist_lstm.tracking.exported_model import weights_of  # imports torch
+    from mnist_lstm.tracking.exported_model import DamagedModel, weights_of  # imports torch
 
     with store.errors(), _store_of_all(store):
-        return weights_of(version.uri)
+        try:
+            return weights_of(version.uri)
+        except DamagedModel as error:
+            raise TrackingError(
+                f"version {version.number} of {MODEL}, of {version.entrant.name}: its model in "
+                f"MLflow is damaged ({error}); get its results from whoever made it, or promote "
+                "another run"
+            ) from None
 
 
 def register(store: Store, entrant: Entrant) -> Version:
