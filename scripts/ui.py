@@ -44,9 +44,10 @@ def main(port: str) -> None:
 
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # only language models need jobs
     os.environ["PYTHONWARNINGS"] = "ignore:starlette.middleware.wsgi"  # MLflow itself causes it
+    # in variables: all users of the machine see the options, and an address may have a password
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = os.environ["MLFLOW_REGISTRY_STORE_URI"] = store.uri
     server = ["mlflow", "ui", "--host", HOST, "--port", port, "--workers", "1"]
-    stores = ["--backend-store-uri", store.uri, "--registry-store-uri", store.uri]
-    os.execvp("mlflow", [*server, *stores, "--uvicorn-opts", "--no-access-log"])
+    os.execvp("mlflow", [*server, "--uvicorn-opts", "--no-access-log"])
 
 
 def announce(port: str, page: str, server: str) -> None:

@@ -1,5 +1,6 @@
 """A password in the address of the store: no output has it, whatever goes wrong."""
 
+import importlib.util
 import logging
 import os
 import traceback
@@ -11,9 +12,19 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from samples import PROJECT
+from sqlalchemy.engine import make_url
 from tracked import ROWS, TIMINGS, about
 
-from mnist_lstm.tracking.credentials import PASSWORD, POSTGRES, URI, USER, hide, printable
+from mnist_lstm.tracking.credentials import (
+    PASSWORD,
+    POSTGRES,
+    URI,
+    USER,
+    hide,
+    printable,
+    without_password,
+)
 from mnist_lstm.tracking.follower import Follower
 from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.store import TrackingError, open_store
@@ -86,6 +97,58 @@ def test_libpq_gets_the_password_by_itself(monkeypatch: pytest.MonkeyPatch) -> N
     hide()
     assert os.environ[URI] == "postgresql+psycopg://ann@/db?host=/run"
     assert os.environ[POSTGRES] == SECRET
+
+
+@pytest.mark.parametrize(
+    ("uri", "left", "password"),
+    [
+        ("postgresql://ann:pa/s?s#@db/x?a=b@c", "postgresql://ann@db/x?a=b@c", "pa/s?s#"),
+        ("postgresql://db/x?user=ann&password=p%2F+s", "postgresql://db/x?user=ann", "p/ s"),
+        ("postgresql://db/x?password=ps&user=ann", "postgresql://db/x?user=ann", "ps"),
+        ("postgresql://db/x?password=ps", "postgresql://db/x", "ps"),
+        ("postgresql://ann:no@db/x?a=b&password=ps&c=d", "postgresql://ann@db/x?a=b&c=d", "ps"),
+    ],
+)
+def test_libpq_gets_each_password_that_sqlalchemy_finds(
+    uri: str, left: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = make_url(uri)
+    assert found.query.get("password", found.password) == password
+    monkeypatch.setenv(URI, uri)
+    hide()
+    assert (os.environ[URI], os.environ[POSTGRES]) == (left, password)
+    assert make_url(left).host == found.host == "db"
+
+
+def test_the_options_of_mlflows_ui_do_not_have_the_address(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All users of the machine see the options of a process."""
+    spec = importlib.util.spec_from_file_location("ui", PROJECT / "scripts" / "ui.py")
+    assert spec
+    assert spec.loader
+    spec.loader.exec_module(ui := importlib.util.module_from_spec(spec))
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("subprocess.Popen", lambda _: None)  # what announces the page
+    started: list[str] = []
+    monkeypatch.setattr(os, "execvp", lambda _, options: started.extend(options))
+    for name in ("BACKEND", "REGISTRY"):
+        monkeypatch.setenv(f"MLFLOW_{name}_STORE_URI", "")
+    for name in ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "")
+    ui.main("0")
+    assert started[:2] == ["mlflow", "ui"]
+    assert not [option for option in started if "mlflow.db" in option]
+    for name in ("BACKEND", "REGISTRY"):
+        assert os.environ[f"MLFLOW_{name}_STORE_URI"] == f"sqlite:///{root}/mlflow.db"
+
+
+def test_a_secret_in_the_query_is_in_no_message() -> None:
+    uri = "mysql://db/x?user=ann&passwd=gehe%2Fim&charset=utf8"
+    assert printable(uri) == "mysql://db/x?user=ann&passwd=…&charset=utf8"
+    assert without_password("Access denied: gehe/im, gehe%2Fim", uri) == "Access denied: …, …"
+    uri = "mssql+pyodbc://?odbc_connect=UID%3Dann%3BPWD%3Dgeheim"
+    assert "geheim" not in printable(uri) + without_password(f"no driver: {uri}", uri)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,17 @@ password of a PostgreSQL database goes into the variable from which its driver r
 
 import os
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 URI = "MLFLOW_TRACKING_URI"
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 POSTGRES = "PGPASSWORD"
 NETLOC = re.compile(r"([\w+]+://)([^/?#]*)@(.*)", re.DOTALL)
+# SQLAlchemy's rule: a password may have any character but @
+DATABASE = re.compile(r"(postgres[\w+]*://)([^:/]*:[^@]*)@(.*)", re.DOTALL)
+IN_QUERY = re.compile(r"([?&])password=([^&]*)(&|$)")  # as PostgreSQL's driver takes it
+# values of a query that may be secret, for any driver; ODBC's is a list of settings
+SECRET = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|odbc)[^=&]*=)([^&]+)", re.IGNORECASE)
 
 
 def hide() -> None:
@@ -19,7 +24,12 @@ def hide() -> None:
 
     The password of another kind of database stays there: its driver reads no variable.
     """
-    if not (found := NETLOC.fullmatch(os.environ.get(URI, ""))):
+    _hide_before_host(os.environ.get(URI, ""))
+    _hide_in_query(os.environ.get(URI, ""))
+
+
+def _hide_before_host(uri: str) -> None:
+    if not (found := NETLOC.fullmatch(uri) or DATABASE.fullmatch(uri)):
         return
     scheme, (user, _, password), rest = found[1], found[2].partition(":"), found[3]
     if not (user and password):
@@ -32,15 +42,29 @@ def hide() -> None:
         os.environ[URI] = f"{scheme}{user}@{rest}"
 
 
+def _hide_in_query(uri: str) -> None:
+    """Take PostgreSQL's password out of the query, where it counts more than before the host."""
+    if uri.startswith("postgres") and (found := IN_QUERY.search(uri)):
+        os.environ[POSTGRES] = unquote_plus(found[2])
+        os.environ[URI] = uri[: found.start()] + found[1] * bool(found[3]) + uri[found.end() :]
+
+
 def printable(uri: str) -> str:
     """An address without user name and password, for messages."""
-    return re.sub(r"//.*@", "//…@", uri, flags=re.DOTALL)
+    return SECRET.sub(r"\1…", re.sub(r"//.*@", "//…@", uri, flags=re.DOTALL))
 
 
 def without_password(text: str, uri: str) -> str:
     """A message of a library, without the user name and password of an address."""
     given = uri.partition("://")[2].rpartition("@")[0]
-    for secret in (given, given.partition(":")[2], unquote(given.partition(":")[2])):
+    password = given.partition(":")[2]
+    found = [
+        given,
+        password,
+        password.partition("@")[0],
+        *(each[2] for each in SECRET.finditer(uri)),
+    ]
+    for secret in (*found, *map(unquote, found), *map(unquote_plus, found)):
         if secret:
             text = text.replace(secret, "…")
     return text
