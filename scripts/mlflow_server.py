@@ -38,6 +38,10 @@ def main(port: str) -> None:
         sys.exit(
             f"make server: cannot use port {port} of {host}; take another: make server PORT=5003"
         )
+    # runs, artifacts and users are for the server alone, which hands them out
+    os.umask(0o077)
+    if FOLDER.is_dir():
+        FOLDER.chmod(0o700)
     from mnist_lstm.tracking import credentials
     from mnist_lstm.tracking.store import uri_of_file
 

@@ -28,9 +28,10 @@ def main(port: str) -> None:
     from mnist_lstm.serving.app import serve
     from mnist_lstm.tracking.registry import champion
     from mnist_lstm.tracking.store import open_store
+    from mnist_lstm.views.text_table import escaped
 
     def note(line: str) -> None:
-        print(f"make serve: {line}", file=sys.stderr)
+        print(f"make serve: {escaped(line)}", file=sys.stderr)
 
     try:
         root = Path.cwd()
@@ -44,10 +45,11 @@ def main(port: str) -> None:
         history = History(root)
         served = servable.of(history, of_version(history, store, found), note)
     except UserError as error:
-        sys.exit(f"make serve: {error}")
+        sys.exit(f"make serve: {escaped(str(error))}")
+    name = escaped(found.entrant.name)
     print(
-        f"make serve: {found.entrant.name}, version {found.number} of row-lstm, validation "
-        f"accuracy {found.entrant.summary}: http://{HOST}:{port}/; Ctrl-C ends it",
+        f"make serve: {name}, version {found.number} of row-lstm, validation accuracy "
+        f"{found.entrant.summary}: http://{HOST}:{port}/; Ctrl-C ends it",
         flush=True,
     )
     serve(served, HOST, int(port), names)

@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import json
+import runpy
 import shlex
 import shutil
 import sqlite3
@@ -30,10 +31,12 @@ from test_errors import (
     STAGES,
     Project,
     evaluated,
+    exported,
     followed,
     grey,
     ordinary_user,
     project,
+    with_champion,
 )
 from tracked import about, leave_results
 from tracked import evaluated as evaluated_at
@@ -48,6 +51,7 @@ from mnist_lstm.pipeline.result_files import (
     write_json,
 )
 from mnist_lstm.runs import champions
+from mnist_lstm.serving import app as serving
 from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.entrant import Decision
 from mnist_lstm.tracking.store import Store, open_store
@@ -451,6 +455,34 @@ def test_the_default_recipe_is_the_projects_wherever_the_command_starts(project:
     assert commands.recipe_file(argparse.Namespace(recipe=None), root) == Path("../params.yaml")
     named = Path("other.yaml")
     assert commands.recipe_file(argparse.Namespace(recipe=named), root) == named
+
+
+def test_a_hostile_name_of_a_served_model_is_text(project: Project) -> None:
+    settings = {"hidden_size": 16, "num_layers": 1, "dropout": 0.5, "forget_bias": 1.0}
+    params = about().params | {"model": settings | {"implementation": "fused"}}
+    with_champion(project, params=params, image=(8, 8))
+    store = open_store(project.folder)
+    store.client.set_model_version_tag(registry.MODEL, "1", "name", "\x1b[2J")
+    project.monkeypatch.setattr(serving, "serve", lambda *_: None)
+    make_serve = runpy.run_path(str(PROJECT / "scripts" / "serve.py"))["main"]
+    make_serve("0")
+    (run,) = runs(store)
+    store.client.delete_run(run.info.run_id)
+    with pytest.raises(SystemExit) as refused:
+        make_serve("0")
+    said = [project.capsys.readouterr().out, str(refused.value.code)]
+    assert ["\\x1b[2J" in text and "\x1b" not in text for text in said] == [True, True]
+
+
+def test_a_hostile_name_of_an_exported_model_is_text(project: Project) -> None:
+    exported("served", code=0)(project)
+    path = project.folder / "served" / "about.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"source": "\x1b[2J"}))
+    project.monkeypatch.setattr(serving, "serve", lambda *_: None)
+    serving.main(["served", "127.0.0.1", "0"])
+    said = project.capsys.readouterr().out
+    assert "serve: \\x1b[2J: http" in said
+    assert "\x1b" not in said
 
 
 def test_a_hostile_name_of_a_picture_is_text(project: Project) -> None:

@@ -107,6 +107,7 @@ def test_a_run_whose_model_no_result_has(store: Store, history: History, root: P
     ("origin", "experiment", "brings"),
     [
         ({"host": "elsewhere"}, "slow-dew", "`dvc exp pull origin slow-dew` brings them"),
+        ({"host": "elsewhere"}, "a; rm *", "`dvc exp pull origin 'a; rm *'` brings them"),
         ({"folder": "/another/clone"}, None, "`git pull` and then `dvc fetch --all-commits"),
     ],
 )

@@ -1,8 +1,10 @@
 """A password in the address of the store: no output has it, whatever goes wrong."""
 
-import importlib.util
 import logging
 import os
+import runpy
+import subprocess
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -124,10 +126,7 @@ def test_the_options_of_mlflows_ui_do_not_have_the_address(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All users of the machine see the options of a process."""
-    spec = importlib.util.spec_from_file_location("ui", PROJECT / "scripts" / "ui.py")
-    assert spec
-    assert spec.loader
-    spec.loader.exec_module(ui := importlib.util.module_from_spec(spec))
+    main = runpy.run_path(str(PROJECT / "scripts" / "ui.py"))["main"]
     monkeypatch.chdir(root)
     monkeypatch.setattr("subprocess.Popen", lambda _: None)  # what announces the page
     started: list[str] = []
@@ -136,11 +135,23 @@ def test_the_options_of_mlflows_ui_do_not_have_the_address(
         monkeypatch.setenv(f"MLFLOW_{name}_STORE_URI", "")
     for name in ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "PYTHONWARNINGS"):
         monkeypatch.setenv(name, "")
-    ui.main("0")
+    main("0")
     assert started[:2] == ["mlflow", "ui"]
     assert not [option for option in started if "mlflow.db" in option]
     for name in ("BACKEND", "REGISTRY"):
         assert os.environ[f"MLFLOW_{name}_STORE_URI"] == f"sqlite:///{root}/mlflow.db"
+
+
+def test_only_the_server_reads_its_folder(tmp_path: Path) -> None:
+    """It has the artifacts, and the users of a server with logins."""
+    (folder := tmp_path / "server").mkdir(0o755)
+    code = (
+        "import os, runpy; os.execvp = lambda *_: open('server/users.db', 'w'); "
+        f"runpy.run_path({str(PROJECT / 'scripts' / 'mlflow_server.py')!r})['main']('0')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())}
+    assert modes == {"server": 0o700, "users.db": 0o600}
 
 
 def test_a_secret_in_the_query_is_in_no_message() -> None:

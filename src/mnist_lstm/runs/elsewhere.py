@@ -3,6 +3,7 @@
 MLflow's tags of a run say who made it and where. They are those of its run.json.
 """
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def how_to_get(tags: Mapping[str, str], root: Path) -> str:
     """Who made a run, and the commands that bring its results."""
     experiment = tags.get("dvc_experiment")
     brings = (
-        f"`dvc exp pull {_remote(root)} {experiment}` brings them"
+        f"`dvc exp pull {shlex.quote(_remote(root))} {shlex.quote(experiment)}` brings them"
         if experiment
         else "`git pull` and then `dvc fetch --all-commits --run-cache` bring them"
     )

@@ -34,6 +34,7 @@ from mnist_lstm.serving.classifier import BusyClassifier
 from mnist_lstm.serving.metrics import FORMAT, Metrics
 from mnist_lstm.serving.patience import PatientProtocol
 from mnist_lstm.serving.request import PICTURE, Unacceptable, check, check_hosts, most_bytes, wishes
+from mnist_lstm.views.text_table import escaped
 
 OWN_HOSTS = ("127.0.0.1", "localhost")
 JSON = "application/json"
@@ -268,9 +269,9 @@ def main(given: Sequence[str] | None = None) -> None:
         check_hosts(arguments.names)
         served = read(arguments.folder)
     except UserError as error:
-        sys.exit(f"serve: {error}")
+        sys.exit(f"serve: {escaped(str(error))}")
     where = f"http://{arguments.host}:{arguments.port}/"
-    print(f"serve: {served.source}: {where}; Ctrl-C ends it", flush=True)
+    print(f"serve: {escaped(served.source)}: {where}; Ctrl-C ends it", flush=True)
     serve(served, arguments.host, arguments.port, arguments.names)
 
 
