@@ -38,7 +38,7 @@ from test_errors import (
     project,
     with_champion,
 )
-from tracked import about, leave_results
+from tracked import about, every_version, leave_results
 from tracked import evaluated as evaluated_at
 
 from mnist_lstm import cli, commands
@@ -188,7 +188,7 @@ def test_a_promotion_that_is_killed_before_the_alias_moves_has_not_happened(
     promote_until(promotable, MlflowClient, "set_registered_model_alias")
     store = open_store(promotable.folder)
     assert cli.main(command.split()) == 0
-    (version,) = registry.every(store)
+    (version,) = every_version(store)
     decisions = champions.read(promotable.folder)
     if command == "promote drawn":
         (decision,) = decisions

@@ -16,7 +16,8 @@ from mnist_lstm.tracking.store import TrackingError, open_store
 
 def main(name: str, root: str, rounds: str) -> None:
     store = open_store(Path(root))
-    versions = {one.entrant.name: one for one in registry.every(store)}
+    every = map(registry.as_version, registry.versions(store))
+    versions = {one.entrant.name: one for one in every}
     for number in range(int(rounds)):
         instead_of, error = registry.champion(store), None
         print("ready", flush=True)

@@ -9,7 +9,7 @@ import pytest
 import requests
 from samples import PROJECT
 from servers import free_port, server
-from tracked import about, evaluated, leave_results
+from tracked import about, evaluated, every_version, leave_results
 
 from mnist_lstm.pipeline.result_files import read_run
 from mnist_lstm.tracking import handover, registry
@@ -77,7 +77,7 @@ def test_each_person_may_do_what_the_server_says(
     monkeypatch.setenv(USER, "bo")
     monkeypatch.setenv(PASSWORD, PASSWORDS["bo"])
     store = open_store(tmp_path)
-    assert registry.champion(store) == registry.every(store)[0]
+    assert registry.champion(store) == every_version(store)[0]
     assert project(store, views[0]) == []
     for forbidden in (
         lambda: project(store, views[1]),

@@ -16,13 +16,15 @@ import requests
 import torch
 from samples import PROJECT
 from servers import free_port, listens_on, server
-from tracked import about, evaluated, leave_results
+from tracked import about, evaluated, every_version, leave_results
 
+from mnist_lstm.commands.sync import sync_runs
 from mnist_lstm.pipeline.result_files import read_run
 from mnist_lstm.runs.audit import Disagreement, disagreements
 from mnist_lstm.runs.history import Files, History, Result
 from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.entrant import Entrant
+from mnist_lstm.tracking.overview import of_server
 from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import Store, TrackingError, open_store
 from mnist_lstm.tracking.stored_runs import runs
@@ -74,7 +76,7 @@ class Results(History):
         yield [Path(next(iter(files))).parent for files in every]
 
 
-def test_verify_asks_a_server_few_questions(
+def test_verify_and_sync_ask_a_server_few_questions(
     served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And finds what differs, although it downloads nothing that was uploaded as it is."""
@@ -109,6 +111,9 @@ def test_verify_asks_a_server_few_questions(
     store, history = open_store(tmp_path), Results(tmp_path, folders)
     assert found_by(store, history) == []
     assert len(asked) <= 40
+    asked.clear()
+    assert sync_runs(store, history, of_server(store, runs(store))) == (0, 0)
+    assert len(asked) <= 50
 
     shown = {run.data.tags["training_id"]: run for run in runs(store)}
     one, other = (shown[f"{number:032}"] for number in range(2))
@@ -180,7 +185,7 @@ def test_of_two_who_promote_at_once_one_is_champion(
             else:
                 store.client.delete_registered_model_alias(registry.MODEL, registry.ALIAS)
             tell()
-        for version in registry.every(store):
+        for version in every_version(store):
             notes = [key for key in version.tags if key.startswith("promotion.")]
             expected = won.count(version.entrant.name) + (version.entrant.name == "first")
             assert len(notes) == expected
@@ -247,5 +252,5 @@ def test_who_is_overwritten_before_the_second_look_is_told(
     monkeypatch.setattr("time.sleep", pause)
     with pytest.raises(TrackingError, match=r"it is bo, version \d, promoted by bo on far"):
         handover.promote(store, ann, versions["first"], {"by": "ann"})
-    (mine,) = (one for one in registry.every(store) if one.number == ann.number)
+    (mine,) = (one for one in every_version(store) if one.number == ann.number)
     assert not mine.promoted

@@ -12,7 +12,7 @@ from dvc.repo import Repo
 from mlflow.exceptions import RestException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from samples import PROJECT, drawn, write_lock
-from tracked import about, evaluated, leave_results
+from tracked import about, evaluated, every_version, leave_results
 
 from mnist_lstm import UserError
 from mnist_lstm.cli import main
@@ -61,6 +61,13 @@ def champion(store: Store) -> str | None:
     return found.entrant.name if found else None
 
 
+def roll_back(store: Store, note: dict[str, str] | None = None) -> registry.Version | None:
+    back = handover.former(store)
+    if back:
+        handover.roll_back(store, note or {}, back)
+    return back
+
+
 def promote(store: Store, entrant: Entrant) -> registry.Version:
     version = registry.register(store, entrant)
     handover.promote(store, version, registry.champion(store), {"why": f"{entrant.name} is good"})
@@ -85,7 +92,7 @@ def test_a_decision_was_made_if_its_model_was_the_champion_then(
         assert not handover.was_made(store, decision)
         left = registry.champion(store)
         if decision.what == "return":
-            handover.roll_back(store, decision.note)
+            roll_back(store, dict(decision.note))
         else:
             version = registry.register(store, decision.entrant)
             note = dict(decision.note) | ({"instead_of": left.number} if left else {})
@@ -96,8 +103,10 @@ def test_a_decision_was_made_if_its_model_was_the_champion_then(
         for other in entrants:
             if other != decision.entrant and decision is not every[-1]:
                 assert not handover.was_made(store, replace(decision, entrant=other))
+    present = registry.champion(store)
+    assert present
     with pytest.raises(TrackingError, match="the champion has changed meanwhile"):
-        handover.roll_back(store, {}, registry.champion(store))
+        handover.roll_back(store, {}, present)
 
 
 def test_a_model_is_registered_once_and_is_promoted_and_returned(
@@ -106,7 +115,6 @@ def test_a_model_is_registered_once_and_is_promoted_and_returned(
     one, two, three = entrants
     assert champion(store) is None
     assert handover.former(store) is None
-    assert handover.roll_back(store, {}) is None
     version = registry.register(store, one)
     assert registry.register(store, replace(one, training_id="x" * 32)) == version
     assert (version.number, version.entrant) == ("1", one)
@@ -129,14 +137,14 @@ def test_a_model_is_registered_once_and_is_promoted_and_returned(
     assert former.entrant == two
     assert champion(store) == "c"  # to ask changes nothing
 
-    handover.roll_back(store, {"because": "too slow"})
+    roll_back(store, {"because": "too slow"})
     assert champion(store) == "b"
     left = registry.registered(store, three.model_sha256)
     assert left
     assert json.loads(left.tags["return.1"]) == {"because": "too slow"}
-    handover.roll_back(store, {})
+    roll_back(store)
     assert champion(store) == "a"
-    assert handover.roll_back(store, {}) is None
+    assert roll_back(store) is None
     assert champion(store) == "a"
     promote(store, three)
     again = registry.champion(store)
@@ -165,7 +173,7 @@ def test_a_registry_that_is_lost_comes_back_from_the_decisions(
             for key, text in each.tags.items()
             if key.startswith(("promotion.", "return."))
         }
-        for each in registry.every(store)
+        for each in every_version(store)
     }
     assert notes == {
         "a": {"promotion.1": dict(decided[0].note)},
@@ -173,7 +181,7 @@ def test_a_registry_that_is_lost_comes_back_from_the_decisions(
         "c": {"promotion.1": dict(decided[2].note), "return.1": dict(decided[3].note)},
     }
     handover.restore(store, decided)  # which adds nothing
-    assert len(registry.every(store)) == 3
+    assert len(every_version(store)) == 3
     former = handover.former(store)
     assert former
     assert former.entrant == one
@@ -212,7 +220,7 @@ def test_deleted_versions_are_skipped(store: Store, entrants: list[Entrant]) -> 
     for entrant in entrants:
         promote(store, entrant)
     store.client.delete_model_version(registry.MODEL, "2")
-    handover.roll_back(store, {})
+    roll_back(store)
     assert champion(store) == "a"
     store.client.delete_model_version(registry.MODEL, "1")
     assert champion(store) is None
@@ -254,7 +262,7 @@ def test_the_champion_is_what_mlflow_loads_also_where_the_project_was_moved(
     assert champion(moved) == "b"
     assert_loads(moved, model)
     promote(moved, entrants[2])
-    handover.roll_back(moved, {})
+    roll_back(moved)
     assert champion(moved) == "b"
 
 
@@ -286,7 +294,7 @@ def test_the_versions_of_a_run_that_was_made_again_follow_it(
     made = registry.renew(store, one)
     assert registry.outdated(store) == []
     assert registry.renew(store, made) == made  # there is nothing to do
-    former = handover.roll_back(store, {})
+    former = roll_back(store)
     assert former
     assert (former.number, former.entrant.name) == (made.number, "a")
     assert store.client.get_model_version(registry.MODEL, made.number).description == (

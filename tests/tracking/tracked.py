@@ -21,6 +21,7 @@ from mnist_lstm.pipeline.result_files import (
     write_rows,
 )
 from mnist_lstm.pipeline.timing import Timing
+from mnist_lstm.tracking import registry
 from mnist_lstm.tracking.store import Store
 
 STEPS = (50, 100)
@@ -64,6 +65,11 @@ def evaluated(folder: Path, ended: str, batch_size: int, training_id: str = "a" 
     settings = {"evaluate.batch_size": batch_size}
     write_json(folder / "run.json", vars(EvaluationRecord(training_id, ended, ended, settings)))
     return folder
+
+
+def every_version(store: Store) -> list[registry.Version]:
+    """All versions of the registered model, the earliest first."""
+    return [registry.as_version(one) for one in registry.versions(store)]
 
 
 def contents(store: Store, run: mlflow.entities.Run, scratch: Path) -> dict[str, object]:

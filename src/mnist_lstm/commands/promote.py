@@ -191,7 +191,7 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     notes = _notes(store, decisions, arguments)
     if back and not arguments.dry_run:
         with champions.pending(root, Decision("return", back.entrant, notes), was_made):
-            back = handover.roll_back(store, notes, back)
+            handover.roll_back(store, notes, back)
     since = f" before {left.entrant.name}, {_name_of(left)}" if left else ""
     if back is None:
         before = since and f"{since},"

@@ -12,6 +12,7 @@ from mnist_lstm.views.text_table import escaped
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.history import History
+    from mnist_lstm.tracking.overview import Overview
     from mnist_lstm.tracking.store import Store
 
 HELP = """\
@@ -36,12 +37,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Add what MLflow lacks of each result, and print what changed."""
     from mnist_lstm.pipeline import stage
     from mnist_lstm.tracking.credentials import printable
+    from mnist_lstm.tracking.overview import of_server
+    from mnist_lstm.tracking.stored_runs import runs
 
     root = stage.root()
     store, history = open_store(root, "sync"), read_history(root, "sync")
     say("sync", f"comparing {len(history.results)} results with MLflow")
-    changed, unread = _sync_runs(store, history)
-    _sync_pruned(store, root)
+    with store.errors():
+        overview = of_server(store, runs(store))
+    changed, unread = sync_runs(store, history, overview)
+    _sync_pruned(store, root, overview)
     _sync_parents(store, history)
     lacks = _sync_versions(store, root)
     same = len(history.results) - changed - unread
@@ -54,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if unread or lacks or history.damaged else 0
 
 
-def _sync_runs(store: "Store", history: "History") -> tuple[int, int]:
+def sync_runs(store: "Store", history: "History", overview: "Overview | None") -> tuple[int, int]:
     """Add what the runs of the results lack.
 
     Returns how many runs changed, and how many results have damaged files.
@@ -70,19 +75,19 @@ def _sync_runs(store: "Store", history: "History") -> tuple[int, int]:
             note("sync", f"{result.name}: left out: {error}")
             unread += 1
             continue
-        lines = project(store, seen)
+        lines = project(store, seen, overview)
         changed += bool(lines)
         _print_fixed(result.name, lines)
     return changed, unread
 
 
-def _sync_pruned(store: "Store", root: Path) -> None:
+def _sync_pruned(store: "Store", root: Path, overview: "Overview | None") -> None:
     """Add the runs of pruned trials, of which the checkpoints alone are here."""
     from mnist_lstm.runs.pruned import pruned
     from mnist_lstm.tracking.projection import project_pruned
 
     for trial in pruned(root):
-        lines = project_pruned(store, trial.training, trial.status, trial.why)
+        lines = project_pruned(store, trial.training, trial.status, trial.why, overview)
         _print_fixed(trial.training.about.name, lines)
 
 

@@ -15,7 +15,7 @@ from mnist_lstm.runs.pruned import pruned
 from mnist_lstm.runs.unfinished import is_held, unfinished
 from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.follower import trainer
-from mnist_lstm.tracking.overview import Overview
+from mnist_lstm.tracking.overview import Overview, of_server
 from mnist_lstm.tracking.parents import Parents
 from mnist_lstm.tracking.projection import (
     differences,
@@ -24,7 +24,7 @@ from mnist_lstm.tracking.projection import (
     project_pruned,
     second_run,
 )
-from mnist_lstm.tracking.store import Store, is_server
+from mnist_lstm.tracking.store import Store
 from mnist_lstm.tracking.stored_runs import TRAINER, StoredRun, mark_killed, runs
 from mnist_lstm.tracking.view import View
 
@@ -54,7 +54,7 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
     known = {result.record.training_id for result in history.results}
     with store.errors():
         every = runs(store)
-        overview = Overview(store, every) if is_server(store.uri) else None
+        overview = of_server(store, every)
         stored: dict[str, list[StoredRun]] = {}
         for run in every:
             stored.setdefault(run.data.tags.get("training_id", ""), []).append(run)

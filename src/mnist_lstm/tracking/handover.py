@@ -61,22 +61,18 @@ def former(store: Store) -> Version | None:
     return None
 
 
-def roll_back(store: Store, note: Mapping[str, Any], to: Version | None = None) -> Version | None:
-    """Make the former champion the champion again; returns None if there was none.
+def roll_back(store: Store, note: Mapping[str, Any], to: Version) -> None:
+    """Make the former champion the champion again.
 
     Deleted versions are skipped. Raises TrackingError, also if the former one is no longer `to`.
     """
     with store.errors(), one_process(store.lock):
         left = champion(store)
-        for before, version in _candidates(store):
-            if to and version.number != to.number:
-                break
-            _move(store, version, left, _Note(left, "return", note) if left else None)
-            write_former_numbers(store, before)
-            return version
-        if to:
+        before, version = next(_candidates(store), ([], None))
+        if version is None or version.number != to.number:
             raise _outrun(left)
-    return None
+        _move(store, version, left, _Note(left, "return", note) if left else None)
+        write_former_numbers(store, before)
 
 
 def was_made(store: Store, decision: Decision) -> bool:

@@ -13,13 +13,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.store import Store, is_server
 from mnist_lstm.tracking.view import Point
 
 # MLflow's pages draw their charts from it; get_metric_history has one metric of one run
 BULK = "/api/2.0/mlflow/metrics/get-history-bulk-interval"
 RUNS = 100  # of one request: the server's limit
 POINTS = 2500  # of a metric of a run: above this number, the server leaves some out
+
+
+def of_server(store: Store, runs: Sequence[Run]) -> "Overview | None":
+    """What a tracking server has of these runs; None for a database, which answers at once."""
+    return Overview(store, runs) if is_server(store.uri) else None
 
 
 class Overview:

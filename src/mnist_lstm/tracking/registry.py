@@ -80,12 +80,6 @@ def champion(store: Store) -> Version | None:
     return as_version(found)
 
 
-def every(store: Store) -> list[Version]:
-    """All versions, the earliest first. Raises TrackingError."""
-    with store.errors():
-        return [as_version(one) for one in versions(store)]
-
-
 def registered(store: Store, model_sha256: str) -> Version | None:
     """The version with weights of this digest; None if there is none. Raises TrackingError."""
     with store.errors():
