@@ -46,9 +46,9 @@ ADDRESSES = (
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
+RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:?][^?]*)")  # an address, and a path in it
 # SQLite's codes for a problem of the place, not of the database: SQLITE_PERM, _READONLY, _IOERR and
 # _CANTOPEN
-RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:?][^?]*)")
 NO_PLACE = (3, 8, 10, 14)
 FULL = 13  # SQLITE_FULL
 IN_USE = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
