@@ -1,4 +1,4 @@
-"""Damage valid files, and the settings with which every reader is fuzzed."""
+"""Damage valid files, draw odd pictures, and the settings with which readers are fuzzed."""
 
 import json
 import re
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from numpy.typing import NDArray
 
 Edit = tuple[str, int, int, bytes]
 
@@ -60,6 +61,37 @@ def edited(content: bytes, fields: Sequence[int], edits: Sequence[Edit]) -> byte
             case "cut":
                 del file[at:]
     return bytes(file)
+
+
+_SHARES = st.tuples(*[st.sampled_from([0, 0.02, 0.1, 0.25, 0.5, 0.8, 1])] * 4)
+_LEVEL = st.sampled_from([0, 18, 130, 216, 255])
+_SHAPES = st.sampled_from(["box", "line", "falling", "dots"])
+MARKS = st.lists(st.tuples(_SHAPES, _SHARES, _LEVEL), max_size=6)
+DRAWN = st.builds(
+    lambda high, wide, paper, marks: drawn(np.full((high, wide), paper, np.uint8), marks),
+    *(st.integers(1, 60), st.integers(1, 60), _LEVEL, MARKS),
+)
+
+
+def drawn(
+    picture: NDArray[np.uint8], marks: Sequence[tuple[str, Sequence[float], int]]
+) -> NDArray[np.uint8]:
+    """A picture with boxes, lines and dots on it. Places are shares of its sides."""
+    height, width = picture.shape
+    for shape, (top, left, high, wide), level in marks:
+        y, x = int(top * (height - 1)), int(left * (width - 1))
+        rows, columns = max(1, int(high * height)), max(1, int(wide * width))
+        match shape:
+            case "box":
+                picture[y : y + rows, x : x + columns] = level
+            case "line":
+                picture[y, x : x + columns] = level
+            case "falling":
+                count = min(height - y, width - x, columns)
+                picture[range(y, y + count), range(x, x + count)] = level
+            case "dots":
+                picture[y::rows, x::columns] = level
+    return picture
 
 
 TOKEN = re.compile(r'-?[0-9]+(?:\.[0-9]+)?|"(?:[^"\\]|\\.)*"')  # of JSON: a number or a string

@@ -1,10 +1,13 @@
 """Pictures of any size, colours and polarity are converted to the data set's form."""
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from mutations import DRAWN, fuzz
 from PIL import ExifTags, Image
 
 from mnist_lstm import UserError
@@ -123,6 +126,53 @@ def test_a_picture_that_shows_nothing_is_refused(seven: Pixels) -> None:
         of(200 - seven / 32)
     with pytest.raises(UserError, match=r"blank|too little contrast"):
         of(np.random.default_rng(0).normal(128, 20, (100, 100)))
+
+
+def odd(what: str) -> np.ndarray:
+    match what:
+        case "two lines, three rows apart":
+            picture = np.full((56, 56), 255)
+            picture[[28, 31], 11:45] = 0
+        case "more ink than ground":
+            picture = np.zeros((2, 11))
+            picture[0, 1:4] = picture[1, :4] = 255
+        case "nothing but specks":
+            picture = np.full((12, 12), 208)
+            picture[4:7, 6:9] = 158
+            for ink, place in {106: (3, 2), 76: (5, 1), 141: (6, 9)}.items():
+                picture[place] = ink
+            picture[[0, 1, 2, 3, 10, 11], [11, 11, 11, 11, 0, 0]] = 139, 139, 139, 76, 141, 76
+        case "a blot with a slanted scratch":
+            y, x = np.indices((13, 12))
+            around = (np.abs(x - 8) <= 2) & (np.abs(y - 3.5) + np.abs(x - 8) <= 4)
+            picture = np.where(around, 255, 0)
+            picture[[3, 4, 5], [9, 8, 7]] = 0
+        case "two columns":
+            picture = np.full((5, 2), 84)
+            picture[3:] = [[84, 255], [0, 0]]
+    return picture
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "two lines, three rows apart",
+        "more ink than ground",
+        "nothing but specks",
+        "a blot with a slanted scratch",
+        "two columns",
+    ],
+)
+def test_what_is_odd_is_read_or_refused(what: str) -> None:
+    with suppress(UserError):
+        assert of(odd(what)).any()
+
+
+@fuzz(500)
+@given(DRAWN)
+def test_no_drawing_is_a_fault(picture: np.ndarray) -> None:
+    with suppress(UserError):
+        assert of(picture).any()
 
 
 def on_paper(seven: Pixels) -> np.ndarray:

@@ -21,7 +21,7 @@ import uvicorn
 from browser import browser, needs_chromium
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import edited, fuzz, some_edits
+from mutations import DRAWN, edited, fuzz, some_edits
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from samples import small_model
@@ -548,7 +548,7 @@ PICTURES = st.builds(
     lambda file, edits: edited(file, CHUNKS, edits),
     st.sampled_from([PICTURE_FILE, png(larger(PIXELS[5]), "JPEG"), png(PIXELS[1])[:60]]),
     some_edits([b"\x00", b"\xff", b"\xff\xd8", b"IDAT", b"IEND", b"\x7f\xff\xff\xff", b"acTL"]),
-)
+) | DRAWN.map(png)
 TYPES = [
     JSON,
     "image/png",

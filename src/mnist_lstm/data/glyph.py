@@ -83,7 +83,7 @@ def find(grey: Grey) -> Found:
         return find(_filled_up(grey, labels == main))
     glyph, others = _pieces(labels, main, large, framed)
     _check_contrast(apart[glyph], noise)
-    low = NOISE * noise / float(np.median(ground))
+    low = NOISE * noise / max(float(np.median(ground)), DARKEST)
     ink = ((share - low) / (np.percentile(share[glyph], 75) - low)).clip(0, 1)
     kept = _around(glyph, labels)
     return Found(cut(ink * kept, (ink > EDGE) & kept), _doubts(glyph, others))
@@ -109,13 +109,20 @@ def _without_lines(share: Grey) -> Grey:
         if wide < SEGMENT * width or high > STEEPEST * wide + thin:
             continue
         y, x = np.nonzero((labels[box] == number) & low[box])
-        line = Line.fit(x + box[1].start, y + box[0].start, 1)
+        line = _fitted(x + box[1].start, y + box[0].start, 1)
         y, x = np.nonzero(low & (np.abs(np.arange(height)[:, None] - line(columns)) <= thin))
-        rows = np.rint(Line.fit(x, y, 2 if np.ptp(x) > width / 2 else 1)(columns))
+        if not x.size:
+            continue  # it is no line, but two with a gap between them
+        rows = np.rint(_fitted(x, y, 2 if np.ptp(x) > width / 2 else 1)(columns))
         on = (rows >= 0) & (rows < height)
         if seen[rows[on].astype(int), columns[on]].sum() >= COVERED * width:
             rest[(np.abs(np.arange(height)[:, None] - rows) <= thin) & ~thick] = 0
     return rest
+
+
+def _fitted(x: NDArray[np.intp], y: NDArray[np.intp], degree: int) -> Line:
+    """The polynomial that is nearest to points: of a lower degree if they have few columns."""
+    return Line.fit(x, y, min(degree, len(np.unique(x)) - 1))
 
 
 def _opened(strong: Mask, size: tuple[int, int]) -> Mask:
@@ -182,9 +189,11 @@ def _is_badge(labels: NDArray[np.int32], number: int) -> bool:
         return False
     if inside.mean() > 0.9 and hole.sum() < 0.25 * inside.sum():
         return True
-    spread = np.sqrt(np.linalg.eigvalsh(np.cov(places.T)))
+    spread = np.sqrt(np.linalg.eigvalsh(np.cov(places.T)).clip(0))
     slim = spread[0] < 0.3 * spread[1] and min(inside.shape) > 0.85 * max(inside.shape)
-    return bool(slim or hole.sum() < 0.7 * ConvexHull(places).volume)
+    if slim or spread[0] < 0.001:
+        return bool(slim)  # of pixels on one slanted line there is no hull
+    return bool(hole.sum() < 0.7 * ConvexHull(places).volume)
 
 
 def _filled_up(grey: Grey, badge: Mask) -> Grey:
@@ -192,8 +201,7 @@ def _filled_up(grey: Grey, badge: Mask) -> Grey:
     inside = ndimage.binary_fill_holes(badge)
     edge = max(2, round(0.02 * max(_sides(ndimage.find_objects(inside.astype(np.uint8))[0]))))
     inside = ndimage.distance_transform_edt(inside) > edge
-    (box,) = ndimage.find_objects(inside.astype(np.uint8))
-    return behind(grey, ~inside)[box]
+    return cut(behind(grey, ~inside), inside)
 
 
 def _pieces(
@@ -245,9 +253,14 @@ def _check_contrast(apart: Grey, noise: float) -> None:
 
 
 def cut(picture: Grey, seen: Mask) -> Grey:
-    """Crop a picture to the smallest box that holds all of its ink."""
-    (box,) = ndimage.find_objects(seen.astype(np.uint8))
-    return picture[box]
+    """Crop a picture to the smallest box that holds all of its ink.
+
+    Raises UserError if there is none.
+    """
+    boxes = ndimage.find_objects(seen.astype(np.uint8))
+    if not boxes:
+        raise UserError(BLANK)
+    return picture[boxes[0]]
 
 
 def _doubts(glyph: Mask, others: int) -> tuple[str, ...]:
