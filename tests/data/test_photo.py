@@ -11,6 +11,7 @@ from mutations import DRAWN, fuzz
 from PIL import ExifTags, Image
 
 from mnist_lstm import UserError
+from mnist_lstm.data import glyph
 from mnist_lstm.data.photo import Pixels, arrange, form_of, read
 
 MNIST = form_of("mnist", 28, 28)
@@ -173,6 +174,36 @@ def test_what_is_odd_is_read_or_refused(what: str) -> None:
 def test_no_drawing_is_a_fault(picture: np.ndarray) -> None:
     with suppress(UserError):
         assert of(picture).any()
+
+
+def dashes() -> np.ndarray:
+    """A picture of 630 short lines, each long enough for a part of a ruled line."""
+    picture = np.full((560, 560), 255)
+    for left in range(1, 507, 58):
+        picture[2:556:8, left : left + 53] = picture[3:556:8, left : left + 53] = 0
+    return picture
+
+
+def rings() -> np.ndarray:
+    """A picture of 34 rings, each of which may be the edge of a badge."""
+    y, x = np.indices((560, 560))
+    away = np.hypot(y - 280, x - 280)
+    return np.where((away % 8 < 2) & (away < 275), 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("picture", "step", "most"),
+    [(dashes(), "_fitted", 4 * glyph.SEGMENTS), (rings(), "_things", 1 + glyph.NESTED)],
+    ids=["dashes", "rings"],
+)
+def test_the_work_for_a_picture_has_a_bound(
+    monkeypatch: pytest.MonkeyPatch, picture: np.ndarray, step: str, most: int
+) -> None:
+    done, counted = getattr(glyph, step), list[None]()
+    monkeypatch.setattr(glyph, step, lambda *given: counted.append(None) or done(*given))
+    with suppress(UserError):
+        of(picture)
+    assert most // 2 <= len(counted) <= most
 
 
 def on_paper(seven: Pixels) -> np.ndarray:

@@ -33,6 +33,7 @@ EDGE = 0.1  # where a glyph ends
 # lines of ruled paper: shares of the picture's width or shorter side
 THIN = 0.02  # a line is no wider
 SEGMENT = 0.1  # each part of a line is at least so long
+SEGMENTS = 200  # so many parts, the longest, are looked at: more than a page of squared paper has
 COVERED = 0.85  # so much of the line's way across the picture has ink
 STEEPEST = 0.3  # pixels up for each pixel along a line, at most
 
@@ -47,6 +48,7 @@ LARGE = 0.25  # of the area: a larger thing beside the glyph is a doubt
 # a badge: a filled shape that is the ground of a glyph
 SOLID = 0.7  # share of its box that it fills, with its holes
 HOLES = 0.01  # share of it that its largest hole has
+NESTED = 4  # number of badges in one another that are looked into
 
 # a digit
 FULLEST = 0.75  # share of its box that it fills at most
@@ -65,8 +67,8 @@ class Found:
     doubts: tuple[str, ...]
 
 
-def find(grey: Grey) -> Found:
-    """Find the glyph of a picture of grey levels 0–255 (H, W).
+def find(grey: Grey, badges: int = NESTED) -> Found:
+    """Find the glyph of a picture of grey levels 0–255 (H, W), inside so many badges at most.
 
     Raises UserError if nothing stands out from the ground.
     """
@@ -79,8 +81,8 @@ def find(grey: Grey) -> Found:
     share = _without_lines(_without_lines(share).T).T
     labels, large = _things(share)
     main, framed = _main(labels, large)
-    if _is_badge(labels, main):
-        return find(_filled_up(grey, labels == main))
+    if badges and _is_badge(labels, main):
+        return find(_filled_up(grey, labels == main), badges - 1)
     glyph, others = _pieces(labels, main, large, framed)
     _check_contrast(apart[glyph], noise)
     low = NOISE * noise / max(float(np.median(ground)), DARKEST)
@@ -104,20 +106,37 @@ def _without_lines(share: Grey) -> Grey:
     seen = ndimage.maximum_filter(strong, (5, 3))
     labels, _ = ndimage.label(ndimage.maximum_filter(low, (3, 5)), TOUCHING)
     rest, columns = share.copy(), np.arange(width)
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+    for number, box in _longest(ndimage.find_objects(labels)):
         high, wide = _sides(box)
         if wide < SEGMENT * width or high > STEEPEST * wide + thin:
             continue
         y, x = np.nonzero((labels[box] == number) & low[box])
         line = _fitted(x + box[1].start, y + box[0].start, 1)
-        y, x = np.nonzero(low & (np.abs(np.arange(height)[:, None] - line(columns)) <= thin))
+        strip, near = _strip(line(columns), thin, height)
+        y, x = np.nonzero(low[strip] & near)
         if not x.size:
             continue  # it is no line, but two with a gap between them
-        rows = np.rint(_fitted(x, y, 2 if np.ptp(x) > width / 2 else 1)(columns))
+        rows = np.rint(_fitted(x, y + strip.start, 2 if np.ptp(x) > width / 2 else 1)(columns))
         on = (rows >= 0) & (rows < height)
         if seen[rows[on].astype(int), columns[on]].sum() >= COVERED * width:
-            rest[(np.abs(np.arange(height)[:, None] - rows) <= thin) & ~thick] = 0
+            strip, near = _strip(rows, thin, height)
+            rest[strip][near & ~thick[strip]] = 0
     return rest
+
+
+def _longest(boxes: list[tuple[slice, slice]]) -> list[tuple[int, tuple[slice, slice]]]:
+    """The numbers and boxes of the widest parts: a picture of dashes has more than a thousand."""
+    return sorted(enumerate(boxes, start=1), key=lambda part: -_sides(part[1])[1])[:SEGMENTS]
+
+
+def _strip(rows: Grey, thin: int, height: int) -> tuple[slice, Mask]:
+    """The strip of a picture in which a line lies, and what of it is no further than `thin` away.
+
+    `rows` has the line's row in each column.
+    """
+    top, bottom = np.clip([rows.min() - thin, rows.max() + thin + 1], 0, height)
+    strip = slice(int(top), int(np.ceil(bottom)))
+    return strip, np.abs(np.arange(strip.start, strip.stop)[:, None] - rows) <= thin
 
 
 def _fitted(x: NDArray[np.intp], y: NDArray[np.intp], degree: int) -> Line:
