@@ -1,5 +1,6 @@
 """The parameters of a run. tests/pipeline/test_reproduce.py runs a real temporary worktree."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import yaml
+from dvc.repo import Repo
 from samples import FINISHED
 
-from mnist_lstm import cli
+from mnist_lstm import cli, git
 from mnist_lstm.runs import resolve
 from mnist_lstm.runs.reproduction import RunResults
 from mnist_lstm.runs.worktree import Scratch, params
@@ -54,6 +57,48 @@ def test_a_device_is_only_changed_where_auto_may_choose_another() -> None:
 
 def test_a_commit_without_parameters_gets_the_runs() -> None:
     assert params({}, RECORD, {"evaluate.batch_size": 7})["evaluate"] == {"batch_size": 7}
+
+
+RAW = "data/raw/classes.txt"
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        ([RAW], True),
+        ([RAW, "../../outside"], False),
+        ([RAW, "{tmp_path}/outside"], False),
+        ([RAW, "data/raw/../../src/train.py"], False),
+        ([RAW, "data/raw/.hidden"], False),
+    ],
+)
+def test_data_are_restored_below_data_raw_only(
+    tmp_path: Path, paths: Sequence[str], found: bool
+) -> None:
+    root, project = tmp_path / "root", tmp_path / "folder" / "code"
+    root.mkdir()
+    git.git(root, "init", "--quiet")
+    Repo.init(str(root)).close()
+    content = b"zero"
+    md5 = hashlib.md5(content).hexdigest()
+    with Repo(str(root)) as repo:
+        cached = Path(repo.cache.local.oid_to_path(md5))
+    entry = {
+        "cmd": "python src/fetch.py data/own data/raw",
+        "params": {"params.yaml": {"fetch": {"dataset": RECORD.dataset}}},
+        "outs": [{"path": path.format(tmp_path=tmp_path), "md5": md5} for path in paths],
+    }
+    for path, written in {
+        cached: content,
+        root / ".dvc/cache/runs/ab/abc/1": yaml.safe_dump(entry).encode(),
+    }.items():
+        path.parent.mkdir(parents=True)
+        path.write_bytes(written)
+    with (tmp_path / "lock").open("w") as lock:
+        assert Scratch(root, project.parent, lock).restore_data(RECORD) is found
+    there = [path for path in project.parent.rglob("*") if path.is_file()]
+    assert there == [project / RAW] * found
+    assert not (tmp_path / "outside").exists()
 
 
 EVIL = """diff --git a/src/evil.py b/src/evil.py

@@ -6,6 +6,7 @@ worktree and `cache` a separate DVC cache. A process holds `lock` while it works
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from mnist_lstm.git import GitError
 from mnist_lstm.pipeline.params import value_at, with_values
 from mnist_lstm.pipeline.result_files import RunRecord
 from mnist_lstm.runs.child import run_dvc, undisturbed
+from mnist_lstm.runs.history import FILE_NAME
 
 PREFIX = "mnist-lstm-reproduce-"
 CONFIG = (
@@ -35,6 +37,7 @@ NOT_PASSED_ON = (
     *("GIT_", "DVC_EXP_", "DVC_STAGE", "MKL_NUM_THREADS"),
     *("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"),  # without the second, the store is in the worktree
 )
+RAW_FILE = re.compile(rf"data/raw/{FILE_NAME.pattern}")
 
 
 class Scratch:
@@ -201,7 +204,10 @@ def _raw_files(root: Path, cache: DvcCache, record: RunRecord) -> Iterator[Files
             entries.append(read().get("fetch", {}))
     for entry in (*entries, *(entry for _, entry in cache.recorded_runs())):
         if "src/fetch.py" in str(entry.get("cmd")) and dvc_cache.dataset(entry) == record.dataset:
-            yield dvc_cache.outs(entry)
+            files = dvc_cache.outs(entry)
+            # an entry that came from a remote may name any file of this machine
+            if all(RAW_FILE.fullmatch(path) for path in files):
+                yield files
 
 
 def _worktrees(root: Path) -> list[Path]:
