@@ -108,6 +108,12 @@ new file mode 100644
 @@ -0,0 +1,2 @@
 +print("\x1b[2J evil")
 +print("\udcff")
+diff --git "a/src/\\033[2J\\377.py" "b/src/\\033[2J\\377.py"
+new file mode 100644
+--- /dev/null
++++ "b/src/\\033[2J\\377.py"
+@@ -0,0 +1 @@
++1
 """
 Reproduce = Callable[..., tuple[int, str]]
 
@@ -139,7 +145,7 @@ def reproduce(
     monkeypatch.setattr(Scratch, "run", ran)
 
     def call(*options: str, typed: str = "", from_store: bool = True) -> tuple[int, str]:
-        record = replace(FINISHED, commit="HEAD", patch=EVIL)
+        record = replace(FINISHED, name="drawn\x1b[2J", commit="HEAD", patch=EVIL)
         then = RunResults(record, from_store=from_store)
         monkeypatch.setattr("mnist_lstm.commands.reproduce.read_history", lambda *_: None)
         monkeypatch.setattr(resolve, "find_results", lambda *_: then)
@@ -156,7 +162,8 @@ def test_a_patch_that_the_store_alone_has_is_not_run_unasked(reproduce: Reproduc
     code, said = reproduce()
     assert code == 2
     # the whole patch, though the project is in another folder
-    assert "\n2\t0\tsrc/evil.py\n create mode 100644 src/evil.py\n" in said
+    assert "\n2\t0\tsrc/evil.py\n" in said
+    assert "\n create mode 100644 src/evil.py\n" in said
     assert "or with --trust-patch" in said
 
 
@@ -165,6 +172,13 @@ def test_it_is_run_where_somebody_agrees(reproduce: Reproduce) -> None:
     assert reproduce(typed="yes\n")[0] == 3
     for answer in ("no\n", "\n", "yep\n"):
         assert reproduce(typed=answer)[0] == 2
+
+
+def test_what_it_changes_is_shown_and_the_terminal_does_not_obey_it(reproduce: Reproduce) -> None:
+    said = reproduce()[1]
+    assert said.startswith("drawn\\x1b[2J is in MLflow alone, with a patch: ")
+    assert "\n create mode 100644 src/\\x1b[2J\\udcff.py\n" in said
+    assert "\x1b" not in said
 
 
 def test_it_can_be_read_first_and_the_terminal_does_not_obey_it(reproduce: Reproduce) -> None:

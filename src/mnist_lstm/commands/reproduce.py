@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_lstm import UserError
 from mnist_lstm.commands import RUN, note, read_history
 from mnist_lstm.runs.reproduction import TOLERANCE
+from mnist_lstm.views.text_table import escaped
 
 if TYPE_CHECKING:
     from mnist_lstm.pipeline.result_files import RunRecord
@@ -113,7 +114,8 @@ def _reproduce(
     place.restore_params(record, then.evaluation_params)
     has_data = place.restore_data(record)
     patched = ", with its patch" if record.patch else ""
-    report(f"{record.name}: commit {(record.commit or '')[:10]}{patched}, in {place.project}")
+    name = escaped(record.name)
+    report(f"{name}: commit {(record.commit or '')[:10]}{patched}, in {place.project}")
     code, lines = place.run(record.threads, report, has_data=has_data)
     if code:
         return None, ReproductionOutcome(
@@ -129,9 +131,9 @@ def _reproduce(
 
 def _warn_of_patch(record: "RunRecord", changes: Sequence[str]) -> None:
     print(
-        f"{record.name} is in MLflow alone, with a patch: code of whoever wrote it there, which "
-        "will run as you. It changes, by lines added and removed:",
-        *changes,
+        f"{escaped(record.name)} is in MLflow alone, with a patch: code of whoever wrote it there, "
+        "which will run as you. It changes, by lines added and removed:",
+        *map(_visible, changes),
         sep="\n",
         file=sys.stderr,
     )
@@ -198,9 +200,9 @@ def _print(
         return
     if now:
         print("", *table(rows(then, now), terminal_width()), sep="\n")
-    print(f"\n{record.name}: {_sentence(outcome, arguments.tolerance)}")
+    print(f"\n{escaped(record.name)}: {_sentence(outcome, arguments.tolerance)}")
     for reason in outcome.reasons:
-        print(f"  {reason}")
+        print(f"  {escaped(reason)}")
     if kept:
         print(_kept(kept))
 

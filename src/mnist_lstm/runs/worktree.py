@@ -64,9 +64,10 @@ class Scratch:
     def changes(self, record: RunRecord) -> list[str]:
         """What the run's patch would change there: lines added and removed by file, and new modes.
 
-        The names are whole, and git has quoted what a terminal would obey. Raises as `apply` does.
+        The names are whole, and may have characters that a terminal obeys. Raises as `apply` does.
         """
-        return self._apply(record, "--numstat", "--summary").decode().splitlines()
+        printed = self._apply(record, "--numstat", "--summary")
+        return printed.decode(errors="surrogateescape").rstrip("\n").split("\n")
 
     def apply(self, record: RunRecord) -> None:
         """Apply the run's patch, if it has one. Raises UserError if it does not apply."""
