@@ -1745,11 +1745,13 @@ MET = {
     "training did not finish, or it was never evaluated": made_again_from_the_store(
         "dra", "a" * 32
     ),
-    "mnist-lstm reproduce: <run>: its patch runs only if somebody at a terminal agrees, or with "
-    "--trust-patch; read it first: `patch` in train/run.json of this run in MLflow": (
-        patch_of_the_store()
+    "mnist-lstm reproduce: <run> was made from commit '<text>', which is no full hash: somebody "
+    "changed its run.json; put the hash back there, or repeat another run": (
+        made_again(commit="HEAD")
     ),
-    "mnist-lstm reproduce: <run>: nobody agreed to its patch, so nothing ran": (
+    "mnist-lstm reproduce: <run>: its code runs only if somebody at a terminal agrees, or with "
+    "--trust-patch; read it first: <places>": patch_of_the_store(),
+    "mnist-lstm reproduce: <run>: nobody agreed to its code, so nothing ran": (
         patch_of_the_store("no\n")
     ),
     "mnist-lstm report: <file>: no such file; `dvc repro` makes it": commanded_to("report"),

@@ -80,6 +80,13 @@ def has_commit(folder: Path, commit: str) -> bool:
     return not _run(folder, "cat-file", "-e", f"{commit}^{{commit}}").returncode
 
 
+def on_a_branch(folder: Path, commit: str) -> bool:
+    """Whether HEAD or a branch of the repository has this commit. Raises GitError if it is gone."""
+    if git(folder, "for-each-ref", "--count=1", "--contains", commit, "refs/heads"):
+        return True
+    return not _run(folder, "merge-base", "--is-ancestor", commit, "HEAD").returncode
+
+
 def file_names(folder: Path, *options: str, paths: Sequence[str]) -> list[str]:
     """The names, relative to the folder, that `git ls-files` lists with these options, each once.
 

@@ -144,8 +144,15 @@ def reproduce(
 
     monkeypatch.setattr(Scratch, "run", ran)
 
-    def call(*options: str, typed: str = "", from_store: bool = True) -> tuple[int, str]:
-        record = replace(FINISHED, name="drawn\x1b[2J", commit="HEAD", patch=EVIL)
+    def call(
+        *options: str,
+        typed: str = "",
+        from_store: bool = True,
+        commit: str | None = None,
+        patch: str = EVIL,
+    ) -> tuple[int, str]:
+        commit = commit or git.head(project)
+        record = replace(FINISHED, name="drawn\x1b[2J", commit=commit, patch=patch)
         then = RunResults(record, from_store=from_store)
         monkeypatch.setattr("mnist_lstm.commands.reproduce.read_history", lambda *_: None)
         monkeypatch.setattr(resolve, "find_results", lambda *_: then)
@@ -189,6 +196,57 @@ def test_it_can_be_read_first_and_the_terminal_does_not_obey_it(reproduce: Repro
 
 def test_a_run_of_the_own_results_is_made_again_unasked(reproduce: Reproduce) -> None:
     assert reproduce(from_store=False) == (3, "")
+
+
+@pytest.fixture
+def foreign() -> dict[str, str]:
+    """A run of a commit that no branch has, as `git fetch REMOTE <commit>` gets one."""
+    top = Path.cwd().parent
+    before = str(git.head(top))
+    (top / "src").mkdir()
+    (top / "src" / "evil.py").write_text("print('\x1b[2J')\n")
+    git.git(top, "add", "src")
+    tree = git.git(top, "write-tree").decode().strip()
+    git.git(top, "reset", "--quiet", "--hard", before)
+    by = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+    commit = git.git(top, *by, "commit-tree", tree, "-p", before, "-m", "evil").decode().strip()
+    return {"commit": commit, "patch": ""}
+
+
+def test_a_commit_of_no_branch_that_the_store_alone_names_is_not_run_unasked(
+    reproduce: Reproduce, foreign: dict[str, str]
+) -> None:
+    code, said = reproduce(**foreign)
+    assert code == 2
+    assert " is in MLflow alone, with a commit that no branch here has: " in said
+    assert "\n1\t0\tsrc/evil.py\n" in said
+    assert f"read it first: `git diff HEAD {foreign['commit']}`" in said
+    assert reproduce(**foreign, typed="no\n")[0] == 2
+    assert "+print('\\x1b[2J')\n" in reproduce(**foreign, typed="diff\nno\n")[1]
+    for agreed in (
+        reproduce("--trust-patch", **foreign),
+        reproduce(**foreign, typed="y\n"),
+        reproduce(**foreign, from_store=False),
+    ):
+        assert agreed[0] == 3
+
+
+def test_a_commit_of_a_branch_or_of_head_is_known(
+    reproduce: Reproduce, foreign: dict[str, str]
+) -> None:
+    git.git(Path(), "branch", "reviewed", foreign["commit"])
+    assert reproduce(**foreign) == (3, "")
+    git.git(Path(), "checkout", "--quiet", "--detach", foreign["commit"])
+    git.git(Path(), "branch", "--quiet", "-D", "reviewed")
+    assert reproduce(**foreign) == (3, "")
+
+
+def test_only_a_full_hash_names_a_commit(reproduce: Reproduce) -> None:
+    head = str(git.head(Path()))
+    for commit in ("HEAD", head[:12], "-x", f"{head}^{{commit}}", "a" * 41):
+        code, said = reproduce("--trust-patch", commit=commit, patch="")
+        assert code == 2
+        assert f"was made from commit '{commit}', which is no full hash" in said
 
 
 def test_what_is_kept_can_be_found_and_removed(

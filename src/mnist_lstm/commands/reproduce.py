@@ -14,9 +14,8 @@ from mnist_lstm.runs.reproduction import TOLERANCE
 from mnist_lstm.views.text_table import escaped
 
 if TYPE_CHECKING:
-    from mnist_lstm.pipeline.result_files import RunRecord
     from mnist_lstm.runs.reproduction import ReproductionOutcome, RunResults
-    from mnist_lstm.runs.worktree import Scratch
+    from mnist_lstm.runs.worktree import ForeignCode, Scratch
 
 HELP = f"""\
 Restore the run's code, parameters and data in a temporary worktree, which has its own MLflow store
@@ -26,15 +25,16 @@ changes. It takes as long as the run took. The packages are those that are insta
 versions, the device or the data differ from those of the run, the command names the differences.
 
 The command needs the repository and the run's record: its results or, if they are gone, its files
-in MLflow. A patch that only MLflow has is shown first, and runs only if you agree. Raw data comes
-from DVC's cache or data/raw; otherwise fetch gets it from a mirror.
+in MLflow. If only MLflow has the record, its patch is shown first, and runs only if you agree; so
+is a commit that neither HEAD nor a branch here has. Raw data comes from DVC's cache or data/raw;
+otherwise fetch gets it from a mirror.
 
 {RUN}
 
 Exit code: 0 when the weights are the same, bit for bit; 1 when they differ, but the accuracies on
 validation and test images each differ by no more than the tolerance; 3 when the accuracies differ
 by more, the data differs, or the pipeline failed; 2 when a RUN fits no run or several, the run
-cannot be restored, or it has a patch that you do not trust; 130 when it was stopped."""
+cannot be restored, or it has code that you do not trust; 130 when it was stopped."""
 
 # lines of stages and dvc that are wrong in a temporary worktree: they are not printed
 ADVICE = re.compile(
@@ -58,7 +58,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-patch",
         action="store_true",
-        help="run a patch that only MLflow has without asking first: docs/runs.md",
+        help="run the code of a run that only MLflow has without asking first: docs/runs.md",
     )
     parser.add_argument(
         "--keep", action="store_true", help="keep the temporary worktree, and print its path"
@@ -86,10 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
         with scratch(root, keep=arguments.keep) as place:
             kept = place if arguments.keep else None
             place.check_out(then.record)
-            if then.from_store and then.record.patch:
-                _warn_of_patch(then.record, place.changes(then.record))
+            if then.from_store and (foreign := place.foreign_code(then.record)).kinds:
+                _warn(then.record.name, foreign)
                 if not arguments.trust_patch:
-                    _ask(then.record)
+                    _ask(then.record.name, foreign)
             now, outcome = _reproduce(then, place, arguments.tolerance, report)
             _print(arguments, then, now, outcome, kept)
     except KeyboardInterrupt:
@@ -129,22 +129,22 @@ def _reproduce(
     return now, compare(then, now, tolerance)
 
 
-def _warn_of_patch(record: "RunRecord", changes: Sequence[str]) -> None:
+def _warn(name: str, foreign: "ForeignCode") -> None:
     print(
-        f"{escaped(record.name)} is in MLflow alone, with a patch: code of whoever wrote it there, "
-        "which will run as you. It changes, by lines added and removed:",
-        *map(_visible, changes),
+        f"{escaped(name)} is in MLflow alone, with {' and '.join(foreign.kinds)}: code of whoever "
+        "wrote it, which will run as you. It changes, by lines added and removed:",
+        *map(_visible, foreign.changes),
         sep="\n",
         file=sys.stderr,
     )
 
 
-def _ask(record: "RunRecord") -> None:
-    """Raise UserError unless somebody at a terminal says that the patch may run."""
+def _ask(name: str, foreign: "ForeignCode") -> None:
+    """Raise UserError unless somebody at a terminal says that the code may run."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UserError(
-            f"{record.name}: its patch runs only if somebody at a terminal agrees, or with "
-            "--trust-patch; read it first: `patch` in train/run.json of this run in MLflow"
+            f"{name}: its code runs only if somebody at a terminal agrees, or with --trust-patch; "
+            f"read it first: {' and '.join(foreign.places)}"
         )
     while True:
         print("Run it? (yes, no, or diff to read it) ", end="", file=sys.stderr, flush=True)
@@ -152,9 +152,9 @@ def _ask(record: "RunRecord") -> None:
             case "y" | "yes":
                 return
             case "d" | "diff":
-                print(_visible(record.patch), file=sys.stderr)
+                print(_visible(foreign.diff), file=sys.stderr)
             case _:
-                raise UserError(f"{record.name}: nobody agreed to its patch, so nothing ran")
+                raise UserError(f"{name}: nobody agreed to its code, so nothing ran")
 
 
 def _visible(text: str) -> str:

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,7 +38,29 @@ NOT_PASSED_ON = (
     *("GIT_", "DVC_EXP_", "DVC_STAGE", "MKL_NUM_THREADS"),
     *("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"),  # without the second, the store is in the worktree
 )
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 RAW_FILE = re.compile(rf"data/raw/{FILE_NAME.pattern}")
+
+
+@dataclass
+class ForeignCode:
+    """Code that nobody here has seen: what it is, where it can be read, and its changes.
+
+    `changes` are lines added and removed by file, and new modes; `diff` is all of it. Both may have
+    characters that a terminal obeys.
+    """
+
+    kinds: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    diff: str = ""
+
+    def add(self, kind: str, place: str, changes: bytes, diff: bytes) -> None:
+        """Add code of one kind, with what git prints about it."""
+        self.kinds.append(kind)
+        self.places.append(place)
+        self.changes += changes.decode(errors="surrogateescape").rstrip("\n").split("\n")
+        self.diff += diff.decode(errors="surrogateescape")
 
 
 class Scratch:
@@ -49,10 +72,15 @@ class Scratch:
         self.project = folder / "code" / below
 
     def check_out(self, record: RunRecord) -> None:
-        """Check out the run's commit. Raises UserError if it is not here."""
+        """Check out the run's commit. Raises UserError if it is not here, or is no hash."""
         commit = record.commit
         if not commit:
             raise UserError(f"{record.name} was made outside of git, so its code was not recorded")
+        if not HASH.fullmatch(commit):
+            raise UserError(
+                f"{record.name} was made from commit {commit!r}, which is no full hash: somebody "
+                "changed its run.json; put the hash back there, or repeat another run"
+            )
         if not git.has_commit(self.root, commit):
             raise UserError(
                 f"{record.name} was made from commit {commit}, which is not in this repository; "
@@ -61,13 +89,24 @@ class Scratch:
         worktree = str(self.folder / "code")
         git.git(self.root, "worktree", "add", "--quiet", "--detach", worktree, commit)
 
-    def changes(self, record: RunRecord) -> list[str]:
-        """What the run's patch would change there: lines added and removed by file, and new modes.
+    def foreign_code(self, record: RunRecord) -> ForeignCode:
+        """What a run of somebody else would run: its patch, and its commit if no branch has it.
 
-        The names are whole, and may have characters that a terminal obeys. Raises as `apply` does.
+        Raises as `apply` does.
         """
-        printed = self._apply(record, "--numstat", "--summary")
-        return printed.decode(errors="surrogateescape").rstrip("\n").split("\n")
+        commit = record.commit or ""
+        foreign = ForeignCode()
+        if not git.on_a_branch(self.root, commit):
+            between = (self.root, "diff-tree", "-r", "--no-renames")
+            listed = git.git(*between, "--numstat", "--summary", "HEAD", commit)
+            diff = git.git(*between, *git.DIFF, "HEAD", commit)
+            kind, where = "a commit that no branch here has", f"`git diff HEAD {commit}`"
+            foreign.add(kind, where, listed, diff)
+        if record.patch:
+            listed = self._apply(record, "--numstat", "--summary")
+            kind, where = "a patch", "`patch` in train/run.json of this run in MLflow"
+            foreign.add(kind, where, listed, record.patch_bytes)
+        return foreign
 
     def apply(self, record: RunRecord) -> None:
         """Apply the run's patch, if it has one. Raises UserError if it does not apply."""
