@@ -59,19 +59,20 @@ def of_run(history: History, text: str) -> Predictor:
 def of_file(history: History, path: Path) -> Predictor:
     """The model in a file that train wrote. A result here with the same weights names its data set.
 
-    Without such a result, square images and numbered classes are assumed, as in MNIST. Raises
-    UserError if the file is not a model.
+    Without such a result, numbered classes are assumed, as in MNIST, and square images if the model
+    does not name their height. Raises UserError if the file is not a model.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; --model takes a model.safetensors that train wrote")
     model = RowLSTM.load(path)
     if result := _with_weights(history, sha256(path)):
         return _of_result(history, result, f"{path}, the model of {label(result)}")
-    side, count = model.config["input_size"], model.head.out_features
+    pixels, count = model.config["input_size"], model.head.out_features
+    rows = model.config.get("num_rows", pixels)  # of a model that reads columns
     source = (
-        f"{path}; no run here has it, so it is assumed to take images like MNIST's, {side}×{side}"
+        f"{path}; no run here has it, so it is assumed to take images like MNIST's, {rows}×{pixels}"
     )
-    return Predictor(model, source, "mnist", (side, side), tuple(map(str, range(count))))
+    return Predictor(model, source, "mnist", (rows, pixels), tuple(map(str, range(count))))
 
 
 def of_project(history: History) -> Predictor:
