@@ -14,6 +14,7 @@ from workspace import Workspace
 
 FOLDER = PROJECT / ".github" / "workflows"
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.iterdir())}
+SCRIPTS = ("pull_request.sh", "train_recipe.sh", "check_remote.py")
 SMALL = {"steps: 1500": "steps: 20", "hidden_size: 64": "hidden_size: 32"}
 
 
@@ -39,9 +40,23 @@ def test_a_workflow_runs_scripts_of_the_project_with_no_more_rights_than_it_need
             assert (PROJECT / script).is_file(), script
 
 
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_only_the_steps_that_need_them_have_the_secrets(name: str) -> None:
+    workflow = WORKFLOWS[name]
+    assert not any(
+        "secrets." in str(job.get("env")) for job in [workflow, *workflow["jobs"].values()]
+    )
+    for step in steps_of(workflow):
+        runs_dvc = any(script in step.get("run", "") for script in SCRIPTS)
+        assert ("secrets." in str(step)) == runs_dvc
+        if step.get("uses", "").startswith("actions/checkout@"):
+            kept = step.get("with", {}).get("persist-credentials", True)
+            assert kept == (name == "train.yml")  # which pushes
+
+
 def test_workflows_run_each_script_that_is_for_them() -> None:
     run = "".join(step.get("run", "") for each in WORKFLOWS.values() for step in steps_of(each))
-    for script in ("pull_request.sh", "train_recipe.sh", "check_remote.py"):
+    for script in SCRIPTS:
         assert f"scripts/{script}" in run
 
 
