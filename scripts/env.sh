@@ -179,7 +179,7 @@ if [ "$was_here" != "$here" ]; then
     find .venv -mindepth 1 -maxdepth 1 ! -name making -exec rm -rf {} +
     "$python" -m venv .venv ||
         fail "making .venv with $python failed, see above; try another: make env PYTHON=/its/path"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check uv ||
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 ||
         fail "installing uv from PyPI failed, see above; check that the network is there"
     choose_build
     echo "make env: installing requirements.lock: $size, less what uv has in its cache"

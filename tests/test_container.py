@@ -77,6 +77,12 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
         assert path == "served" or (PROJECT / path).exists()
 
 
+def test_uv_has_the_version_of_make_env() -> None:
+    pinned = r"(?m)pip install .* uv==([\d.]+)(?: \|\||$)"
+    (version,) = re.findall(pinned, CONTAINERFILE)
+    assert re.findall(pinned, (PROJECT / "scripts" / "env.sh").read_text()) == [version]
+
+
 def test_it_runs_as_an_ordinary_user() -> None:
     last = CONTAINERFILE.rpartition("\nFROM ")[2]
     assert re.search(r"(?m)^USER [1-9]\d*:[1-9]\d*$", last)
