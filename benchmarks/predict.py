@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +67,14 @@ def predicted(folder: str, named: list[str]) -> tuple[dict[int, str], int]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode > 1:
         sys.exit(done.stderr)
-    answers = json.loads(done.stdout)
-    read = {int(Path(one["file"]).stem): one["class"] for one in answers if "class" in one}
-    return read, done.stderr.count(f"{folder}/")
+    answers = {one["file"]: one["class"] for one in json.loads(done.stdout) if "class" in one}
+    read = {int(Path(file).stem): name for file, name in answers.items()}
+    return read, doubted(done.stderr, answers)
+
+
+def doubted(said: str, read: Iterable[str]) -> int:
+    """How many of the files that were read `predict` doubts, in one line or more."""
+    return sum(f"mnist-lstm predict: {file}: " in said for file in read)
 
 
 def plain(image: Pixels, _: np.random.Generator) -> Image.Image:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from samples import PROJECT
 
-from benchmarks import bench, environment, growth, machine, table
+from benchmarks import bench, environment, growth, machine, predict, table
 from benchmarks.contender import Contender, Work, measure
 from benchmarks.contenders.cells import Cells
 from benchmarks.contenders.floor import Floor, Products
@@ -365,3 +365,12 @@ def test_its_lock_pins_everything_and_names_no_address() -> None:
     assert all(re.match(r"[\w.-]+==\S+( ;|$)", package) for package in packages)
     assert any(package.startswith("tensorflow-cpu==") for package in packages)
     assert "://" not in lock
+
+
+def test_a_picture_with_two_doubts_is_doubted_once_and_a_refused_one_is_not() -> None:
+    said = "".join(
+        f"mnist-lstm predict: /folder/{file}.png: {what}\n"
+        for file, what in ((0, "one doubt"), (0, "another"), (1, "blank"), (2, "one doubt"))
+    )
+    read = ["/folder/0.png", "/folder/2.png", "/folder/3.png"]
+    assert predict.doubted(said, read) == 2
