@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+from mnist_lstm.pipeline.company import CHOSEN_BY
+
 AT_ONCE = (1, 2, 4)
 POLICIES = {"spinning": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}}
-CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # OpenMP's variables
 WARM_UP = 5  # steps
 
 
@@ -43,7 +44,7 @@ def main() -> None:
 
 def together(trainings: int, variables: dict[str, str], seconds: float) -> list[float]:
     """Milliseconds of a step in each of the trainings, which run at the same time."""
-    kept = {name: value for name, value in os.environ.items() if name not in CHOICES}
+    kept = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY}
     command = [sys.executable, "-m", "benchmarks.company", "--train", "--seconds", str(seconds)]
     processes = [
         subprocess.Popen(

@@ -7,17 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mnist_lstm.pipeline.company import cores
+
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def threads() -> int:
     """The number of threads of each contender: OMP_NUM_THREADS, or all cores that it may use."""
     return int(os.environ.get("OMP_NUM_THREADS") or cores())
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def processor() -> str:

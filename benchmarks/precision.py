@@ -7,7 +7,6 @@ writes benchmarks/precision-DEVICE.csv, one row for each evaluation. Prints the 
 docs/benchmark.md.
 """
 
-import csv
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from benchmarks.studies import PROJECT, SEQUENCES
 from mnist_lstm import UserError
 from mnist_lstm.learning import device
 from mnist_lstm.pipeline import params
-from mnist_lstm.pipeline.result_files import row
+from mnist_lstm.pipeline.result_files import row, write_rows
 
 SEEDS = range(5)
 LAST = 10  # evaluations whose mean is compared: a single one depends on luck
@@ -35,10 +34,7 @@ def main() -> None:
     for computes_in in precisions or ["float32", "bfloat16"]:
         for seed in SEEDS:
             rows += curve(seed, computes_in, where)
-            with file.open("w", newline="") as table:
-                writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(file, rows)
     print(device.describe(where), f"torch {torch.__version__}", summary(rows), sep="\n")
 
 

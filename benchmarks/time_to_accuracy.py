@@ -9,7 +9,6 @@ each seed, and prints the line of docs/accuracy.md.
 """
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -23,6 +22,7 @@ from benchmarks.studies import HERE, PROJECT, SEQUENCES
 from mnist_lstm import UserError
 from mnist_lstm.learning import device
 from mnist_lstm.pipeline import params
+from mnist_lstm.pipeline.result_files import write_rows
 
 RECIPE = PROJECT / "recipes" / "fast.yaml"
 SEEDS = range(5)
@@ -38,10 +38,7 @@ def main() -> None:
     for seed in SEEDS:
         rows.append(trained(where, {**machine, "seed": seed}))
         print("seed {seed}: {seconds} s, {test_accuracy}".format(**rows[-1]), flush=True)
-    with (HERE / f"time-to-accuracy-{where.type}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(HERE / f"time-to-accuracy-{where.type}.csv", rows)
     print(summary(rows))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mnist_lstm.pipeline.params import Params, values_of
+from mnist_lstm.pipeline.params import Params, format_value, values_of
 
 PROJECT = Path(__file__).resolve().parents[1]
 HEAD = """\
@@ -37,7 +37,7 @@ def generated() -> dict[str, str]:
             entry["description"],
             entry.get("unit", ""),
             _range(entry),
-            f"`{_value(reference[key])}`",
+            f"`{format_value(reference[key])}`",
             ", ".join(_rerun(key, stages)) or "nothing",
         )
         for key, entry in entries.items()
@@ -58,11 +58,6 @@ def _entries(schema: Mapping[str, Any], sections: Mapping[str, Any]) -> list[tup
         else:
             found.append((name, entry))
     return found
-
-
-def _value(value: object) -> str:
-    """A value as YAML writes it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _range(entry: Mapping[str, Any]) -> str:

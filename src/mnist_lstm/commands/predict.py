@@ -128,14 +128,13 @@ def _beliefs(chosen: "Predictor", images: "np.ndarray", *, after_each_row: bool)
     """Probabilities after each row, or only after the last one: (N, T, D) -> (N, T or 1, C)."""
     import torch
 
+    from mnist_lstm.learning.evaluation import read_row_by_row
     from mnist_lstm.learning.model import infer
 
     pixels = torch.from_numpy(images)
     if not len(pixels):
         return images[:, :1]
     if after_each_row:
-        from mnist_lstm.learning.evaluation import read_row_by_row  # a second, with scikit-learn
-
         logits = read_row_by_row(chosen.model, pixels.split(1000))
     else:
         logits = infer(chosen.model, pixels, 1000)[:, None]

@@ -1,4 +1,4 @@
-"""params.yaml as frozen, validated types. No other module reads that file."""
+"""params.yaml as frozen, validated types. Only this module checks the file's values."""
 
 import json
 from collections.abc import Mapping

@@ -78,15 +78,6 @@ def data(
     }
 
 
-def as_in_the_page(model: RowLSTM, bits: int) -> RowLSTM:
-    """A copy of the model with the weights that the page has."""
-    copy = RowLSTM(**model.config)
-    kind = {16: torch.float16, 32: torch.float32}[bits]
-    weights = {name: weight.to(kind).float() for name, weight in model.state_dict().items()}
-    copy.load_state_dict(weights)
-    return copy
-
-
 def _model(chosen: "Predictor", bits: int) -> dict[str, Any]:
     """The model's sizes, and its weights in the order in which lstm.js takes them."""
     model, cell = chosen.model, _cell(chosen.model)

@@ -40,12 +40,12 @@ def table(rows: Sequence[Sequence[str]], width: int | None, right: str = "") -> 
     return ["\n".join(_lines(row, sizes, alignment)) for row in rows]
 
 
-def folded(text: str, width: int | None, indent: str = "    ") -> str:
+def folded(text: str, width: int | None) -> str:
     """A line that is wrapped between words to `width`; the lines after the first are indented."""
     return textwrap.fill(
         text,
         width or len(text) + 1,
-        subsequent_indent=indent,
+        subsequent_indent="    ",
         break_long_words=False,
         break_on_hyphens=False,
     )
