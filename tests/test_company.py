@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from mnist_lstm.pipeline import company
+
+MEASURED = company._load
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +39,26 @@ def test_threads_sleep_where_company_is_expected(monkeypatch: pytest.MonkeyPatch
     assert company.wait_policy() is None
     company.choose_wait_policy(expects_company=True)
     assert company.wait_policy() == "OMP_WAIT_POLICY=PASSIVE"
+
+
+@pytest.mark.parametrize(
+    ("own", "load"), [([0, 1, 2, 3], 2.5), ([0, 3], 0.5), ([1, 2], 2.0), ([70, 71], 2.5)]
+)
+def test_only_the_cores_that_a_process_may_use_count(
+    own: list[int], load: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = [50.0, 100.0, 100.0, 0.0]
+    monkeypatch.setattr(psutil, "LINUX", True)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: own, raising=False)
+    monkeypatch.setattr(
+        psutil, "cpu_percent", lambda _, percpu=False: busy if percpu else sum(busy) / 4
+    )
+    assert MEASURED() == load
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="elsewhere no process is kept to some cores")
+def test_the_load_is_measured() -> None:
+    assert 0 <= MEASURED() <= len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("name", company.CHOSEN_BY)

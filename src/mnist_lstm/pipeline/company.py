@@ -46,5 +46,12 @@ def cores() -> int:
 
 
 def _load() -> float:
-    """The cores that are at work now, apart from this process, which sleeps meanwhile."""
-    return psutil.cpu_percent(SAMPLE) / 100 * (psutil.cpu_count() or 1)
+    """How many cores that this process may use are at work now. It sleeps meanwhile.
+
+    Other cores of the machine may be other people's, as on a node of a cluster.
+    """
+    busy = psutil.cpu_percent(SAMPLE, percpu=True)
+    own = psutil.Process().cpu_affinity() if psutil.LINUX else range(len(busy))
+    if max(own) >= len(busy):  # a container may show its own cores only, with other numbers
+        own = range(len(busy))
+    return sum(busy[core] for core in own) / 100
