@@ -94,7 +94,7 @@ def test_if_asking_whether_it_is_enough_fails_it_cleans_up(folder: Path) -> None
 
     begun = threading.Event()
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"}
-    with pytest.raises(LookupError, match="no such trial"):
+    with child.interruptible(), pytest.raises(LookupError, match="no such trial"):
         child.run_dvc(
             "repro",
             folder=folder,
