@@ -391,6 +391,16 @@ def test_a_locked_checkpoint_is_not_removed(tmp_path: Path) -> None:
     assert not checkpoint.folder.exists()
 
 
+def test_a_kill_while_a_damaged_checkpoint_is_set_aside_loses_none(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "f")
+    checkpoint.folder.mkdir()
+    checkpoint.path.write_text("damaged")
+    checkpoint.previous.write_text("good")
+    checkpoint.path.replace(checkpoint.path.with_suffix(".damaged"))  # the first of two renames
+    with checkpoint.held(print):
+        assert checkpoint.path.read_text() == "good"
+
+
 def test_on_nfs_a_folder_that_keeps_its_lock_counts_as_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,6 +211,9 @@ class Checkpoint:
             lock.flush()
             for draft in self.folder.glob(".*.draft"):  # left by a training that was killed
                 draft.unlink()
+            if not self.path.exists():  # it was killed within `set_aside`
+                with suppress(FileNotFoundError):
+                    self.previous.replace(self.path)
             try:
                 yield
             finally:
