@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.samplers import TPESampler
+from optuna.samplers._tpe.sampler import _split_trials
 from samples import PROJECT
 
 from mnist_lstm import UserError
@@ -165,6 +167,20 @@ def test_a_diverged_training_is_a_bad_trial_and_no_end(machine: Machine) -> None
     diverged = [trial for trial in trials if trial.values["train.learning_rate"] > 0.05]
     assert diverged
     assert {trial.why for trial in diverged} == {"the loss is nan at step 20"}
+
+
+def test_no_trial_is_worse_for_the_sampler_than_a_diverged_one(machine: Machine) -> None:
+    """Optuna's own order of the trials: the first half is what it proposes more of."""
+    found = machine.search()
+    list(found.trials(24))
+    found.study.sampler = TPESampler()
+    better, worse = _split_trials(found.study, found.study.trials, 12)
+    diverged = {trial.number for trial in found.ended if trial.diverged}
+    pruned = {trial.number for trial in found.ended if trial.why and not trial.diverged}
+    assert diverged
+    assert pruned
+    assert diverged <= {trial.number for trial in worse}
+    assert {trial.number for trial in better} - pruned
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -104,6 +104,28 @@ def test_stopped_and_started_again_it_ends_with_all_trials(
     assert_whole(found)
 
 
+def test_started_again_hyperband_compares_with_the_earlier_trials(
+    machine: Machine, tmp_path: Path
+) -> None:
+    plan = Plan("space", machine.recipe, machine.space, "loss", "hyperband", seed=0)
+
+    def rungs(found: Workers) -> dict[str, dict[str, float]]:
+        return {
+            each.user_attrs["experiment"]: {
+                name: value
+                for name, value in each.system_attrs.items()
+                if name.startswith("completed_rung")
+            }
+            for each in found.study.trials
+        }
+
+    first = Workers(machine.root, machine.recipe, plan, tmp_path, 1, None)
+    list(first.trials(TRIALS))
+    assert any(rungs(first).values())
+    again = Workers(machine.root, machine.recipe, plan, tmp_path, 1, None)
+    assert rungs(again) == rungs(first)
+
+
 def test_without_records_complete_trials_come_back_from_experiments(
     machine: Machine,
     tmp_path: Path,

@@ -263,7 +263,7 @@ def _reached(trial: "Trial") -> list[str]:
     if trial.loss is not None:
         loss = f"{trial.loss:.4f}"
     else:  # the other reason is a loss that is not finite
-        loss = "pruned" if (trial.why or "").startswith("pruned") else "diverged"
+        loss = "diverged" if trial.diverged else "pruned"
     right = f"{accuracy:.2%}" if accuracy is not None else ""
     return [str(trial.number), right, loss, f"{step:,}"]
 

@@ -33,6 +33,7 @@ from mnist_lstm.runs.space import Space, described, rounded, suggest
 
 # a training that fails so is a bad trial, and no reason to stop the search
 DIVERGED = re.compile(r"^train: (the loss is \S+ at step [\d,]+), so the training stops")
+PRUNED = "pruned at step "  # why a trial ended that Optuna ended
 # what all records of a search have in common
 COMMON = ("objective", "pruner", "sampler_seed", "code", "recipe", "space")
 Curve = Sequence[tuple[int, float]]  # step, accuracy on the validation images
@@ -70,6 +71,11 @@ class Trial:
     accuracy: float | None = None
     loss: float | None = None
     value: float | None = None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its loss became infinite or no number."""
+        return self.why is not None and not self.why.startswith(PRUNED)
 
     @property
     def has_ended(self) -> bool:
@@ -116,9 +122,14 @@ class Search:
 
     def tell(self, asked: optuna.Trial, trial: Trial, judge: "Judge") -> None:
         """Tell Optuna how a trial ended."""
-        is_pruned = judge.hears(trial.curve) is not None
-        if trial.why and not is_pruned:
-            asked.report(1.0, judge.steps)  # it diverged, however good its curve was before
+        judge.hears(trial.curve)
+        self.close(asked, trial)
+
+    def close(self, asked: optuna.Trial, trial: Trial) -> None:
+        """Tell Optuna how a trial ended whose curve it has."""
+        if trial.diverged:
+            # it is worse than all pruned ones, however long and good its curve was before
+            asked.set_constraint("diverged", 1.0)
         state = TrialState.PRUNED if trial.value is None else TrialState.COMPLETE
         self.study.tell(asked, trial.value, state)
 
@@ -223,7 +234,7 @@ class Search:
 def _pruned(trial: Trial, curve: Curve, judge: "Judge") -> Trial:
     until = [row for row in curve if row[0] <= (judge.pruned_at or 0)]
     step, accuracy = until[-1]
-    why = f"pruned at step {step:,}, at {accuracy:.2%} of the validation images"
+    why = f"{PRUNED}{step:,}, at {accuracy:.2%} of the validation images"
     return replace(trial, why=why, curve=until)
 
 

@@ -147,16 +147,24 @@ class Workers(Search):
             if not trial.has_ended:
                 self.study.enqueue_trial(trial.asked, user_attrs=attributes)
                 continue
-            self.study.add_trial(
-                create_trial(
-                    state=ENDED[trial.value is None],
-                    value=trial.value,
-                    params=trial.asked,
-                    distributions=dict(self.plan.space),
-                    intermediate_values={step: 1 - right for step, right in trial.curve},
-                    user_attrs=attributes | _said(trial),
-                )
-            )
+            self._add(trial, attributes | _said(trial))
+
+    def _add(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
+        """Add a trial that has ended, as if it ended now."""
+        begun = create_trial(
+            state=TrialState.RUNNING,
+            params=trial.asked,
+            distributions=dict(self.plan.space),
+            user_attrs=dict(attributes),
+        )
+        trial_id = self.study._storage.create_new_trial(self.study._study_id, begun)
+        if self._storage:
+            self._storage.record_heartbeat(trial_id)
+        asked = optuna.Trial(self.study, trial_id)
+        for step, accuracy in trial.curve:
+            asked.report(1 - accuracy, step)
+            asked.should_prune()  # Hyperband notes with it what it compares other trials with
+        self.close(asked, trial)
 
     def _records(self) -> Iterator[Trial]:
         """The trials of this plan that have records here, those too that have only begun."""
@@ -278,10 +286,7 @@ class Workers(Search):
     def _of_study(self, frozen: FrozenTrial) -> Trial:
         attributes = frozen.user_attrs
         trial = self.next(attributes["number"], dict(frozen.params))
-        steps = (self.plan.recipe | trial.values)["train.steps"]
         curve = sorted(frozen.intermediate_values.items())
-        if attributes.get("why") and curve and curve[-1] == (steps, 1.0):
-            curve.pop()  # how `tell` marks a trial that diverged
         return replace(
             trial,
             experiment=attributes["experiment"],
