@@ -12,6 +12,7 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -30,7 +31,7 @@ from sklearn.datasets import load_digits
 from mnist_lstm import UserError
 from mnist_lstm.data import photo
 from mnist_lstm.data.sequences import Sequences
-from mnist_lstm.learning.model import Classifier, infer
+from mnist_lstm.learning.model import Classifier, RowLSTM, infer
 from mnist_lstm.runs import demonstration, servable
 from mnist_lstm.runs.predictor import Predictor
 from mnist_lstm.serving.app import application, main, options
@@ -46,10 +47,14 @@ JSON = "application/json"
 MOST = most_bytes(8, 8)
 
 
-def made(cell: str = "lstm", reads: str = "rows") -> servable.Servable:
+def small(rows: int = 8, **settings: Any) -> RowLSTM:
     torch.manual_seed(0)
-    size = {"input_size": 8, "num_classes": 10, "hidden_size": 12, "num_rows": 8}
-    model = small_model(cell=cell, reads=reads, **size).eval()
+    size = {"input_size": 8, "num_classes": 10, "hidden_size": 12, "num_rows": rows}
+    return small_model(**size, **settings).eval()
+
+
+def made(cell: str = "lstm", reads: str = "rows") -> servable.Servable:
+    model = small(cell=cell, reads=reads)
     with torch.no_grad():
         model.head.weight.mul_(20)  # so that it is sure of some of its answers
     chosen = Predictor(model, "a model of the tests", "digits", (8, 8), DIGITS)
@@ -71,9 +76,11 @@ def serving(served: servable.Servable) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=[[listener]])
         thread.start()
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -319,14 +326,14 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
     address = f"http://127.0.0.1:{port}/"
     with browser(tmp_path / "browser") as opened:
         opened.open(address)
-        document = opened.send("DOM.getDocument")["root"]["nodeId"]
-        found = opened.send("DOM.querySelector", nodeId=document, selector="#picture")["nodeId"]
 
         def wait(until: str) -> None:
             ready = f"(function wait(ok) {{ {until} ? ok() : setTimeout(wait, 20, ok) }})"
             opened.evaluate(f"new Promise({ready}).then(() => null)")
 
         def choose(path: Path, until: str) -> None:
+            document = opened.send("DOM.getDocument")["root"]["nodeId"]
+            found = opened.send("DOM.querySelector", nodeId=document, selector="#picture")["nodeId"]
             opened.send("DOM.setFileInputFiles", files=[str(path)], nodeId=found)
             wait(until)
 
@@ -381,6 +388,14 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
             "",
             "predict?image=pixels",
         }
+        # the server has begun anew, with a model of larger images
+        other = Predictor(small(rows=6), "a model of the tests", "digits", (6, 8), DIGITS)
+        text = page("Draw", demonstration.data(other, 32, None), served=True)
+        with serving(dataclasses.replace(SERVED, page=text)) as another:
+            opened.open(f"http://127.0.0.1:{another}/")
+            choose(file, "!['', 'Reading it …'].includes(problem.textContent)")
+            said = "The server has another model now; load the page again."
+            assert opened.evaluate("[problem.textContent, shown]") == [said, None]
 
 
 def test_an_exported_model_is_the_same_and_a_changed_one_is_refused(tmp_path: Path) -> None:

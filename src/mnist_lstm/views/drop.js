@@ -12,6 +12,10 @@ at("drawing").append(zone, problem)
 at("alone").textContent = "What you draw stays in this page. A picture that you drop goes to the" +
   " server that sent the page, and nowhere else."
 
+// Whether an image has the size that the page's model reads.
+const fits = (image) => image?.length === model.rows &&
+  image.every((line) => line.length === model.columns)
+
 let sent = 0 // how many pictures
 async function send(picture) {
   const number = ++sent, before = turn
@@ -27,6 +31,7 @@ async function send(picture) {
     text = `The server answers ${answer.status}, and not what the page needs.`
     said = await answer.json()
     text = answer.ok ? "" : `Refused: ${said.message}.`
+    if (answer.ok && !fits(said.pixels)) text = "The server has another model now; load the page again."
   } catch {
     text ??= "The server does not answer."
   }
