@@ -1,3 +1,5 @@
+from html import unescape
+
 from mnist_lstm.views.html_page import Picture, Section, Table
 from mnist_lstm.views.markdown_page import chart, page
 
@@ -12,11 +14,14 @@ def test_a_page_has_its_tables_and_paragraphs_and_the_texts_of_pictures() -> Non
 
 
 def test_a_text_is_only_text() -> None:
-    hostile = "<img src=x> | [a](http://b) @all #1 `x`\n## **y** ~z~ \\"
+    hostile = "<img src=x> | [a](http://b) www.c.org @all #1 GH-2 `x`\n## **y** ~z~ \\"
     text = page(hostile, "", [])
     assert text.count("\n") == 3  # of the heading and the empty introduction
     assert not set("<>|[]@`*~\\") & set(text)
     assert "## &lt;img src=x&gt; &#124; &#91;a&#93;" in text
+    decoded = unescape(text).lower()  # as GitHub reads it before it looks for these
+    assert not [each for each in ("://", "www.", "@all", "#1", "gh-2") if each in decoded]
+    assert page("The run", "at 1:2, 98.35%", []) == "## The run\n\nat 1:2, 98.35%\n"
 
 
 def test_a_chart_has_a_line_for_each_curve_within_its_axes() -> None:

@@ -59,9 +59,15 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """A text that is only text: no HTML, link, mention or cell of a table begins in it."""
+    """A text that is only text: no HTML, link, mention or cell of a table begins in it.
+
+    GitHub looks for mentions, issues and addresses after it has decoded the entities, so a space
+    of no width breaks them. A hash of a commit still becomes a link.
+    """
     plain = escape(" ".join(text.split()), quote=False)
-    return re.sub(r"[\\`*_\[\]|#@~]", lambda sign: f"&#{ord(sign[0])};", plain)
+    plain = re.sub(r"[\\`*_\[\]|#@~]", lambda sign: f"&#{ord(sign[0])};", plain)
+    broken = r"(&#35;|&#64;|:(?=//)|\bwww(?=\.)|\bgh(?=-\d))"
+    return re.sub(broken, r"\1&#8203;", plain, flags=re.IGNORECASE)
 
 
 def _word(text: str) -> str:
