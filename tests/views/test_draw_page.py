@@ -299,6 +299,24 @@ def test_buttons_slider_and_keys_do_what_they_say(opened: Tab, tmp_path: Path) -
 
 
 @needs_chromium
+@pytest.mark.parametrize("settings", [{}, {"reads": "columns"}], ids=["rows", "columns"])
+def test_without_motion_the_beliefs_after_all_rows_are_there(
+    settings: dict[str, Any], opened: Tab, tmp_path: Path
+) -> None:
+    opened.open(written(tmp_path, decided(**settings)))
+    wish = {"name": "prefers-reduced-motion", "value": "reduce"}
+    opened.send("Emulation.setEmulatedMedia", features=[wish])
+    pixels = digits(1).pixels.flatten().tolist()
+    opened.evaluate(f"show({pixels}); var seen = []; at('live').textContent = ''; null")
+    opened.evaluate("var real = goTo; goTo = (...to) => { seen.push(to[0]); real(...to) }; null")
+    opened.evaluate(
+        "play(); new Promise((function wait(ok) {"
+        " at('live').textContent ? ok() : setTimeout(wait, 20, ok) })).then(() => null)"
+    )
+    assert opened.evaluate("[shown.beliefs.every((one) => one), seen]") == [True, [8]]
+
+
+@needs_chromium
 def test_everything_that_can_be_used_has_a_name(opened: Tab, tmp_path: Path) -> None:
     opened.open(written(tmp_path, decided(), test=digits(60)))
     nodes = opened.send("Accessibility.getFullAXTree")["nodes"]

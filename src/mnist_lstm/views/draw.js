@@ -61,11 +61,10 @@ function readDrawing() {
   if (prepared) show(prepared.pixels, prepared)
 }
 
-// Show row after row, as long as nothing else happens.
+// Show row after row, as long as nothing else happens; to those who want no motion, only the end.
 function play() {
   stop()
   if (!shown) return
-  if (still.matches) return goTo(model.rows, true)
   const image = shown, start = performance.now()
   const tick = () => {
     if (shown !== image) return
@@ -73,14 +72,15 @@ function play() {
     goTo(clip(count, 1, model.rows), count >= model.rows)
     playing = count < model.rows ? requestAnimationFrame(tick) : 0
   }
+  const begin = () => still.matches ? goTo(model.rows, true) : tick()
   const compute = () => { // a model that reads in another order needs its time first
     const missing = image.beliefs.findIndex((one) => !one)
     if (shown !== image) return
-    if (missing < 0) return tick()
+    if (missing < 0) return begin()
     beliefAfter(missing + 1)
     filling = setTimeout(compute)
   }
-  if (model.inOrder) tick()
+  if (model.inOrder) begin()
   else compute()
 }
 
