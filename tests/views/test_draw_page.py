@@ -317,6 +317,17 @@ def test_without_motion_the_beliefs_after_all_rows_are_there(
 
 
 @needs_chromium
+def test_the_mean_of_a_layer_is_of_its_last_word(opened: Tab, tmp_path: Path) -> None:
+    """A layer that reads from the end says it at the first row."""
+    opened.open(written(tmp_path, decided(directions="both"), test=digits(60)))
+    for direction, line in ((0, 7), (1, 0)):
+        opened.evaluate(f"stop(); at('layer').value = '0 0 {direction}'; goTo(8); null")
+        said = opened.evaluate(f"Array.from(shown.read[0].layers[0][{direction}][{line}].h)")
+        mean = f"mean size {np.abs(said).mean():.2f}"
+        assert opened.evaluate("maps.h.mean.textContent") == mean
+
+
+@needs_chromium
 def test_everything_that_can_be_used_has_a_name(opened: Tab, tmp_path: Path) -> None:
     opened.open(written(tmp_path, decided(), test=digits(60)))
     nodes = opened.send("Accessibility.getFullAXTree")["nodes"]

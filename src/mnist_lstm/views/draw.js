@@ -208,6 +208,7 @@ function drawMaps() {
   const states = shown && statesAfter(row)[stack].layers[height][direction]
   const units = model.stacks[stack].layers[height][direction].units
   const lines = model.stacks[stack].reads === "rows" ? model.rows : model.columns
+  const last = direction === 1 ? 0 : lines - 1 // where it says its last word
   for (const [name, map] of Object.entries(maps)) {
     const signed = "gchn".includes(name)
     const scale = name === "c" ? 2 : 1 // a cell can hold more than 1
@@ -216,7 +217,7 @@ function drawMaps() {
       const colour = signed ? (value < 0 ? colours.minus : colours.plus) : colours.main
       return [model.inOrder ? value * dim(line) : value, colour]
     })
-    const now = states && states[model.inOrder ? row - 1 : lines - 1][name]
+    const now = states && states[model.inOrder ? row - 1 : last][name]
     const size = now && now.reduce((sum, value) => sum + Math.abs(value), 0) / units
     map.mean.textContent = now ? `mean ${signed ? "size " : ""}${size.toFixed(2)}` : ""
   }
