@@ -350,6 +350,20 @@ def test_it_fits_the_window_and_asks_for_nothing(width: int, opened: Tab, tmp_pa
 
 
 @needs_chromium
+@pytest.mark.parametrize("image", [(10, 40), (8, 8), (300, 6)])
+def test_beliefs_stand_beside_their_rows(
+    image: tuple[int, int], opened: Tab, tmp_path: Path
+) -> None:
+    model = decided(rows=image[0], input_size=image[1])
+    opened.open(written(tmp_path, model, "own", image))
+    boxes = "[seen, beliefs].map((one) => one.getBoundingClientRect())"
+    left, right = opened.evaluate(f"{boxes}.map(({{width, y, height}}) => [width, y, height])")
+    assert left == pytest.approx(right, abs=1)
+    height = left[0] * image[0] / image[1]
+    assert left[2] == pytest.approx(min(height, 34 * 16), abs=1)
+
+
+@needs_chromium
 def test_hostile_names_are_text_and_the_policy_refuses_other_scripts(
     opened: Tab, tmp_path: Path
 ) -> None:

@@ -378,7 +378,7 @@ const bars = classes.map((name) => {
 if (Math.max(...classes.map((name) => name.length)) < 3 && classes.length < 20) {
   at("labels").append(...classes.map((name) => element("span", "", name)))
 } else at("labels").textContent = "the classes, in the order of the bars"
-at("seen").style.aspectRatio = `${model.columns} / ${model.rows}`
+for (const id of ["seen", "beliefs"]) at(id).style.aspectRatio = `${model.columns} / ${model.rows}`
 at("size").textContent = `${model.columns} × ${model.rows} pixels`
 at("code").textContent = at("lstm").textContent.trim()
 const [article, kind, long] = KIND
