@@ -328,6 +328,30 @@ def test_the_mean_of_a_layer_is_of_its_last_word(opened: Tab, tmp_path: Path) ->
 
 
 @needs_chromium
+@pytest.mark.parametrize(
+    ("images", "served", "way"),
+    [
+        (0, False, ""),
+        (60, False, "choose an image below"),
+        (0, True, "choose a picture"),
+        (60, True, "choose a picture, or an image below"),
+    ],
+)
+def test_the_empty_page_names_what_there_is_to_choose(
+    images: int, served: bool, way: str, opened: Tab, tmp_path: Path
+) -> None:
+    test = digits(images) if images else None
+    path = tmp_path / "draw.html"
+    path.write_text(page("Draw", demonstration.data(chosen(decided()), 32, test), served=served))
+    opened.open(path)
+    opened.evaluate("clear()")
+    words, label = opened.evaluate("[at('words').textContent, canvas.getAttribute('aria-label')]")
+    assert words == (f"Draw something, or {way}." if way else "Draw something.")
+    keys = f" With a keyboard, {way}." if way else ""
+    assert label == f"Drawing area for mouse, finger or pen.{keys}"
+
+
+@needs_chromium
 def test_everything_that_can_be_used_has_a_name(opened: Tab, tmp_path: Path) -> None:
     opened.open(written(tmp_path, decided(), test=digits(60)))
     nodes = opened.send("Accessibility.getFullAXTree")["nodes"]

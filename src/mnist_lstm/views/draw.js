@@ -121,10 +121,19 @@ function percent(share) {
   return `${(100 * share).toFixed(share > 0.0995 && share < 0.9895 ? 0 : 1)}%`
 }
 
+// What to do on the empty paper: draw, or choose what there is to choose.
+let invitation = ""
+function invite(choose) {
+  invitation = choose ? `Draw something, or ${choose}.` : "Draw something."
+  const keys = choose ? ` With a keyboard, ${choose}.` : ""
+  canvas.setAttribute("aria-label", `Drawing area for mouse, finger or pen.${keys}`)
+  if (!shown) goTo(model.rows)
+}
+
 function verdict(best, share) {
   const words = at("words")
   words.replaceChildren()
-  if (!shown) return words.append("Draw something, or choose an image below.")
+  if (!shown) return words.append(invitation)
   const whole = row === model.rows
   words.append(`${percent(share)} sure ${whole ? "after all rows" : `after ${row} of ${model.rows} rows`}.`)
   if (whole && shown.label !== null) {
@@ -500,6 +509,6 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   else if (shown) drawOnPaper()
   goTo(row)
 })
-goTo(model.rows)
+invite(examples.length ? "choose an image below" : "")
 if (examples.length) read(examples[0], offered[0].button)
 document.documentElement.dataset.ready = (performance.now() - opened).toFixed(0)

@@ -9,6 +9,7 @@ chooser.accept = "image/png,image/jpeg"
 problem.setAttribute("role", "alert")
 zone.append(chooser)
 at("drawing").append(zone, problem)
+invite(examples.length ? "choose a picture, or an image below" : "choose a picture")
 at("alone").textContent = "What you draw stays in this page. A picture that you drop goes to the" +
   " server that sent the page, and nowhere else."
 
