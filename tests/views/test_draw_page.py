@@ -366,7 +366,10 @@ def test_everything_that_can_be_used_has_a_name(opened: Tab, tmp_path: Path) -> 
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_the_window_and_asks_for_nothing(width: int, opened: Tab, tmp_path: Path) -> None:
-    path = written(tmp_path, decided(reads="both"), test=digits(60))
+    source = Predictor(decided(reads="both"), "long" * 80, "digits", (8, 8), DIGITS)
+    (path := tmp_path / "draw.html").write_text(
+        page("Draw", demonstration.data(source, 32, digits(60)))
+    )
     opened.open(path, width)
     assert opened.evaluate("document.documentElement.scrollWidth") == width
     assert opened.requests == [path.as_uri()]
