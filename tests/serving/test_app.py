@@ -343,8 +343,8 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
         )
         # the answer to an earlier picture comes later, and does not count
         opened.evaluate(
-            "var fetched = fetch, answered = 0; fetch = async (...request) => {"
-            " const number = answered++, answer = await fetched(...request);"
+            "var fetched = fetch, answered = 0; fetch = async (address, { signal, ...how }) => {"
+            " const number = answered++, answer = await fetched(address, how);"
             " await new Promise((done) => setTimeout(done, number ? 0 : 500));"
             " answered += 10; return answer }; null"
         )
@@ -357,19 +357,25 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
         np.testing.assert_allclose(belief, ours(pixels[None])[0], atol=1e-5)
         # what is drawn meanwhile stays
         opened.evaluate(
-            "var waits = []; fetch = (...request) => new Promise((done) =>"
-            " waits.push(() => done(fetched(...request)))); null"
+            "var signals = [], waits = []; fetch = (address, { signal, ...how }) =>"
+            " new Promise((done) => { signals.push(signal);"
+            " waits.push(() => { const answer = fetched(address, how);"
+            " done(answer); return answer.then(() => null) }) }); null"
         )
         choose(file, "waits.length === 1")
         place = "(({x, y, width}) => [x, y, width])(canvas.getBoundingClientRect())"
         x, y, width = opened.evaluate(place)
         opened.point("mouse", 0, x + width / 2, y + width / 3)
         opened.point("mouse", 1, x + width / 2, y + width / 2)
-        opened.evaluate("waits[0](); null")
-        wait("problem.textContent === ''")
+        assert opened.evaluate("[problem.textContent, signals[0].aborted]") == ["", True]
+        opened.evaluate("waits[0]()")
         assert opened.evaluate("[strokes.length, drawn]") == [1, True]
         opened.point("mouse", 2, x + width / 2, y + width / 2)
         opened.evaluate("fetch = fetched; null")
+        # what was said of a picture goes when an example is chosen
+        choose(wrong, "problem.textContent.startsWith('Refused')")
+        opened.evaluate("document.querySelector('.strip button').click()")
+        assert opened.evaluate("problem.textContent") == ""
         # as if it was dragged there
         content = f"new Uint8Array({list(file.read_bytes())})"
         opened.evaluate(
@@ -380,7 +386,7 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
         wait("shown")
         assert opened.evaluate("shown.pixels") == pixels.flatten().tolist()
         refused = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
-        assert opened.complaints == [refused, refused]
+        assert opened.complaints == [refused] * 3
         assert {urllib.parse.urlsplit(each).netloc for each in opened.requests} == {
             f"127.0.0.1:{port}"
         }

@@ -17,7 +17,6 @@ let drawn = false // whether the image comes from strokes
 let shown = null // { pixels, beliefs, read, doubt, label }
 let row = model.rows // how many rows have been read
 let playing = 0, waiting = 0, filling = 0, measured = 0
-let turn = 0 // how often somebody began something else, by hand
 
 // --- reading
 
@@ -72,15 +71,15 @@ function play() {
     goTo(clip(count, 1, model.rows), count >= model.rows)
     playing = count < model.rows ? requestAnimationFrame(tick) : 0
   }
-  const begin = () => still.matches ? goTo(model.rows, true) : tick()
+  const animate = () => still.matches ? goTo(model.rows, true) : tick()
   const compute = () => { // a model that reads in another order needs its time first
     const missing = image.beliefs.findIndex((one) => !one)
     if (shown !== image) return
-    if (missing < 0) return begin()
+    if (missing < 0) return animate()
     beliefAfter(missing + 1)
     filling = setTimeout(compute)
   }
-  if (model.inOrder) begin()
+  if (model.inOrder) animate()
   else compute()
 }
 
@@ -271,10 +270,13 @@ function whileDrawing() {
   readDrawing()
 }
 
+// Somebody begins something else, by hand.
+const begin = () => dispatchEvent(new Event("begin"))
+
 let pen = null // the pointer that draws
 function clear() {
   stop()
-  turn++
+  begin()
   pen = null
   strokes = []
   drawn = false
@@ -289,7 +291,7 @@ canvas.addEventListener("pointerdown", (event) => {
   event.preventDefault()
   stop()
   if (!drawn) clear()
-  turn++
+  begin()
   drawn = true
   pen = event.pointerId
   canvas.setPointerCapture(pen)
@@ -320,7 +322,7 @@ addEventListener("keydown", (event) => {
 })
 function undo() {
   stop()
-  turn++
+  begin()
   pen = null // a stroke that is being drawn ends here
   strokes.pop()
   if (!strokes.length) return clear()

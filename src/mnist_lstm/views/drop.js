@@ -17,9 +17,15 @@ at("alone").textContent = "What you draw stays in this page. A picture that you 
 const fits = (image) => image?.length === model.rows &&
   image.every((line) => line.length === model.columns)
 
-let sent = 0 // how many pictures
+let request = new AbortController()
+addEventListener("begin", () => { // what the server says does not matter any more
+  request.abort()
+  problem.textContent = ""
+})
+
 async function send(picture) {
-  const number = ++sent, before = turn
+  request.abort() // of the picture before
+  const { signal } = request = new AbortController()
   stop()
   problem.textContent = "Reading it …"
   let text, said = null
@@ -28,6 +34,7 @@ async function send(picture) {
       method: "POST",
       headers: { "Content-Type": picture.type || "application/octet-stream" },
       body: picture,
+      signal,
     })
     text = `The server answers ${answer.status}, and not what the page needs.`
     said = await answer.json()
@@ -36,10 +43,9 @@ async function send(picture) {
   } catch {
     text ??= "The server does not answer."
   }
-  if (number !== sent) return // another picture was sent meanwhile
-  if (turn !== before) text = "" // somebody draws meanwhile, or has cleared the paper
+  if (signal.aborted) return
   problem.textContent = text
-  if (turn === before && text === "") read({ pixels: said.pixels.flat(), label: null, doubt: said.doubts.join("; ") }, null)
+  if (text === "") read({ pixels: said.pixels.flat(), label: null, doubt: said.doubts.join("; ") }, null)
 }
 
 chooser.addEventListener("change", () => {
