@@ -376,6 +376,17 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
         choose(wrong, "problem.textContent.startsWith('Refused')")
         opened.evaluate("document.querySelector('.strip button').click()")
         assert opened.evaluate("problem.textContent") == ""
+        # a picture of another kind is not sent
+        asked = len(opened.requests)
+        for kind, what in (("image/webp", "a WEBP"), ("image/svg+xml", "a SVG"), ("text/x", "no")):
+            opened.evaluate(f"send(new Blob(['a'], {{ type: '{kind}' }}))")
+            said = f"This is {what} picture; the page takes PNG and JPEG."
+            assert opened.evaluate("problem.textContent") == said
+        assert len(opened.requests) == asked
+        opened.evaluate("send(new Blob(['a']))")  # of no kind that the browser knows
+        assert opened.evaluate("problem.textContent") == (
+            "Refused: the picture: not a PNG or JPEG image."
+        )
         # as if it was dragged there
         content = f"new Uint8Array({list(file.read_bytes())})"
         opened.evaluate(
@@ -386,7 +397,7 @@ def test_pictures_are_drawn_or_dropped_on_the_page(port: int, tmp_path: Path) ->
         wait("shown")
         assert opened.evaluate("shown.pixels") == pixels.flatten().tolist()
         refused = "Failed to load resource: the server responded with a status of 400 (Bad Request)"
-        assert opened.complaints == [refused] * 3
+        assert opened.complaints == [refused] * 4
         assert {urllib.parse.urlsplit(each).netloc for each in opened.requests} == {
             f"127.0.0.1:{port}"
         }

@@ -27,12 +27,17 @@ async function send(picture) {
   request.abort() // of the picture before
   const { signal } = request = new AbortController()
   stop()
+  if (picture.type && !chooser.accept.split(",").includes(picture.type)) {
+    const kind = /^image\/(?:x-)?([^+]+)/.exec(picture.type)?.[1].toUpperCase()
+    problem.textContent = `This is ${kind ? `a ${kind}` : "no"} picture; the page takes PNG and JPEG.`
+    return
+  }
   problem.textContent = "Reading it …"
   let text, said = null
   try {
     const answer = await fetch("predict?image=pixels", {
       method: "POST",
-      headers: { "Content-Type": picture.type || "application/octet-stream" },
+      headers: { "Content-Type": picture.type || "image/png" }, // the server looks itself
       body: picture,
       signal,
     })
