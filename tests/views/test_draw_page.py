@@ -283,8 +283,9 @@ def test_buttons_slider_and_keys_do_what_they_say(opened: Tab, tmp_path: Path) -
     assert opened.evaluate("[strokes.length, shown !== null]") == [2, True]
     opened.evaluate("at('undo').click()")
     assert opened.evaluate("[strokes.length, shown !== null]") == [1, True]
-    opened.evaluate("at('undo').click()")
+    opened.evaluate("at('undo').focus(); at('undo').click()")
     assert opened.evaluate("[strokes.length, shown, at('class').textContent]") == [0, None, "?"]
+    assert opened.evaluate("document.activeElement.id") == "clear"  # not on a disabled button
 
     for taken_back in ("at('undo').click()", "at('clear').click()"):  # while a stroke is drawn
         x, y, width = opened.evaluate(CANVAS)

@@ -259,7 +259,9 @@ function redraw() {
   paper.clearRect(0, 0, canvas.width, canvas.height)
   for (const stroke of strokes) drawStroke(stroke)
   at("hint").hidden = drawn || shown !== null
+  const focus = document.activeElement
   at("undo").disabled = at("save").disabled = !strokes.length
+  if (focus?.disabled) at("clear").focus({ preventScroll: true }) // it would be lost
 }
 
 let last = 0 // when it was read last
