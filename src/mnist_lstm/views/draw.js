@@ -64,14 +64,18 @@ function readDrawing() {
 function play() {
   stop()
   if (!shown) return
-  const image = shown, start = performance.now()
+  const image = shown
+  let start = 0
   const tick = () => {
     if (shown !== image) return
     const count = Math.ceil(((performance.now() - start) / PACE) * model.rows)
     goTo(clip(count, 1, model.rows), count >= model.rows)
     playing = count < model.rows ? requestAnimationFrame(tick) : 0
   }
-  const animate = () => still.matches ? goTo(model.rows, true) : tick()
+  const animate = () => {
+    start = performance.now()
+    return still.matches ? goTo(model.rows, true) : tick()
+  }
   const compute = () => { // a model that reads in another order needs its time first
     const missing = image.beliefs.findIndex((one) => !one)
     if (shown !== image) return
