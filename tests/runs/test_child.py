@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,22 @@ def test_if_asking_whether_it_is_enough_fails_it_cleans_up(folder: Path) -> None
             report=lambda _: begun.set(),
             is_enough=lambda: begun.is_set() and is_enough(),
         )
+    assert (folder / "told").read_text() == "Ctrl-C, done"
+
+
+def test_in_a_thread_too_an_error_ends_the_child_and_is_raised(folder: Path) -> None:
+    (folder / "dvc" / "__main__.py").write_text(DVC.format(20))
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"}
+
+    def report(_: str) -> None:
+        raise LookupError("no such trial")
+
+    with ThreadPoolExecutor() as threads:
+        call = threads.submit(
+            child.run_dvc, "repro", folder=folder, environment=environment, report=report
+        )
+        with pytest.raises(LookupError, match="no such trial"):
+            call.result()
     assert (folder / "told").read_text() == "Ctrl-C, done"
 
 
