@@ -122,6 +122,24 @@ def test_in_a_thread_too_an_error_ends_the_child_and_is_raised(folder: Path) -> 
     assert (folder / "told").read_text() == "Ctrl-C, done"
 
 
+def test_a_child_that_does_not_end_when_it_is_enough_is_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    (folder / "dvc" / "__main__.py").write_text(deaf + DVC.format(20))
+    monkeypatch.setattr(child, "PATIENCE", 0.5)
+    begun = threading.Event()
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"}
+    code, _ = child.run_dvc(
+        "repro",
+        folder=folder,
+        environment=environment,
+        report=lambda _: begun.set(),
+        is_enough=begun.is_set,
+    )
+    assert code == -signal.SIGKILL
+
+
 IGNORES = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 

@@ -111,7 +111,8 @@ def _watched(
 ) -> Iterator[None]:
     """Call `is_enough` in a thread that ends with the block. When it returns True, press Ctrl-C.
 
-    What it raises is raised at the end of the block, after Ctrl-C.
+    What it raises is raised at the end of the block, after Ctrl-C. If the block lasts PATIENCE
+    longer, the child and its stage are killed.
     """
     over, failed = threading.Event(), list[BaseException]()
 
@@ -126,6 +127,8 @@ def _watched(
             failed.append(error)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
+            if not over.wait(PATIENCE):
+                os.killpg(process.pid, signal.SIGKILL)
 
     thread = threading.Thread(target=watch, daemon=True)
     if is_enough:
