@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from io import StringIO
@@ -1074,6 +1074,19 @@ def another_champion_meanwhile(project: Project) -> str:
     return f"mnist-lstm promote: {error.value}"
 
 
+def interrupted_meanwhile(project: Project) -> str:
+    entrant = with_champion(project)
+    one, other = (Decision("promotion", entrant, {"at": f"2026-01-0{day}"}) for day in (2, 3))
+    with suppress(KeyboardInterrupt), champions.pending(project.folder, one, lambda _: True):
+        raise KeyboardInterrupt
+    with (
+        pytest.raises(UserError) as error,
+        champions.pending(project.folder, other, lambda _: True),
+    ):
+        pass
+    return f"mnist-lstm promote: {error.value}"
+
+
 def slow_server(project: Project) -> str:
     project.monkeypatch.setattr(handover, "PATIENCE", -1)
     with pytest.raises(TrackingError) as error:
@@ -1856,6 +1869,8 @@ MET = {
     "back to": first_champion_taken_back,
     "mnist-lstm promote: the champion has changed meanwhile: it is <run>, version <number>, "
     "promoted by <user> on <host>; repeat the command": another_champion_meanwhile,
+    "mnist-lstm promote: the champion has changed meanwhile: it is <run>, by a "
+    "<promotion or return> that was interrupted; repeat the command": interrupted_meanwhile,
     "mnist-lstm promote: the server takes too long to change the champion; try again": slow_server,
     "make serve: there is no champion yet; `mnist-lstm promote RUN` makes a run the champion": (
         served

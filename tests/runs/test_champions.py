@@ -1,5 +1,6 @@
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,21 @@ def test_a_decision_that_is_being_made_is_left_to_whoever_makes_it(tmp_path: Pat
     assert read(tmp_path) == [decision(1)]
     assert not is_being_made(tmp_path)
     assert not (tmp_path / PENDING).exists()
+
+
+def test_a_decision_that_was_interrupted_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    settle(tmp_path, lambda _: True)  # as `promote` begins: nothing is pending yet
+    with suppress(KeyboardInterrupt), pending(tmp_path, decision(1), lambda _: True):
+        raise KeyboardInterrupt
+    told = "champion has changed meanwhile: it is quick, by a promotion that was interrupted"
+    with pytest.raises(UserError, match=told), pending(tmp_path, decision(2), lambda _: True):
+        pytest.fail("there is a decision that this one does not know")
+    assert read(tmp_path) == [decision(1)]
+    with suppress(KeyboardInterrupt), pending(tmp_path, decision(2), lambda _: False):
+        raise KeyboardInterrupt
+    with pending(tmp_path, decision(3), lambda _: False):
+        pass  # the other one was not made
+    assert read(tmp_path) == [decision(1), decision(3)]
 
 
 def test_lines_of_two_people_join_by_themselves(tmp_path: Path) -> None:

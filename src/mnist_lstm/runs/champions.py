@@ -31,9 +31,15 @@ LOCK = ".mlflow.decision.lock"
 def pending(root: Path, decision: Decision, was_made: Callable[[Decision], bool]) -> Iterator[None]:
     """Make a decision in the block, then add it to the file.
 
-    After a UserError, `settle` it; if the store cannot be reached, it stays pending.
+    After a UserError, `settle` it; if the store cannot be reached, it stays pending. Raises
+    UserError without a decision if an earlier one, which was interrupted, was made meanwhile.
     """
     with _alone(root):
+        if earlier := _settle(root, was_made):
+            raise UserError(
+                f"the champion has changed meanwhile: it is {earlier[-1].entrant.name}, by a "
+                f"{earlier[-1].what} that was interrupted; repeat the command"
+            )
         write_atomically(root / PENDING, _line(decision))
         try:
             yield
