@@ -183,6 +183,39 @@ def test_a_run_marked_as_running_that_nothing_trains(
     assert found(store, history, root) == []
 
 
+@pytest.mark.parametrize("when", ["before it is listed", "before it is mended"])
+@pytest.mark.parametrize("what", ["ends", "goes on", "is deleted"])
+def test_a_run_that_changes_during_verify_is_not_marked_as_killed(
+    store: Store, history: History, root: Path, when: str, what: str
+) -> None:
+    found(store, history, root)[0].mend()  # type: ignore[misc]
+    for letter, minute in (("b", 7), ("c", 8)):  # the first is listed while the second changes
+        record = about(letter * 32, started=f"2026-01-02T03:{minute:02}:00+00:00")
+        TrackedRun(store, record).log_trainer(trainer(root, letter))
+    listed = disagreements(store, history, root)
+    assert next(listed).training_id == "b" * 32
+    if when == "before it is mended":
+        (one,) = listed
+    lock = root / ".checkpoints" / "c" / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        run = TrackedRun(store, record)
+        if what == "ends":
+            run.finish("FINISHED", record, "2026-01-02T04:00:00+00:00")
+        elif what == "goes on":
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            store.client.delete_run(run.id)
+        before = store.client.get_run(run.id).info
+        if when == "before it is mended":
+            assert one.mend
+            one.mend()
+        else:
+            assert list(listed) == []
+    now = store.client.get_run(run.id).info
+    assert (now.status, now.lifecycle_stage) == (before.status, before.lifecycle_stage)
+
+
 def test_a_run_of_another_clone_on_this_machine_is_not_marked_as_killed(
     root: Path, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:

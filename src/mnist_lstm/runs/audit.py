@@ -75,11 +75,12 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
             elif elsewhere:
                 pass  # its process and its checkpoints cannot be seen; its maker's `verify` knows
             elif run.info.status == "RUNNING" and not _is_at_work(run, root):
-                yield _killed(store, run, "it is marked as running, but no process trains it")
+                line = "it is marked as running, but no process trains it"
+                yield from _killed(store, run, root, line)
             elif run.info.status == "FINISHED" and not (dvc_works or at_work.get(training_id)):
                 if training_id in at_work:
                     line = "it is marked as finished, but was stopped before DVC recorded it"
-                    yield _killed(store, run, line)
+                    yield from _killed(store, run, root, line)
                 else:
                     line = "no result here has its model"
                     yield Disagreement(name, training_id, [line], None)
@@ -149,10 +150,26 @@ def _of_champion(store: Store, root: Path) -> Iterator[Disagreement]:
         yield Disagreement(entrant.name, entrant.training_id, [lack.line], mend)
 
 
-def _killed(store: Store, run: StoredRun, line: str) -> Disagreement:
-    tags = run.data.tags
-    name, training_id = tags.get("name", run.info.run_name), tags.get("training_id", "")
-    return Disagreement(name, training_id, [line], partial(mark_killed, store, run))
+def _killed(store: Store, run: StoredRun, root: Path, line: str) -> Iterator[Disagreement]:
+    """Nothing if the run has ended or goes on since it was read; the mend looks once more."""
+
+    def mend() -> None:
+        if now := _unchanged(store, run, root):
+            mark_killed(store, now)
+
+    if _unchanged(store, run, root):
+        tags = run.data.tags
+        name, training_id = tags.get("name", run.info.run_name), tags.get("training_id", "")
+        yield Disagreement(name, training_id, [line], mend)
+
+
+def _unchanged(store: Store, run: StoredRun, root: Path) -> StoredRun | None:
+    """The run as it is now, if it has the state that it had and no process trains it."""
+    with store.errors():
+        now = store.client.get_run(run.info.run_id)
+    before = (run.info.status, run.info.lifecycle_stage)
+    is_same = (now.info.status, now.info.lifecycle_stage) == before
+    return now if is_same and not _is_at_work(now, root) else None
 
 
 def _is_at_work(run: StoredRun, root: Path) -> bool:
