@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,31 @@ def test_several_processes_may_open_a_store_at_once(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 4
     assert len(set(found)) == 1
+
+
+def test_two_clones_that_make_the_same_store_at_once_both_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/srv/team.db")
+    begun, second, making = threading.Event(), threading.Event(), []
+    search = MlflowClient.search_experiments
+
+    def search_while_another_begins(client: MlflowClient, *what: Any, **how: Any) -> Any:
+        if how.get("max_results") == 1:  # makes the tables
+            making.append(client)
+            (second if begun.is_set() else begun).set()
+            second.wait(1)
+        return search(client, *what, **how)
+
+    monkeypatch.setattr(MlflowClient, "search_experiments", search_while_another_begins)
+    (tmp_path / "ann").mkdir()
+    (tmp_path / "bo").mkdir()
+    with ThreadPoolExecutor() as threads:
+        ann = threads.submit(open_store, tmp_path / "ann")
+        assert begun.wait(60)
+        bo = threads.submit(open_store, tmp_path / "bo")
+        assert ann.result().experiment_id == bo.result().experiment_id
+    assert len(making) == 1
 
 
 def flock_of_nfs(lock: int, kind: int, really: Callable[[int, int], None] = fcntl.flock) -> None:

@@ -147,9 +147,10 @@ def open_store(root: Path) -> Store:
     if credentials.is_malformed(uri_of(root)):
         raise TrackingError(MALFORMED)
     uri, artifacts = uri_of(root), (root.resolve() / "mlruns").as_uri()
-    lock = None if is_server(uri) else root / ".mlflow.lock"
-    with _errors_of(uri, ValueError), one_process(lock):  # ValueError: no address at all
-        if database := _database(uri):
+    database = _database(uri)
+    # ValueError: no address at all
+    with _errors_of(uri, ValueError), one_process(lock := _lock(root, uri, database)):
+        if database:
             _open_or_make(database)
         client = _Client(uri)
         experiment = _experiment(client, artifacts if lock else None)
@@ -163,6 +164,18 @@ def open_store(root: Path) -> Store:
             changes.append(f"the project was moved: its artifacts were in {before} before")
         _describe(client, experiment)
         return Store(root, uri, lock, client, experiment.experiment_id, changes)
+
+
+def _lock(root: Path, uri: str, database: Path | None) -> Path | None:
+    """The lock file of a store. Clones that share a database share the one beside it."""
+    if is_server(uri):
+        return None
+    if database and database != root.resolve() / "mlflow.db" and not database.is_dir():
+        database.parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
+        beside = database.with_name(f".{database.name}.lock")
+        if beside.exists() or os.access(database.parent, os.W_OK):
+            return beside
+    return root / ".mlflow.lock"
 
 
 @contextmanager
@@ -260,7 +273,6 @@ def _open_or_make(database: Path) -> None:
     MLflow would retry a database that does not open for minutes, with warnings. The tables of a new
     one take seconds; they are created in a draft, so that a kill cannot leave half of them.
     """
-    database.parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
     if database.exists():
         with closing(sqlite3.connect(database, timeout=60)) as opened:
             opened.execute("PRAGMA schema_version")
