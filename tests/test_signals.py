@@ -156,11 +156,13 @@ def test_slow_imports_are_announced_on_a_terminal(
     assert printed.decode().replace("\r\n", "\n") == story
 
 
-def test_a_stage_ends_when_the_command_above_dvc_ends(script: Path) -> None:
+@pytest.mark.parametrize("before", ["", "trap '' TERM; "])
+def test_a_stage_ends_when_the_command_above_dvc_ends(script: Path, before: str) -> None:
     """The command above is killed; dvc, the stage's parent, is not."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as command:  # ends with its input
         above = {"DVC_STAGE": "train", signals.COMMAND: str(command.pid)}
-        with started(sys.executable, script, "imports", **above) as process:
+        stage = f"{before}exec {shlex.join([sys.executable, str(script), 'imports'])}"
+        with started("/bin/sh", "-c", stage, **above) as process:
             read_up_to("imports", process)
             command.kill()  # nobody waits for it, as with a parent that sleeps
             read_up_to("saving", process)

@@ -20,6 +20,7 @@ import psutil
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 COMMAND = "MNIST_LSTM_COMMAND"  # a variable: the process id of the command that runs dvc
 OUTCOMES = "MNIST_LSTM_OUTCOMES"  # a variable: where processes tell their launcher how they ended
+GONE = signal.SIGUSR1  # to ourselves: who started us is gone. SIGTERM may be ignored
 PARENT_CHECKED = 0.5  # seconds between two checks
 SILENT = 2.0  # seconds of imports before a line says so
 
@@ -54,6 +55,7 @@ def watch() -> None:
             signal.signal(number, _note)
     if "DVC_STAGE" in os.environ or OUTCOMES in os.environ:
         _ancestors = _up_to_dvc()
+        signal.signal(GONE, lambda _, frame: _note(signal.SIGTERM, frame))
         threading.Thread(target=_end_with_dvc, daemon=True).start()
     if sys.stdout.isatty():
         _imports = threading.Timer(SILENT, print, ["importing torch and the like …"])
@@ -153,4 +155,4 @@ def _up_from_us(generations: int) -> list[int]:
 def _end_with_dvc() -> None:
     while not orphaned():  # polling: Linux and macOS have no common notification
         time.sleep(PARENT_CHECKED)
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), GONE)
