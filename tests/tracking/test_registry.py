@@ -191,6 +191,26 @@ def test_a_registry_that_is_lost_comes_back_from_the_decisions(
     assert champion(store) == "c"
 
 
+def test_a_promotion_during_a_restoration_stays(
+    store: Store, entrants: list[Entrant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, _ = entrants
+    decided = [Decision("promotion", one, {"at": "2026-01-01"})]
+
+    def register_while_another_promotes(store: Store, entrant: Entrant) -> registry.Version:
+        promote(store, two)
+        return registry.register(store, entrant)
+
+    monkeypatch.setattr(handover, "register", register_while_another_promotes)
+    with pytest.raises(TrackingError, match="the champion has changed meanwhile: it is b"):
+        handover.restore(store, decided)
+    assert champion(store) == "b"
+    later = registry.champion(store)
+    handover.promote(store, registry.register(store, two), later, {"at": "2026-01-02"})
+    handover.restore(store, decided)  # which was lacking a moment ago
+    assert champion(store) == "b"
+
+
 def test_a_decision_about_a_model_that_is_gone_is_left_out(
     store: Store, entrants: list[Entrant]
 ) -> None:

@@ -151,11 +151,14 @@ def restore(store: Store, decisions: Sequence[Decision]) -> None:
 
     A version that is there stays; a new one may have another number than before. Decisions about a
     model that MLflow does not have are left out; without the last decision, the champion stays.
-    Raises TrackingError.
+    Raises TrackingError, also if somebody moves the champion meanwhile.
     """
     present: Version | None = None
     before: list[str] = []
     with store.errors():
+        expected = champion(store)
+        if not lacking(store, decisions):  # somebody has decided meanwhile
+            return
         for each in decisions:
             if not _can_restore(store, each.entrant):
                 continue
@@ -171,8 +174,8 @@ def restore(store: Store, decisions: Sequence[Decision]) -> None:
             present = version
         last = decisions[-1].entrant
         if present and present.model_sha256 == last.model_sha256:
-            write_former_numbers(store, before)
-            store.client.set_registered_model_alias(MODEL, ALIAS, present.number)
+            with one_process(store.lock):
+                _move(store, present, expected, None, lambda: write_former_numbers(store, before))
 
 
 def _can_restore(store: Store, entrant: Entrant) -> bool:
