@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -107,6 +108,28 @@ def test_a_decision_was_made_if_its_model_was_the_champion_then(
     assert present
     with pytest.raises(TrackingError, match="the champion has changed meanwhile"):
         handover.roll_back(store, {}, present)
+
+
+def test_of_two_who_register_a_model_at_once_both_have_one_version(
+    store: Store, entrants: list[Entrant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, really = entrants[0], registry._register
+
+    def register_twice(*what: Any) -> Any:
+        really(*what)
+        return really(*what)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_register", register_twice)
+        assert registry.register(store, one).number == "1"
+    assert [each.number for each in every_version(store)] == ["1"]
+
+    # two versions, as an earlier version of this project may have left them
+    (run,) = runs(store, f"tags.training_id = '{one.training_id}'")
+    second = registry.as_version(really(store, run, one))
+    decision = Decision("promotion", one, {"at": "2026-01-02T03:00:00.000+00:00"})
+    handover.promote(store, second, None, decision.note)
+    assert handover.was_made(store, decision)
 
 
 def test_a_model_is_registered_once_and_is_promoted_and_returned(

@@ -82,7 +82,8 @@ def was_made(store: Store, decision: Decision) -> bool:
     """
     at = str(decision.note["at"])
     with store.errors():
-        notes = _notes(versions(store))
+        there = versions(store)
+        notes = _notes(there)
         later = [each for each in notes if each.at > at]
         if at not in {each.at for each in notes}:
             return False
@@ -93,8 +94,8 @@ def was_made(store: Store, decision: Decision) -> bool:
             number = later[0].number
         else:
             number = later[0].instead_of
-        version = registered(store, decision.entrant.model_sha256)
-        is_made = version is not None and version.number == number
+        weights = {str(one.version): one.tags.get("model_sha256") for one in there}
+        is_made = number is not None and weights.get(number) == decision.entrant.model_sha256
         for each in notes:
             if each.at == at and not is_made and not later:
                 store.client.delete_model_version_tag(MODEL, each.number, each.key)

@@ -111,7 +111,11 @@ def register(store: Store, entrant: Entrant) -> Version:
         if version := registered(store, entrant.model_sha256):
             return version
         (run, *_) = runs(store, f"tags.training_id = '{entrant.training_id}'")
-        return as_version(_register(store, run, entrant))
+        made = as_version(_register(store, run, entrant))
+        first = registered(store, entrant.model_sha256) or made
+        if first.number != made.number:  # somebody has registered it on the server meanwhile
+            store.client.delete_model_version(MODEL, made.number)
+        return first
 
 
 def _register(
