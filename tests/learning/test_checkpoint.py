@@ -20,7 +20,7 @@ from mutations import DAMAGE, Damage, damaged, few_or_many, fuzz, memory
 from safetensors.torch import load, save
 
 from mnist_lstm import UserError
-from mnist_lstm.learning.checkpoint import SHARE, Checkpoint
+from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.learning.optimizer import averaged
 from mnist_lstm.learning.training_state import Damaged, State, capture, read
 
@@ -300,6 +300,9 @@ def test_damaged_checkpoints_are_set_aside_until_one_is_not(checkpoint: Checkpoi
     checkpoint.previous.unlink(missing_ok=True)
     assert checkpoint.load_undamaged(*training.parts, check, said.append) is None
     assert said[1].endswith("; renamed to checkpoint.damaged; the training starts over")
+
+
+SHARE = 0.02  # of a training's time, as docs/promises.md says
 
 
 def test_checkpoints_keep_to_their_share_of_the_time(tmp_path: Path) -> None:
