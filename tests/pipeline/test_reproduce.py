@@ -4,13 +4,14 @@ test_champion.py has the tests that give the same weights, from a clean commit a
 """
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from remade import SCRATCH, nothing_is_left, reproduce
+from remade import SCRATCH, nothing_is_left, reproduce, state_of
 from workspace import Workspace
 
 from mnist_lstm.runs.worktree import scratch
@@ -35,6 +36,15 @@ def is_at_work(folder: Path) -> bool:
     return any(Path(each).is_relative_to(folder) for each in folders)
 
 
+def runs_to_its_end(process: "subprocess.Popen[str]", temporary: Path) -> bool:
+    """Wait for the process. Returns whether the pipeline has measured the model before."""
+    while process.poll() is None:
+        if list(temporary.glob(f"{SCRATCH}/code/results/evaluate/metrics.json")):
+            return True
+        time.sleep(0.01)
+    return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_reproduction_leaves_nothing_behind(
     workspace: Workspace, temporary: Path, number: signal.Signals
@@ -42,14 +52,17 @@ def test_a_stopped_reproduction_leaves_nothing_behind(
     # dvc has a session of its own, so that each signal is for the command alone. What a stage does
     # after a kill of the command is tested with installed programs
     start = workspace.start if number == signal.SIGKILL else workspace.start_warm
+    at_work = "Running stage 'preprocess'" if number == signal.SIGKILL else "20 steps of 32 of "
+    before = state_of(workspace)
     with start("mnist-lstm", "reproduce", "digits") as process:
         assert process.stdout
         for line in process.stdout:
-            if line.startswith("Running stage 'preprocess'"):
+            if line.startswith(at_work):
                 break
         assert not nothing_is_left(workspace)
         assert is_at_work(temporary)
         process.send_signal(number)
+        assert not runs_to_its_end(process, temporary)
         printed = process.stdout.read()
     if number == signal.SIGKILL:
         assert not nothing_is_left(workspace)
@@ -66,3 +79,4 @@ def test_a_stopped_reproduction_leaves_nothing_behind(
     assert nothing_is_left(workspace)
     assert list(temporary.glob(SCRATCH)) == []
     assert not is_at_work(temporary)
+    assert state_of(workspace) == before

@@ -320,6 +320,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # that of this environment
+    # the zygote ignores it if the tests were started in the background; who must ignore it, does so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.executable = str(Path(sys.argv[1]) / "bin" / "python")  # what it starts starts at once too
     if arguments[0] == "-m":
         sys.argv, sys.path[0] = arguments[1:], folder
