@@ -3,6 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from answers import DIGITS, answers
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mnist_lstm.views import pictures
@@ -95,7 +96,8 @@ def test_no_text_runs_into_another_or_over_the_edge(
 ) -> None:
     figure = draw(*answers(), classes)
     (sheet,) = figure.axes
-    boxes = [text.get_window_extent() for text in [*sheet.texts, sheet._left_title]]
+    renderer = FigureCanvasAgg(figure).get_renderer()  # else each text would make its own
+    boxes = [text.get_window_extent(renderer) for text in [*sheet.texts, sheet._left_title]]
     whole = figure.bbox
     for number, box in enumerate(boxes):
         assert whole.x0 <= box.x0 < box.x1 <= whole.x1
