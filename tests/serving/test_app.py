@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from mnist_lstm.runs.predictor import Predictor
 from mnist_lstm.serving.app import application, main, options
 from mnist_lstm.serving.classifier import TOGETHER, BusyClassifier
 from mnist_lstm.serving.patience import PatientProtocol
-from mnist_lstm.serving.request import LARGEST, PICTURE, most_bytes
+from mnist_lstm.serving.request import LARGEST, PICTURE, check, most_bytes
 from mnist_lstm.views.draw_page import page
 
 DIGITS = tuple("0123456789")
@@ -151,6 +152,24 @@ def test_a_large_batch_gets_the_same_answers(port: int) -> None:
     many = np.concatenate([PIXELS] * 30)
     answer = asked(port, json.dumps({"inputs": many.tolist()}).encode())
     np.testing.assert_allclose(said(answer)["predictions"], ours(many), atol=1e-6, rtol=0)
+
+
+def test_two_large_batches_are_parsed_at_a_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsing, at_once = [], []
+
+    def check_slowly(*what: Any) -> Any:
+        parsing.append(what)
+        at_once.append(len(parsing))
+        time.sleep(0.3)  # for the others to come
+        parsing.remove(what)
+        return check(*what)
+
+    monkeypatch.setattr("mnist_lstm.serving.app.check", check_slowly)
+    body = BODY.ljust(2**16)
+    with ThreadPoolExecutor(5) as clients:
+        answers = list(clients.map(lambda _: asked(port, body), range(5)))
+    assert [status(answer) for answer in answers] == [200] * 5
+    assert max(at_once) == 2
 
 
 def predicted(port: int, body: bytes, query: str = "", **headers: str) -> bytes:

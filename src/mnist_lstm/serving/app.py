@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class _Server:
     def __init__(self, served: Servable) -> None:
         self.served = served
         self.classifier = BusyClassifier(served)
+        self._checks = ThreadPoolExecutor(2, "check")  # each may take 0.1 GB
         self.metrics = Metrics(served.classes, served.usual)
         policy = re.findall(r'http-equiv="Content-Security-Policy" content="(.*?)"', served.page)
         self._headers = {  # the page has its policy in a tag, where it cannot forbid frames
@@ -122,7 +124,9 @@ class _Server:
         if len(body) < SMALL:
             images = self._images(body)  # (N, T, D)
         else:
-            images = await asyncio.to_thread(self._images, body)
+            loop = asyncio.get_running_loop()
+            images = await loop.run_in_executor(self._checks, self._images, body)
+        del body  # up to 40 MB, which the classification does not need
         probabilities = (await self.classifier.logits(images)).softmax(dim=1).numpy()
         self.metrics.saw(images.numpy(), probabilities)
         return _json({"predictions": probabilities.tolist()})
