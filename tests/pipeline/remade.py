@@ -36,8 +36,8 @@ def state_of(workspace: Workspace) -> dict[Path, object]:
         if not any(path.is_relative_to(each) for each in own):
             about = path.stat()
             found[path] = (about.st_size, about.st_mtime_ns) if path.is_file() else "a folder"
-    store = workspace.folder / "mlflow.db"
-    found[store] = sha256(store)
+    if (store := workspace.folder / "mlflow.db").exists():
+        found[store] = sha256(store)
     return found
 
 
