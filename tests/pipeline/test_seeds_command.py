@@ -6,7 +6,10 @@ import statistics
 from typing import Any
 
 import pytest
+from trainings import train_warm
 from workspace import Workspace
+
+from mnist_lstm.files import sha256
 
 
 def assert_shown_as_one(workspace: Workspace, records: list[Any]) -> None:
@@ -63,12 +66,14 @@ def test_seeds_are_trained_once_recorded_and_summarized(
     shutil.rmtree(records)
     assert json.loads(workspace.command(*command, "--json"))["records"] == found
     # a seed that is trained alone has the weights that it had beside another
-    fresh = ("seeds", "1", "recipes/tried.yaml", *changed, "--fresh", "--json")
-    printed = workspace.command(*fresh)
-    assert printed.count("Running stage 'train'") == 1
-    assert "Running stage 'fetch'" in printed  # again, because of --fresh
-    (alone,) = json.loads(printed[printed.index("{\n") :])["records"]
-    assert alone["model_sha256"] == found[0]["model_sha256"]
+    alone = baseline.clone(workspace.folder.with_name("alone"))
+    shutil.copytree(baseline.folder / "data", alone.folder / "data", dirs_exist_ok=True)
+    for key, value in {"seed": 0, "train.steps": 10, "model.hidden_size": 24}.items():
+        alone.set(key, value)
+    printed, _ = train_warm(alone).communicate()
+    trained = alone.folder / "results" / "train" / "model.safetensors"
+    assert trained.is_file(), printed
+    assert sha256(trained) == found[0]["model_sha256"]
     shutil.rmtree(records)
     recipe.unlink()
     assert before.replace("?? recipes/tried.yaml\n", "") == workspace.git("status", "--short")

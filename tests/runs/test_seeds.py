@@ -89,19 +89,28 @@ def test_a_damaged_record_is_named(tmp_path: Path, lacks: str) -> None:
         seed_record(tmp_path, params, params, "params", tmp_path)
 
 
-def test_fresh_trains_whatever_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded(tmp_path)
+def test_fresh_trains_whatever_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[tuple[str, ...]] = []
 
     def dvc(*arguments: str, **_: object) -> tuple[int, list[str]]:
         asked.append(arguments)
         return 1, []
 
+    (tmp_path / "dvc.yaml").touch()
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
     monkeypatch.setattr(experiment, "run_dvc", dvc)
-    params = {"seed": 0, "train.steps": 10}
-    with pytest.raises(UserError, match="seed 0: `dvc exp run` ended with exit code 1"):
-        seed_record(tmp_path, params, params, "params", tmp_path, fresh=True)
+    monkeypatch.setattr(command, "show_groups", lambda *_: None)
+    recipe = params.flatten(params.load(tmp_path / "params.yaml").model_dump())
+    write_json(tmp_path / "records" / "seed-0.json", record_of_seed(recipe | {"seed": 0}))
+    recorded = ("seeds", "1", "--record", "records")
+    assert main(recorded) == 0
+    assert not asked
+    assert main([*recorded, "--fresh"]) == 2
+    assert "seed 0: `dvc exp run` ended with exit code 1" in capsys.readouterr().err
     ((*_, last),) = asked
     assert last == "--force"
 
