@@ -90,16 +90,8 @@ def test_verify_and_sync_ask_a_server_few_questions(
 
     monkeypatch.setattr("mlflow.pytorch.save_model", save_once)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
-    folders = [tmp_path / str(number) for number in range(8)]
     torch.manual_seed(99)  # other weights than those of other tests, which have other versions
-    for number, folder in enumerate(folders):
-        leave_results(folder, about(f"{number:032}"))
-        evaluated(folder / "evaluate", "2026-01-02T04:00:00+00:00", 10, f"{number:032}")
-        project(open_store(tmp_path), View.read(folder / "train", [folder / "evaluate"]))
-    champion = Entrant("drawn", f"{0:032}", "", "drawn", "d" * 64, 10, 0.5)
-    digest = read_run(folders[0] / "train" / "run.json").model_sha256
-    registry.register(open_store(tmp_path), replace(champion, model_sha256=digest))
-
+    store, folders = open_store(tmp_path), [tmp_path / str(number) for number in range(4)]
     asked: list[str] = []
     send = requests.Session.send
 
@@ -108,12 +100,27 @@ def test_verify_and_sync_ask_a_server_few_questions(
         return send(self, request, **others)
 
     monkeypatch.setattr("requests.Session.send", counted)
-    store, history = open_store(tmp_path), Results(tmp_path, folders)
-    assert found_by(store, history) == []
-    assert len(asked) <= 40
-    asked.clear()
-    assert sync_runs(store, history, of_server(store, runs(store))) == (0, 0)
-    assert len(asked) <= 50
+    verified, synced = {}, {}
+    for number, folder in enumerate(folders):
+        leave_results(folder, about(f"{number:032}"))
+        evaluated(folder / "evaluate", "2026-01-02T04:00:00+00:00", 10, f"{number:032}")
+        project(store, View.read(folder / "train", [folder / "evaluate"]))
+        if number == 0:
+            champion = Entrant("drawn", f"{0:032}", "", "drawn", "d" * 64, 10, 0.5)
+            digest = read_run(folder / "train" / "run.json").model_sha256
+            registry.register(store, replace(champion, model_sha256=digest))
+        elif number % 2:
+            history = Results(tmp_path, folders[: number + 1])
+            asked.clear()
+            assert found_by(store, history) == []
+            verified[number + 1] = len(asked)
+            asked.clear()
+            assert sync_runs(store, history, of_server(store, runs(store))) == (0, 0)
+            synced[number + 1] = len(asked)
+    assert verified[4] <= 28
+    assert verified[4] - verified[2] <= 3 * 2  # three for each run
+    assert synced[4] <= 34
+    assert synced[4] - synced[2] <= 4 * 2
 
     shown = {run.data.tags["training_id"]: run for run in runs(store)}
     one, other = (shown[f"{number:032}"] for number in range(2))
