@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def test_its_lines_are_reported_and_returned(folder: Path) -> None:
     assert printed.splitlines() == [*said, f"(0, {said})"]
 
 
+@pytest.fixture(autouse=True)
+def _as_in_a_command() -> Iterator[None]:
+    """Else a child ignores Ctrl-C if the tests run in a shell's background."""
+    with child.interruptible():
+        yield
+
+
 def test_nobody_asks_whether_it_is_enough_once_it_has_ended(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +103,7 @@ def test_if_asking_whether_it_is_enough_fails_it_cleans_up(folder: Path) -> None
 
     begun = threading.Event()
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"}
-    with child.interruptible(), pytest.raises(LookupError, match="no such trial"):
+    with pytest.raises(LookupError, match="no such trial"):
         child.run_dvc(
             "repro",
             folder=folder,
