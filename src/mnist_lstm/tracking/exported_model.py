@@ -27,8 +27,6 @@ from mnist_lstm.tracking.view import ShownModel, View, description
 
 # MLflow refuses them in a model's name; a point is mostly a decimal point
 REPLACED = str.maketrans({".": "\u00b7", "/": "-", ":": "-", "%": "-", '"': "", "'": ""})
-
-
 # what zipfile, zlib, json and numpy raise for a file that is no exported program
 _NO_PROGRAM = (
     *(zipfile.BadZipFile, zlib.error, EOFError, LookupError, TypeError, AttributeError),
