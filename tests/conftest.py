@@ -1,6 +1,5 @@
 """Settings for every test: a seed, one thread, and none of the user's own settings."""
 
-import copy
 import fcntl
 import gc
 import os
@@ -10,8 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import exports
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -125,31 +125,16 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_export_of_each_architecture() -> Iterator[None]:
-    """A trace of a model takes a second and does not depend on its weights: they are put into it.
-
-    Stages and commands in processes of their own trace each model.
-    """
+def _one_export_of_each_architecture(
+    shared: Callable[[str], AbstractContextManager[Path]],
+) -> Iterator[None]:
+    """In forks of the zygote, too; not in processes of the installed programs."""
     import torch.export
 
-    export, made = torch.export.export, {}
-
-    def exported(model: Any, args: tuple["torch.Tensor", ...], **settings: Any) -> Any:
-        weights = model.state_dict()
-        shapes = {name: (weight.shape, weight.dtype) for name, weight in weights.items()}
-        inputs = [(each.shape, each.dtype) for each in args]
-        known = (model.model.config, model.model.precision, model.training)
-        key = repr((type(model), known, shapes, inputs, settings))
-        if key not in made:
-            made[key] = export(copy.deepcopy(model), args, **settings)
-        program = made[key]
-        with torch.no_grad():
-            for name, weight in weights.items():
-                program.state_dict[name].copy_(weight)
-        return program
-
+    with shared(exports.FOLDER) as folder:  # of all test processes
+        once = exports.exporting_once(torch.export.export, folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.export, "export", exported)
+        patch.setattr(torch.export, "export", once)
         yield
 
 

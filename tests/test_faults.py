@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -304,10 +305,10 @@ def test_a_command_that_waits_for_the_store_says_so(project: Project) -> None:
     said: list[str] = []
 
     def opened(_: Path) -> Store:
-        while not said:
-            said.append(project.capsys.readouterr().err)
-            if not said[0]:
-                said.clear()
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.join()
+        said.append(project.capsys.readouterr().err)
         return store
 
     project.monkeypatch.setattr("mnist_lstm.tracking.store.open_store", opened)

@@ -169,7 +169,7 @@ def test_what_is_odd_is_read_or_refused(what: str) -> None:
         assert of(odd(what)).any()
 
 
-@fuzz(500)
+@fuzz(250)
 @given(DRAWN)
 def test_no_drawing_is_a_fault(picture: np.ndarray) -> None:
     with suppress(UserError):

@@ -20,7 +20,7 @@ import trainings
 import yaml
 from samples import catalogue, is_the_line
 from test_processes import step_of
-from trainings import STEPS, train_warm, trainer_of, uninterrupted
+from trainings import EVAL_EVERY, STEPS, train_warm, trainer_of, uninterrupted
 from workspace import Workspace
 
 from mnist_lstm.pipeline import signals
@@ -136,7 +136,7 @@ def kill_often(
 
     Every fifth kill comes before the first step instead, while MLflow's store is opened.
     """
-    moments = sorted(dice.sample(range(100, steps - 400, 100), times))
+    moments = sorted(dice.sample(range(EVAL_EVERY, steps - 200, EVAL_EVERY), times))
     begun = [0]  # the step that each life goes on from
     for number, step in enumerate(moments, 1):
         is_early = number % 5 == 0
@@ -196,7 +196,7 @@ def test_killed_under_a_temporary_experiment(
     prepare(workspace, STEPS)
     command = ("exp", "run", "--temp", "--name", "tried", "train")
     process = workspace.start_warm("dvc", *command)
-    step = dice.randrange(300, STEPS - 200, 100)
+    step = dice.randrange(100, STEPS - 200, EVAL_EVERY)
     stopped(process, group(signal.SIGKILL), is_moment=measures(step))
     # a slow machine may have left out all checkpoints but the first, which is of step 0
     saved = step_of(workspace)

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from workspace import Workspace
 
-STEPS = 800  # two seconds of training, after some seconds of imports
+STEPS = 400  # a second or two of training
+EVAL_EVERY = 50
 
 TRAIN = ("python", "src/train.py", "data/sequences", "results/train")
 
 
 def prepare(workspace: Workspace, steps: int = STEPS, *, keep_best: bool = False) -> Workspace:
     """Set the recipe of these trainings."""
-    values = {"steps": steps, "eval_every": 100, "checkpoint_every": 10}
+    values = {"steps": steps, "eval_every": EVAL_EVERY, "checkpoint_every": 10}
     for key, value in values.items():
         workspace.set(f"train.{key}", value)
     workspace.set("train.keep_best", str(keep_best).lower())

@@ -5,9 +5,9 @@ sends its arguments, environment, folder and open files to the zygote. A fork of
 does the program's work, and the program ends with the fork's exit code. The zygote has imported
 installed packages only; the fork imports the project's code from its own workspace.
 
-A fork of `evaluate` does not render its pictures, which takes half of its time: `Blank` says what
-is in their files instead. With DRAWN in its environment it renders them, as the installed programs
-do.
+Forks do not repeat what takes long and is the same each time. `evaluate` does not render its
+pictures: `Blank` says what is in their files instead. With DRAWN in its environment it renders them,
+as the installed programs do. All forks together export each architecture once: see exports.py.
 
 The program passes on SIGINT, SIGTERM and SIGHUP to the process group of the fork. When the program
 is killed, that group is killed. But a fork is not a child of the program that requested it, and it
@@ -44,6 +44,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import exports
 import psutil
 
 MARK = "MNIST_LSTM_TESTS"  # in the environment of all processes that tests start
@@ -323,6 +324,9 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     # the zygote ignores it if the tests were started in the background; who must ignore it, does so
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.executable = str(Path(sys.argv[1]) / "bin" / "python")  # what it starts starts at once too
+    if torch_export := sys.modules.get("torch.export"):
+        folder_of_exports = Path(sys.argv[1]).with_name(exports.FOLDER)
+        torch_export.export = exports.exporting_once(torch_export.export, folder_of_exports)
     if arguments[0] == "-m":
         sys.argv, sys.path[0] = arguments[1:], folder
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
