@@ -129,7 +129,8 @@ def unknown_keys(draw: DrawFn) -> Bad:
     name, shown = draw(st.sampled_from([*odd.items(), *[(word, word)] * len(odd)]))
     line = f"{name}: {draw(st.sampled_from([*ANY, *NOTHING, '1']))}"
     if not section:
-        return f"{line}\n{REFERENCE}", f"{shown} is not a known key; "
+        mistake = "must be in its section: " if shown == "train.steps" else "is not a known key; "
+        return f"{line}\n{REFERENCE}", f"{shown} {mistake}"
     text = REFERENCE.replace(f"\n{section}:\n", f"\n{section}:\n  {line}\n")
     return text, f"{section}.{shown} is not a known key; "
 

@@ -1,6 +1,7 @@
 """Settings for every test: a seed, one thread, and none of the user's own settings."""
 
 import fcntl
+import functools
 import gc
 import os
 import shutil
@@ -18,8 +19,6 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from mnist_lstm.pipeline.process import COLLECTED_EVERY
 
 if TYPE_CHECKING:
-    import torch
-
     from mnist_lstm.tracking.store import Store
 
 # else each process that the tests start would compile what it imports: half a minute with MLflow
@@ -27,14 +26,32 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # Python reads it as it starts, so that no fork of the zygote would have it
 os.environ.pop("PYTHONPATH", None)
-gc.set_threshold(COLLECTED_EVERY)
+gc.set_threshold(10 * COLLECTED_EVERY)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """By default, Hypothesis would write its database into the project."""
-    folder = tempfile.TemporaryDirectory()
-    config.add_cleanup(folder.cleanup)
-    set_hypothesis_home_dir(folder.name)
+    """Read no settings of the user's git and DVC, and leave nothing outside of the tests' folders.
+
+    DVC makes a folder in /var/tmp for each repository, and Hypothesis a database in the project.
+    """
+    temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    config.add_cleanup(temporary.cleanup)
+    folder = temporary.name
+    Path(folder).chmod(0o755)  # some tests become another user
+    set_hypothesis_home_dir(folder)
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # which has these from the process that started it
+        names = ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR")
+        os.environ |= {name: f"{folder}/{name}" for name in names}
+        settings = {"commit.gpgSign": "false", "core.hooksPath": os.devnull}
+        os.environ["GIT_CONFIG_COUNT"] = str(len(settings))
+        for number, (name, value) in enumerate(settings.items()):
+            os.environ[f"GIT_CONFIG_KEY_{number}"] = name
+            os.environ[f"GIT_CONFIG_VALUE_{number}"] = value
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays until the end: no collection of garbage looks at it again."""
+    gc.freeze()
 
 
 # The longest tests. They start first: if one started last, the other test processes would wait for
@@ -135,6 +152,17 @@ def _one_export_of_each_architecture(
         once = exports.exporting_once(torch.export.export, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.export, "export", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_look_at_the_schema() -> Iterator[None]:
+    """To know its newest schema, MLflow loads 60 files of migrations for each store."""
+    from mlflow.store.db import utils
+
+    once = functools.cache(utils._get_latest_schema_revision)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_get_latest_schema_revision", once)
         yield
 
 

@@ -34,6 +34,7 @@ import torch
 import yaml
 import zygote
 from dvc.repo import Repo
+from matplotlib.figure import Figure
 from PIL import Image
 from samples import (
     FINISHED,
@@ -188,6 +189,7 @@ def project(
     shutil.copy(PROJECT / "recipes" / "quick.yaml", tmp_path / "params.yaml")
     tmp_path.chmod(0o755)  # so that `ordinary_user` can read it
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Figure, "savefig", zygote.Blank.savefig)
     before = torch.are_deterministic_algorithms_enabled()
     yield Project(tmp_path, monkeypatch, capsys, fresh_store)
     for folder in (tmp_path, tmp_path / "data"):

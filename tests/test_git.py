@@ -140,7 +140,10 @@ def test_no_variable_changes_a_patch(
     assert patch(repository, ["src"]) == before != b""
 
 
-def test_hooks_do_not_run(repository: Path, tmp_path: Path) -> None:
+def test_hooks_do_not_run(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GIT_CONFIG_COUNT")  # with which no hook runs in the tests
     hook = repository / ".git" / "hooks" / "post-checkout"
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")

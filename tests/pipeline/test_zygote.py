@@ -8,12 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import exports
 import psutil
 import pytest
+import torch
 import zygote
 from matplotlib.figure import Figure
 from PIL import Image
+from samples import small_model
+
+from mnist_lstm.learning.model import Classifier
 
 SCRIPT = """
 import os, sys
@@ -140,3 +146,21 @@ def test_the_file_of_a_figure_that_is_not_rendered_depends_on_its_texts() -> Non
         files.append(file.getvalue())
         assert Image.open(file).size == (1, 1)
     assert files[0] == files[2] != files[1]
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights")
+def test_an_export_that_is_kept_gets_the_weights_of_each_model(tmp_path: Path) -> None:
+    exported = []
+
+    def export(model: torch.nn.Module, *args: Any, **settings: Any) -> Any:
+        exported.append(model)
+        return torch.export.export(model, *args, **settings)
+
+    images = torch.randint(0, 256, (2, 8, 8), dtype=torch.uint8)
+    for number, settings in enumerate(({}, {}, {"cell": "gru"})):
+        torch.manual_seed(number)
+        model = Classifier(small_model(**settings)).eval()
+        once = exports.exporting_once(export, tmp_path)  # as in another process each time
+        program = once(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.testing.assert_close(program.module()(images), model(images))
+    assert len(exported) == 2

@@ -5,9 +5,9 @@ sends its arguments, environment, folder and open files to the zygote. A fork of
 does the program's work, and the program ends with the fork's exit code. The zygote has imported
 installed packages only; the fork imports the project's code from its own workspace.
 
-Forks do not repeat what takes long and is the same each time. `evaluate` does not render its
-pictures: `Blank` says what is in their files instead. With DRAWN in its environment it renders them,
-as the installed programs do. All forks together export each architecture once: see exports.py.
+A fork of `evaluate` does not render its pictures, which takes half of its time: `Blank` says what
+is in their files instead. With DRAWN in its environment it renders them, as the installed programs
+do. All forks together export each architecture once: see exports.py.
 
 The program passes on SIGINT, SIGTERM and SIGHUP to the process group of the fork. When the program
 is killed, that group is killed. But a fork is not a child of the program that requested it, and it
@@ -20,6 +20,7 @@ left behind, and then itself.
 
 import atexit
 import contextlib
+import functools
 import gc
 import hashlib
 import importlib
@@ -184,7 +185,7 @@ def main(folder: Path, modules: str) -> None:
 
 
 def _warm_up() -> None:
-    """Do what costs a process seconds the first time: export a model, draw.
+    """Do what costs a process seconds the first time: know MLflow's schema, export a model, draw.
 
     No kernel of torch may run here: when the first one does, ATEN_CPU_CAPABILITY chooses kernels.
     """
@@ -192,8 +193,11 @@ def _warm_up() -> None:
     import sqlalchemy.orm
     import torch
     from matplotlib.figure import Figure
+    from mlflow.store.db import utils
 
     sqlalchemy.orm.configure_mappers()
+    utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
+    utils._get_latest_schema_revision()
     model, images = torch.nn.LSTM(8, 8, device="meta").eval(), torch.empty(2, 8, 8, device="meta")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights")
