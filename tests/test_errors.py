@@ -77,10 +77,10 @@ from mnist_lstm.serving import app as serving
 from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.follower import Follower
-from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.projection import project as show
 from mnist_lstm.tracking.store import Store, TrackingError, open_store
 from mnist_lstm.tracking.stored_runs import runs
+from mnist_lstm.tracking.tracked_run import TrackedRun
 from mnist_lstm.tracking.view import View
 
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]

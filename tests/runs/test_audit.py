@@ -20,9 +20,9 @@ from mnist_lstm.pipeline.result_files import Progress, Training, read_run
 from mnist_lstm.runs.audit import Disagreement, disagreements
 from mnist_lstm.runs.history import Files, History, Result
 from mnist_lstm.tracking.follower import trainer
-from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.store import Store, open_store
 from mnist_lstm.tracking.stored_runs import runs
+from mnist_lstm.tracking.tracked_run import TrackedRun
 
 
 class OneResult(History):

@@ -19,9 +19,10 @@ from mnist_lstm.runs.history import History
 from mnist_lstm.runs.pruned import pruned, reasons
 from mnist_lstm.runs.search import Trial
 from mnist_lstm.runs.unfinished import unfinished
-from mnist_lstm.tracking.projection import PRUNED, TrackedRun
+from mnist_lstm.tracking.differences import PRUNED
 from mnist_lstm.tracking.store import open_store
 from mnist_lstm.tracking.stored_runs import runs
+from mnist_lstm.tracking.tracked_run import TrackedRun
 
 EXPERIMENT, WHY = "search-trial-7-abcdef", "pruned at step 50, at 5.00% of the validation images"
 

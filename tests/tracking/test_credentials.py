@@ -28,8 +28,8 @@ from mnist_lstm.tracking.credentials import (
     without_password,
 )
 from mnist_lstm.tracking.follower import Follower
-from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.store import TrackingError, open_store
+from mnist_lstm.tracking.tracked_run import TrackedRun
 
 SECRET = "hunter2/?#@x"
 WRITTEN = "hunter2%2F%3F%23%40x"  # as an address has it

@@ -11,9 +11,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tracked import TIMINGS, about
 
 from mnist_lstm.tracking.parents import MEMBERS, Parent, Parents
-from mnist_lstm.tracking.projection import TrackedRun
 from mnist_lstm.tracking.store import NOTE, Store
 from mnist_lstm.tracking.stored_runs import GROUP, all_runs, artifact, runs
+from mnist_lstm.tracking.tracked_run import TrackedRun
 
 PARENT = Parent(
     key="seeds:0",

@@ -15,9 +15,11 @@ from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import Classifier, RowLSTM
 from mnist_lstm.pipeline.params import flatten
 from mnist_lstm.pipeline.result_files import Row, Training, write_json
-from mnist_lstm.tracking.projection import TrackedRun, differences, project
+from mnist_lstm.tracking.differences import differences
+from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import NOTE, Store, open_store
 from mnist_lstm.tracking.stored_runs import mark_killed, runs
+from mnist_lstm.tracking.tracked_run import TrackedRun
 from mnist_lstm.tracking.view import View
 
 

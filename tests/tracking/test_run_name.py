@@ -11,10 +11,11 @@ from samples import BEGUN
 from tracked import leave_results
 
 from mnist_lstm.pipeline.params import with_values
-from mnist_lstm.tracking.projection import TrackedRun, project
+from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.run_name import LONGEST, run_name
 from mnist_lstm.tracking.store import Store
 from mnist_lstm.tracking.stored_runs import runs
+from mnist_lstm.tracking.tracked_run import TrackedRun
 from mnist_lstm.tracking.view import View
 
 

@@ -23,7 +23,8 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, PERMISSION_DENIED
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from tracked import leave_results
 
-from mnist_lstm.tracking.projection import differences, project
+from mnist_lstm.tracking.differences import differences
+from mnist_lstm.tracking.projection import project
 from mnist_lstm.tracking.store import (
     EXPERIMENT,
     KIND,

@@ -14,16 +14,11 @@ from mnist_lstm.runs.history import History, Result
 from mnist_lstm.runs.pruned import pruned
 from mnist_lstm.runs.unfinished import is_held, unfinished
 from mnist_lstm.tracking import handover, registry
+from mnist_lstm.tracking.differences import differences, lacks_of_pruned
 from mnist_lstm.tracking.follower import trainer
 from mnist_lstm.tracking.overview import Overview, of_server
 from mnist_lstm.tracking.parents import Parents
-from mnist_lstm.tracking.projection import (
-    differences,
-    lacks_of_pruned,
-    project,
-    project_pruned,
-    second_run,
-)
+from mnist_lstm.tracking.projection import project, project_pruned, second_run
 from mnist_lstm.tracking.store import Store
 from mnist_lstm.tracking.stored_runs import TRAINER, StoredRun, mark_killed, runs
 from mnist_lstm.tracking.view import View

@@ -14,9 +14,9 @@ from pathlib import Path
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mnist_lstm.tracking.projection import BATCH
 from mnist_lstm.tracking.store import NOTE, Store, one_process
 from mnist_lstm.tracking.stored_runs import GROUP, StoredRun, all_runs, artifact
+from mnist_lstm.tracking.tracked_run import BATCH
 
 DIGEST = "digest"  # a tag, which is written last: a parent without it is incomplete
 MEMBERS = "members"  # a tag: the starts of the ids of the trainings that the figures are of

@@ -9,6 +9,7 @@ from mlflow.entities import Metric, ViewType
 
 from mnist_lstm.tracking.logged_model import models_of
 from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.view import Point
 
 StoredRun = mlflow.entities.Run  # a run as MLflow returns it
 
@@ -72,6 +73,11 @@ def metrics(store: Store, run: StoredRun) -> list[Metric]:
     """All points of all metrics of a run."""
     histories = (store.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
     return [metric for history in histories for metric in history]
+
+
+def point_of(metric: Metric) -> Point:
+    """Which point of a run a metric is, without its value."""
+    return metric.key, metric.step, metric.timestamp
 
 
 def artifact(store: Store, run: StoredRun, path: str) -> bytes | None:
