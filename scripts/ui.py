@@ -25,7 +25,8 @@ def main(port: str) -> None:
         sys.exit(f"make ui: cannot use port {port}; take another: make ui PORT=5001")
 
     print("make ui: starting MLflow, which takes some seconds; Ctrl-C ends it", flush=True)
-    from mnist_lstm.tracking.store import TrackingError, open_store
+    from mnist_lstm.tracking.store import open_store
+    from mnist_lstm.tracking.store_errors import TrackingError
 
     try:
         # before the server starts: it would create a new store's tables at the same time as a stage

@@ -191,7 +191,8 @@ def _show(name: str, training: Path, results: Path) -> None:
     print(f"logging to MLflow, as {name} …")  # takes seconds, most of them for the model's export
     from mnist_lstm.tracking.credentials import printable
     from mnist_lstm.tracking.projection import project
-    from mnist_lstm.tracking.store import TrackingError, open_store
+    from mnist_lstm.tracking.store import open_store
+    from mnist_lstm.tracking.store_errors import TrackingError
     from mnist_lstm.tracking.view import View
 
     try:

@@ -78,7 +78,8 @@ from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.follower import Follower
 from mnist_lstm.tracking.projection import project as show
-from mnist_lstm.tracking.store import Store, TrackingError, open_store
+from mnist_lstm.tracking.store import Store, open_store
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.tracked_run import TrackedRun
 from mnist_lstm.tracking.view import View

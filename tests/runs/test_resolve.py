@@ -12,7 +12,8 @@ from tracked import about
 from mnist_lstm import UserError
 from mnist_lstm.runs.history import History, Partial, Result
 from mnist_lstm.runs.resolve import NoSuchRun, find, find_recorded, find_results, label
-from mnist_lstm.tracking.store import TrackingError, open_store
+from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.tracked_run import TrackedRun
 
 

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from mnist_lstm.tracking import handover, registry
-from mnist_lstm.tracking.store import TrackingError, open_store
+from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.store_errors import TrackingError
 
 
 def main(name: str, root: str, rounds: str) -> None:

@@ -28,7 +28,8 @@ from mnist_lstm.tracking.credentials import (
     without_password,
 )
 from mnist_lstm.tracking.follower import Follower
-from mnist_lstm.tracking.store import TrackingError, open_store
+from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.tracked_run import TrackedRun
 
 SECRET = "hunter2/?#@x"

@@ -9,7 +9,8 @@ from tracked import ROWS, TIMINGS, about
 
 from mnist_lstm.tracking import follower
 from mnist_lstm.tracking.follower import Follower
-from mnist_lstm.tracking.store import Store, TrackingError
+from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.tracked_run import TrackedRun
 

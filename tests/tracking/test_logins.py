@@ -16,7 +16,8 @@ from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.credentials import PASSWORD, URI, USER
 from mnist_lstm.tracking.entrant import Entrant
 from mnist_lstm.tracking.projection import project
-from mnist_lstm.tracking.store import TrackingError, open_store
+from mnist_lstm.tracking.store import open_store
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.view import View
 
 ADMIN = "the administrator's"

@@ -24,7 +24,8 @@ from mnist_lstm.runs.history import History
 from mnist_lstm.tracking import handover, registry
 from mnist_lstm.tracking.entrant import Decision, Entrant
 from mnist_lstm.tracking.projection import project
-from mnist_lstm.tracking.store import Store, TrackingError, open_store
+from mnist_lstm.tracking.store import Store, open_store
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.view import View
 

@@ -29,10 +29,10 @@ from mnist_lstm.tracking.store import (
     EXPERIMENT,
     KIND,
     NOTE,
-    TrackingError,
     open_store,
     uri_of,
 )
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.view import View
 

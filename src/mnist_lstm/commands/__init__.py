@@ -116,7 +116,7 @@ def show_groups(root: Path, command: str) -> None:
     from mnist_lstm.runs import groups
     from mnist_lstm.runs.history import History
     from mnist_lstm.tracking.parents import Parents
-    from mnist_lstm.tracking.store import TrackingError
+    from mnist_lstm.tracking.store_errors import TrackingError
 
     try:
         if parents := groups.parents(History(root)):

@@ -172,7 +172,7 @@ def _run(found: "Search", number: int) -> None:
 def _tell_mlflow(root: Path, trial: "Trial") -> None:
     """Say in MLflow why a run ended early. The search goes on if the store is away."""
     from mnist_lstm.runs.elsewhere import is_elsewhere
-    from mnist_lstm.tracking import projection, store  # seconds, with MLflow
+    from mnist_lstm.tracking import projection, store, store_errors  # seconds, with MLflow
 
     try:
         opened = store.open_store(root)
@@ -180,7 +180,7 @@ def _tell_mlflow(root: Path, trial: "Trial") -> None:
             *(opened, trial.experiment, trial.why or ""),
             is_own=lambda tags: not is_elsewhere(tags, root, opened.uri),
         )
-    except store.TrackingError as error:
+    except store_errors.TrackingError as error:
         note("search", str(error))
 
 

@@ -138,7 +138,8 @@ def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> lis
     """The results of the runs in MLflow that `text` names."""
     if not has_store(root):
         return []
-    from mnist_lstm.tracking.store import TrackingError, open_store
+    from mnist_lstm.tracking.store import open_store
+    from mnist_lstm.tracking.store_errors import TrackingError
     from mnist_lstm.tracking.stored_runs import runs  # seconds, with MLflow and torch
 
     try:

@@ -67,7 +67,8 @@ class Follower:
 
     def _follow(self) -> None:
         # imported in the thread: MLflow takes seconds, and the training does not wait for them
-        from mnist_lstm.tracking.store import TrackingError, open_store
+        from mnist_lstm.tracking.store import open_store
+        from mnist_lstm.tracking.store_errors import TrackingError
         from mnist_lstm.tracking.tracked_run import TrackedRun
 
         run, pause = None, PAUSES[0]

@@ -28,7 +28,8 @@ from mnist_lstm.tracking.registry import (
     versions,
     write_former_numbers,
 )
-from mnist_lstm.tracking.store import Store, TrackingError, one_process
+from mnist_lstm.tracking.store import Store, one_process
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import runs
 
 INTENT = "moves_champion."  # a tag of the registered model, while somebody moves the alias

@@ -18,7 +18,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mnist_lstm.tracking import logged_model
 from mnist_lstm.tracking.entrant import Entrant
-from mnist_lstm.tracking.store import Store, TrackingError, one_process
+from mnist_lstm.tracking.store import Store, one_process
+from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import StoredRun, runs
 
 if TYPE_CHECKING:

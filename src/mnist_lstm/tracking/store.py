@@ -1,11 +1,10 @@
-"""The project's MLflow store: where it is, how it is opened or created, and its errors."""
+"""The project's MLflow store: where it is, and how it is opened or created."""
 
 import errno
 import fcntl
 import os
 import re
 import sqlite3
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,14 +14,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import mlflow
-from alembic.util import CommandError
 from mlflow.entities import Experiment, LifecycleStage, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
-from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_lstm import UserError
 from mnist_lstm.tracking import credentials
+from mnist_lstm.tracking.store_errors import TrackingError, errors_of
 
 EXPERIMENT = "mnist-lstm"
 PROJECT = "project"  # a tag of the experiment, with that name: people may rename the experiment
@@ -47,27 +44,10 @@ ADDRESSES = (
     ("model_versions", "storage_location"),
 )
 RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:?][^?]*)")  # an address, and a path in it
-# SQLite's codes for a problem of the place, not of the database: SQLITE_PERM, _READONLY, _IOERR and
-# _CANTOPEN
-NO_PLACE = (3, 8, 10, 14)
-FULL = 13  # SQLITE_FULL
-IN_USE = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
-ERRORS: tuple[type[Exception], ...] = (
-    MlflowException,
-    SQLAlchemyError,  # MLflow does not wrap all of them
-    CommandError,
-    sqlite3.Error,
-    ModuleNotFoundError,  # a database's driver
-    OSError,
-)
 MALFORMED = (
     "MLFLOW_TRACKING_URI: the password in it has a character that an address cannot have; write "
     "%2F for /, %3F for ?, %23 for #, or set MLFLOW_TRACKING_PASSWORD instead"
 )
-
-
-class TrackingError(UserError):
-    """The store cannot be reached or refuses a request."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +67,7 @@ class Store:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Raise every error of the store in the block as TrackingError."""
-        with _errors_of(self.uri):
+        with errors_of(self.uri, EXPERIMENT):
             yield
 
 
@@ -149,7 +129,7 @@ def open_store(root: Path) -> Store:
     uri, artifacts = uri_of(root), (root.resolve() / "mlruns").as_uri()
     database = _database(uri)
     # ValueError: no address at all
-    with _errors_of(uri, ValueError), one_process(lock := _lock(root, uri, database)):
+    with errors_of(uri, EXPERIMENT, ValueError), one_process(lock := _lock(root, uri, database)):
         if database:
             _open_or_make(database)
         client = _Client(uri)
@@ -297,78 +277,3 @@ def _readdress(database: Path, before: str, now: str) -> None:
                 f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                 (now, len(before) + 1, before, len(before) + 1, f"{before}/"),
             )
-
-
-@contextmanager
-def _errors_of(uri: str, *others: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except (*ERRORS, *others) as error:
-        why = credentials.without_password(_why(error, uri), uri)
-        raise TrackingError(f"MLflow store {credentials.printable(uri)}: {why}") from error
-
-
-def _refusal(*errors: BaseException) -> str | None:
-    """What a server's answer means that refuses a request because of who asks; None for others."""
-    user, variables = (
-        os.environ.get(credentials.USER),
-        f"{credentials.USER} and {credentials.PASSWORD}",
-    )
-    for error in errors:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if isinstance(error, MlflowException):
-            status = error.get_http_status_code()
-        if status == HTTPStatus.UNAUTHORIZED and not user:
-            return f"the server asks who you are: set {variables}"
-        if status == HTTPStatus.UNAUTHORIZED:
-            return f"the server does not accept these: correct {variables}"
-        if status == HTTPStatus.FORBIDDEN:
-            who = f"{user} has" if user else "you have"
-            return (
-                f"{who} no permission for this; the server's administrator can give the "
-                f"permission EDIT on the experiment {EXPERIMENT} and on the registered model"
-            )
-    return None
-
-
-def _why(error: BaseException, uri: str) -> str:
-    """What is wrong with a store and what to do, from the innermost, shortest error."""
-    inner = error
-    while below := inner.__cause__ or inner.__context__:
-        inner = below
-    if refusal := _refusal(error, inner):
-        return refusal
-    if isinstance(inner, OSError):
-        path = inner.filename2 or inner.filename  # of a copy, the second is where it was to be
-        where = f"{path}: " if path else ""
-        hint = (
-            "; check that the server is running and that its address is correct"
-            if uri.startswith("http")
-            else ""
-        )
-        if inner.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "; free some space there"
-        return f"{where}{inner.strerror or inner}{hint}"
-    if isinstance(inner, sqlite3.Error):
-        code = (getattr(inner, "sqlite_errorcode", None) or 0) & 0xFF
-        if code == FULL:
-            return f"{inner}; free some space there"
-        if code in NO_PLACE:
-            return f"{inner}; check that the disk has free space and that you may write there"
-        if code in IN_USE:
-            return (
-                f"{inner}; another process is using it; run the command again when that process "
-                "has ended"
-            )
-        return f"{inner}; move that file elsewhere; a new one is then made"
-    if isinstance(error, CommandError):
-        return (
-            f"another version of MLflow made it ({error}); move it elsewhere; a new one is then "
-            "made"
-        )
-    if isinstance(error, ModuleNotFoundError):
-        return (
-            f"this needs the package {error.name}, which is not installed; install it, or use a "
-            "server"
-        )
-    return textwrap.shorten(str(error), 300, placeholder=" …")
