@@ -243,7 +243,7 @@ def test_a_server_that_dies_in_mid_run_and_one_that_comes_back(
     server: RealServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lose_and_find(prepared, server, monkeypatch, prepared.start_warm, steps=1500)
+    lose_and_find(prepared, server, monkeypatch, prepared.start_warm, steps=1000)
     finished = baseline.copy(tmp_path / "finished")
     assert_has_the_registry(server.store(monkeypatch), finished, monkeypatch)
 

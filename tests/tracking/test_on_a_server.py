@@ -31,7 +31,7 @@ from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import runs
 from mnist_lstm.tracking.view import View
 
-ROUNDS = 6
+ROUNDS = 4
 NAMES = ("ann", "bo")
 
 
