@@ -42,11 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:  # which has these from the process that started it
         names = ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR")
         os.environ |= {name: f"{folder}/{name}" for name in names}
+        # after settings that are there: without a safe.directory, git may refuse the project
+        count = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
         settings = {"commit.gpgSign": "false", "core.hooksPath": os.devnull}
-        os.environ["GIT_CONFIG_COUNT"] = str(len(settings))
-        for number, (name, value) in enumerate(settings.items()):
+        for number, (name, value) in enumerate(settings.items(), count):
             os.environ[f"GIT_CONFIG_KEY_{number}"] = name
             os.environ[f"GIT_CONFIG_VALUE_{number}"] = value
+        os.environ["GIT_CONFIG_COUNT"] = str(count + len(settings))
 
 
 def pytest_collection_finish() -> None:
