@@ -10,7 +10,7 @@ from samples import PROJECT
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.params import assignments, flatten, short_name
 from mnist_lstm.runs.history import History, Partial
-from mnist_lstm.runs.listing import AWAY, SECTIONS, Run, at_hand, best, matching, ordered
+from mnist_lstm.runs.listing import AWAY, SECTIONS, Run, at_hand, best, caution, matching, ordered
 
 PARAMS = {"seed": 0, "train.learning_rate": 0.001, "train.device": "auto", "train.steps": 100}
 ONE = Run(
@@ -72,6 +72,35 @@ def test_of_the_runs_whose_model_is_not_here_only_that_of_head_is_listed() -> No
 def test_data_sets_are_not_mixed_among_the_best() -> None:
     other = replace(TWO, name="other", dataset="fashion-mnist", validation_accuracy=0.1)
     assert names(best([*RUNS, other], 1)) == ["surer", "other"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preprocess", "expected"),
+    [
+        ("digits", {}, ""),
+        (
+            "mnist",
+            {},
+            "Compare accuracies only within one data set: --where dataset=… lists its runs.",
+        ),
+        (
+            "digits",
+            {"preprocess.split_seed": 3},
+            "Compare accuracies only where split_seed is the same.",
+        ),
+        (
+            "digits",
+            {"preprocess.split_seed": 3, "preprocess.validation_size": 50},
+            "Compare accuracies only where validation_size and split_seed are the same.",
+        ),
+    ],
+)
+def test_accuracies_on_other_images_are_not_to_be_compared(
+    dataset: str, preprocess: dict[str, object], expected: str
+) -> None:
+    other = replace(ONE, dataset=dataset, params=PARAMS | preprocess)
+    assert caution([*RUNS, other]) == expected
+    assert len(expected) < 80
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(found: Sequence["Run"], hidden: int) -> None:
     from mnist_lstm.pipeline.params import assignments
+    from mnist_lstm.runs import listing
     from mnist_lstm.views.text_table import escaped, folded, table, terminal_width
 
     users = {run.user for run in found}
@@ -123,8 +124,8 @@ def _print(found: Sequence["Run"], hidden: int) -> None:
     for run in found:
         if others := [name for name in run.experiments if name != run.name]:
             print(f"{', '.join(others)}: the same result as {run.name}, which was trained once.")
-    if len({run.dataset for run in found}) > 1:
-        print("Compare accuracies only within one data set: --where dataset=… lists its runs.")
+    if caution := listing.caution(found):
+        print(caution)
 
 
 def _cells(run: "Run") -> list[str]:

@@ -18,6 +18,7 @@ from mnist_lstm.runs.unfinished import Unfinished
 SECTIONS = ["seed", "fetch", "preprocess", "model", "augment", "train"]
 FINISHED, AWAY = "finished", "tables only"
 ORDERS = ("started", "name", "validation", "steps", "seconds")
+SPLIT = ("preprocess.validation_size", "preprocess.split_seed")  # which images are for validation
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,17 @@ def best(runs: Sequence[Run], number: int) -> list[Run]:
         if run.evaluated:
             of_dataset.setdefault(run.dataset, []).append(run)
     return [run for each in of_dataset.values() for run in sorted(each, key=_goodness)[:number]]
+
+
+def caution(runs: Sequence[Run]) -> str:
+    """What to say of accuracies that were measured on different images; empty if they were not."""
+    if len({run.dataset for run in runs}) > 1:
+        return "Compare accuracies only within one data set: --where dataset=… lists its runs."
+    differing = [key for key in SPLIT if len({run.params.get(key) for run in runs}) > 1]
+    if not differing:
+        return ""
+    names = " and ".join(map(short_name, differing))
+    return f"Compare accuracies only where {names} {'are' if differing[1:] else 'is'} the same."
 
 
 def _goodness(run: Run) -> tuple[float, float]:
