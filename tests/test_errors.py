@@ -1390,6 +1390,14 @@ def make_env(project: Project, **environment: str) -> str:
     return last_line_of("sh", "scripts/env.sh", **environment)
 
 
+def env_without_python(project: Project) -> str:
+    programs = project.folder / "programs"
+    programs.mkdir()
+    for name in ("sh", "dirname", "cksum", "cat", "uname", "mkdir", "rm"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    return make_env(project, PATH=str(programs))
+
+
 def another_make(project: Project) -> str:
     (project.folder / ".venv").mkdir()
     (project.folder / ".venv" / "making").write_text(str(os.getpid()))
@@ -1977,6 +1985,8 @@ MET = {
         commanded_elsewhere
     ),
     "ModuleNotFoundError: No module named '<package>'": bare_python,
+    "make env: found no Python 3.11 or newer; install one, or name one: "
+    "make env PYTHON=/its/path": env_without_python,
     "make env: PYTHON=<program> is not Python 3.11 or newer; name one that is, or leave it out": (
         partial(make_env, PYTHON="/bin/false")
     ),
