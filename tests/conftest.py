@@ -159,7 +159,7 @@ def _one_export_of_each_architecture(
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_look_at_the_schema() -> Iterator[None]:
-    """To know its newest schema, MLflow loads 60 files of migrations for each store."""
+    """To know its newest schema, MLflow loads dozens of migrations for each store."""
     from mlflow.store.db import utils
 
     once = functools.cache(utils._get_latest_schema_revision)

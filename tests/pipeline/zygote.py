@@ -185,7 +185,7 @@ def main(folder: Path, modules: str) -> None:
 
 
 def _warm_up() -> None:
-    """Do what costs a process seconds the first time: know MLflow's schema, export a model, draw.
+    """Do what costs a process seconds the first time: find MLflow's schema, export a model, draw.
 
     No kernel of torch may run here: when the first one does, ATEN_CPU_CAPABILITY chooses kernels.
     """
