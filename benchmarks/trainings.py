@@ -219,7 +219,8 @@ def begin(
     make = partial(build.model, images, images.labels.device, **chosen.model.model_dump())
     tried = make()
     computes_in = precision.choose(chosen.train.precision, tried)
-    wavefront = precision.is_wavefront(computes_in, tried)
+    batch = (chosen.train.batch_size, *images.pixels.shape[1:])
+    wavefront = precision.is_wavefront(computes_in, tried, batch)
     learner = stage.make_learner(chosen, make, len(images), computes_in, wavefront)
     return learner, stage.start_fit(chosen, data, learner, None, 0, evaluates)
 

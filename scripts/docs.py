@@ -83,10 +83,10 @@ def _rerun(key: str, stages: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     changed: set[str] = set()
     for name, stage in stages.items():  # in the order in which they run
-        reads = any(f"{key}.".startswith(f"{param}.") for param in stage["params"])
+        reads = any(f"{key}.".startswith(f"{param}.") for param in stage.get("params", ()))
         if reads or changed & set(stage["deps"]):
             found.append(name)
-            outs = [*stage["outs"], *stage.get("metrics", ()), *stage.get("plots", ())]
+            outs = [*stage.get("outs", ()), *stage.get("metrics", ()), *stage.get("plots", ())]
             changed |= {path for out in outs for path in ([out] if isinstance(out, str) else out)}
     return found
 

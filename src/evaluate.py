@@ -52,7 +52,7 @@ from mnist_lstm.pipeline.timing import now
 from mnist_lstm.views import figures, pictures
 
 EVALUATED = SPLITS[1:]  # validation and test
-# a model that does not read rows in order has to run once for each row: it gets this many images
+# a model that is not causal has to run once for each row: it gets this many images
 WITHOUT_ORDER = 1000
 
 
@@ -116,8 +116,8 @@ def evaluate(
 class _Answers(NamedTuple):
     """Logits: `last` (N, C) after the whole image, `reading` (n, T, C) after each of its rows.
 
-    n is N, but at most WITHOUT_ORDER for a model that does not read the rows in order. `shifted`
-    (N, C) are the mean probabilities over evaluate.shifts, or None.
+    n is N, but at most WITHOUT_ORDER for a model that is not causal. `shifted` (N, C) are the mean
+    probabilities over evaluate.shifts, or None.
     """
 
     last: Tensor
@@ -142,11 +142,11 @@ def answers_of(
     where, answers = model.head.weight.device, {}
     for split, found in data.items():
         pixels = found.pixels.to(where)
-        batches = (pixels if model.reads_in_order else pixels[:WITHOUT_ORDER]).split(batch_size)
+        batches = (pixels if model.is_causal else pixels[:WITHOUT_ORDER]).split(batch_size)
         # shown on a terminal only
         with tqdm(batches, split, unit=" batches", leave=False, delay=1, disable=None) as bar:
             reading = read_row_by_row(model, bar).cpu()
-        last = reading[:, -1] if model.reads_in_order else infer(model, pixels, batch_size).cpu()
+        last = reading[:, -1] if model.is_causal else infer(model, pixels, batch_size).cpu()
         shifted = None
         if furthest:
             views = moved(pixels, furthest)

@@ -76,7 +76,9 @@ def _train(
     make = partial(build.model, data["train"], where, **params.model.model_dump())
     tried = make()
     computes_in = precision.choose(params.train.precision, tried)
-    is_wavefront = together is None and precision.is_wavefront(computes_in, tried)
+    is_wavefront = together is None and precision.is_wavefront(
+        computes_in, tried, (params.train.batch_size, *data["train"].pixels.shape[1:])
+    )
     facts = _facts(params, files, where, computes_in, is_wavefront)
     saved = Checkpoint(stage.root() / ".checkpoints", fingerprint(facts))
     learner = make_learner(params, make, len(data["train"]), computes_in, is_wavefront)
@@ -241,9 +243,10 @@ def _write(
 
 
 def _write_best(learner: Learner, path: Path) -> str | None:
-    """Write the best model, and return its SHA-256; a file that says so if the learner keeps none.
+    """Write the best model and return its SHA-256.
 
-    The learner's model has the best weights afterwards.
+    If the learner keeps none, write a file that says so and return None. Otherwise its model has
+    the best weights afterwards.
     """
     if not learner.best:
         # DVC wants each output of a stage, and warns of an empty one
@@ -259,7 +262,8 @@ def _load(saved: Checkpoint, learner: Learner, steps: int, keep_best: bool) -> P
 
     def check(state: State) -> None:
         found = Progress.from_state(state.about, "its record")
-        if found.step > steps or (found.step == steps != found.record.step):
+        ended = found.step == steps and found.diverged is None
+        if found.step > steps or (ended and found.record.step != steps):
             raise UserError(f"its record: step {found.step} is not one of this training")
         if bool(state.best) != (keep_best and bool(found.record.rows)):
             raise UserError("its record: the best model is not one of this training")

@@ -18,7 +18,7 @@ from mnist_lstm.learning import checkpoint as checkpoints
 from mnist_lstm.learning import device, precision
 from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.learning.evaluation import read_row_by_row
-from mnist_lstm.learning.fit import STEPS_BEFORE_RECORDING, Evaluation, _Recorded
+from mnist_lstm.learning.fit import STEPS_BEFORE_RECORDING, Evaluation, _answers, _Recorded
 from mnist_lstm.learning.model import infer
 
 pytestmark = [
@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 STEPS = 25
+BATCH = (20, 8, 5)  # its shape
 # precision, and whether the layers are computed as a wavefront
 WAYS = [("float32", False), ("bfloat16", False), ("bfloat16", True)]
 
@@ -83,6 +84,28 @@ def test_two_trainings_give_the_same_weights_and_another_seed_others(
     assert first[0] == second[0] != other[0]
     assert torch.equal(first[1], second[1])
     assert not torch.allclose(first[1], other[1])
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize(("name", "wavefront"), WAYS)
+def test_a_second_gpu_gives_the_weights_of_the_first(
+    name: str, wavefront: bool, tmp_path: Path
+) -> None:
+    settings = {"precision": name, "wavefront": wavefront}
+    curve, weights = trained(**settings)
+    try:
+        device.choose("cuda:1")
+        training, checkpoint = learner(on="cuda:1", **settings), Checkpoint(tmp_path, "f")
+        first = training.run(0, 7)
+        checkpoint.save(*training.parts, {"step": 7}, wait=False)
+        assert first + training.run(7, STEPS) == curve
+        assert torch.equal(training.weights().cpu(), weights.cpu())
+        checkpoint.finish()
+        other = learner(5, on="cuda:1", **settings)
+        checkpoint.load(*other.parts)
+        assert first + other.run(7, STEPS) == curve
+    finally:
+        torch.cuda.set_device(0)
 
 
 def test_the_first_replay_waits_for_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,9 +239,12 @@ def test_bfloat16_works_and_is_chosen() -> None:
     assert precision.works(model)
     if torch.cuda.get_device_capability() >= (8, 0):
         assert precision.choose("auto", model) == "bfloat16"
-        assert precision.is_wavefront("bfloat16", model)
-        assert not precision.is_wavefront("float32", model)
-        assert not precision.is_wavefront("bfloat16", small_model(directions="both").to("cuda"))
+        assert precision.is_wavefront("bfloat16", model, BATCH)
+        assert not precision.is_wavefront("float32", model, BATCH)
+        two_ways = small_model(directions="both").to("cuda")
+        assert not precision.is_wavefront("bfloat16", two_ways, BATCH)
+        # more elements than the kernels' offsets reach
+        assert not precision.is_wavefront("bfloat16", model, (2**26, *BATCH[1:]))
 
 
 def test_a_gpu_reads_images_as_a_processor_does() -> None:
@@ -229,6 +255,7 @@ def test_a_gpu_reads_images_as_a_processor_does() -> None:
     torch.testing.assert_close(infer(model, images, 20), after_all, rtol=0, atol=0.05)
     reading = read_row_by_row(model, images.split(20))
     torch.testing.assert_close(reading[:, -1], infer(model, images, 20))
+    assert torch.equal(_answers(model, [gpu.test], 2**62)[0], after_all)
     model.precision = "float32"
     on_cpu = infer(model.cpu(), images.cpu(), 20)
     torch.testing.assert_close(on_cpu, after_all.cpu(), rtol=0, atol=0.1)

@@ -48,13 +48,14 @@ class Project(OnTorch):
             computes_in = precision.choose(self.work.precision, tried)
         except UserError as error:
             raise Skipped(str(error)) from None
+        batch = (self.work.batch_size, *self.train_data.pixels.shape[1:])
         self.on_gpu = self.device.type == "cuda"
         self.learner = build.learner(
             0,
             make,
             len(self.train_data),
             precision=computes_in,
-            wavefront=precision.is_wavefront(computes_in, tried),
+            wavefront=precision.is_wavefront(computes_in, tried, batch),
             steps=ENDLESS,
             batch_size=self.work.batch_size,
             learning_rate=LEARNING_RATE,

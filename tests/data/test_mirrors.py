@@ -11,6 +11,7 @@ import textwrap
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -447,6 +448,17 @@ def test_a_password_is_not_printed(raw):
 )
 def test_an_address_is_printed_without_its_password(address, shown):
     assert mirrors._shown(address) == shown
+
+
+def test_a_data_set_that_torchvision_does_not_have_has_mirrors_of_its_own(tmp_path):
+    assert list(mirror_list(TINY, None, tmp_path)) == []
+    its_own = replace(TINY, mirrors=("https://a/", "https://b/"))
+    assert list(mirror_list(its_own, "/folder", tmp_path)) == ["/folder", *its_own.mirrors]
+
+
+def test_without_a_mirror_fetch_says_so(raw):
+    with pytest.raises(MirrorError, match=r"Tried: none\. Offline, set MNIST_MIRROR to"):
+        fetch(raw)
 
 
 def test_a_user_that_does_not_exist_has_no_folder(tmp_path):

@@ -31,6 +31,16 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         device.choose("mps")
 
 
+def test_one_of_several_gpus_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    device.choose("cuda")
+    assert current == []
+    device.choose("cuda:1")
+    assert current == [torch.device("cuda:1")]
+
+
 def test_the_cpu_is_named_with_its_instructions() -> None:
     assert device.describe(torch.device("cpu")) == (
         f"cpu {torch.backends.cpu.get_cpu_capability()}"

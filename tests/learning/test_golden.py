@@ -43,7 +43,7 @@ def first_steps(where: torch.device, computes_in: str) -> Iterator[dict[str, flo
         make,
         len(train),
         precision=computes_in,
-        wavefront=precision.is_wavefront(computes_in, make()),
+        wavefront=precision.is_wavefront(computes_in, make(), (64, 8, 8)),
         steps=STEPS,
         batch_size=64,
         learning_rate=0.005,

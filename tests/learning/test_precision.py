@@ -104,3 +104,17 @@ def test_evaluate_tries_bfloat16_on_the_device_of_the_evaluation(
     assert capsys.readouterr().out == (
         "trained in bfloat16, evaluated in float32: bfloat16 does not work here\n"
     )
+
+
+def test_a_device_whose_memory_is_full_is_not_one_without_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = small_model("unrolled")
+
+    def forward(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(model, "forward", forward)
+    with pytest.raises(torch.OutOfMemoryError):
+        precision.works(model)
+    assert model.precision == "float32"

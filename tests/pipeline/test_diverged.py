@@ -3,6 +3,7 @@
 import json
 import re
 
+from trainings import train_warm
 from workspace import Workspace
 
 from mnist_lstm.tracking.store import open_store
@@ -61,6 +62,16 @@ def test_a_loss_that_is_no_number_ends_the_training_and_a_repetition_at_once(
     workspace.set("train.weight_decay", 0.0)
     workspace.set("train.learning_rate", 0.01)
     assert "% of the test images are right, in float32 on the CPU" in workspace.dvc("repro")
+
+
+def test_a_loss_that_is_no_number_at_the_last_step_does_so_too(workspace: Workspace) -> None:
+    diverging(workspace)
+    workspace.set("train.eval_every", 200)
+    for trains in (True, False):
+        printed, _ = train_warm(workspace).communicate()
+        assert STOPS.search(printed), printed
+        assert "damaged" not in printed
+        assert ("200 steps of" in printed) is trains
 
 
 def test_a_model_that_learns_nothing_is_told(workspace: Workspace) -> None:

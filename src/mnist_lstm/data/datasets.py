@@ -51,9 +51,9 @@ class Published:
 class Dataset:
     """A data set: four gzipped IDX files with the names in `FILES`.
 
-    A data set has either `files`, which mirrors provide (the mirrors of torchvision's class
-    `torchvision`), or `make`, a function that returns the contents by file name without a mirror;
-    `origin` then names the source.
+    A data set has either `files`, which mirrors provide (`mirrors`, addresses of folders, and those
+    of torchvision's class `torchvision`), or `make`, a function that returns the contents by file
+    name without a mirror; `origin` then names the source.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Dataset:
     train_images: int
     test_images: int
     files: Mapping[str, Published] = field(default_factory=dict)
+    mirrors: tuple[str, ...] = ()
     torchvision: str = ""
     make: Callable[[], dict[str, bytes]] | None = None
     origin: str = ""

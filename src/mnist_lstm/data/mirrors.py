@@ -37,16 +37,18 @@ class _Wrong(Exception):
 
 
 def mirror_list(dataset: Dataset, given: str | None, root: Path) -> Iterator[str]:
-    """The mirrors of a data set in the order to try: `given`, if any, then torchvision's.
+    """The mirrors of a data set in the order to try: `given`, if any, its own, torchvision's.
 
     `given` is a folder (relative to `root`), or a file:// or http(s):// URL. torchvision takes
     seconds to import, so it is imported only when the iteration reaches its mirrors.
     """
     if given:
         yield given if "://" in given else str(folder_of(given, root))
-    from torchvision import datasets  # type: ignore[import-untyped, unused-ignore]
+    yield from dataset.mirrors
+    if dataset.torchvision:
+        from torchvision import datasets  # type: ignore[import-untyped, unused-ignore]
 
-    yield from getattr(datasets, dataset.torchvision).mirrors
+        yield from getattr(datasets, dataset.torchvision).mirrors
 
 
 def folder_of(given: str, root: Path) -> Path:
@@ -115,7 +117,7 @@ def fetch(
     if missing:
         raise MirrorError(
             f"{dataset.name}: no mirror has a correct copy of {', '.join(missing)}. "
-            f"Tried: {'; '.join(refusals)}. "
+            f"Tried: {'; '.join(refusals) or 'none'}. "
             "Offline, set MNIST_MIRROR to a folder that holds the four files of this data set, or "
             "use a data set that needs no network: `cp recipes/quick.yaml params.yaml`"
         )

@@ -93,24 +93,25 @@ class Sequences:
 def split(
     images: np.ndarray,
     labels: np.ndarray,
-    size: int,
+    validation_size: int,
     generator: torch.Generator | None,
-    rest: int | None = None,
+    train_size: int | None = None,
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Split off `size` images with their labels: (rest, split off), both in their old order.
+    """Split images (N, T, D) with their labels (N,) into those to train and to validate on.
 
-    Without a generator the first images are split off, as in the reference; with a generator, a
-    random sample. `rest` leaves that many of the others: the first ones, or a random sample, which
-    a larger one contains.
+    Without a generator, the first `validation_size` images are those to validate on, as in the
+    reference; with a generator, a random sample. `train_size` keeps that many of the others: the
+    first ones, or a random sample, which a larger `train_size` contains. Both parts keep the order
+    of the images.
     """
     order = (
         torch.arange(len(images))
         if generator is None
         else torch.randperm(len(images), generator=generator)
     )
-    parts = (order[size:][:rest], order[:size])
-    left, parted = (part.sort().values.numpy() for part in parts)
-    return (images[left], labels[left]), (images[parted], labels[parted])
+    parts = (order[validation_size:][:train_size], order[:validation_size])
+    train, validation = (part.sort().values.numpy() for part in parts)
+    return (images[train], labels[train]), (images[validation], labels[validation])
 
 
 class Batches(Iterator[Tensor]):

@@ -17,10 +17,11 @@ SPACING = 7  # pixels between the points whose elastic displacements are drawn
 class Augmentation:
     """The ranges of the distortions. If all are zero, images stay as they are.
 
-    Drawn uniformly within ±: `rotation` (degrees), `scale` (a fraction, for height and width each:
-    they are divided by 1 ± it),
-    `shear` (pixels to the side for each pixel of height), `shift` (pixels, horizontally and
-    vertically).
+    An image is shifted, then rotated, sheared and scaled. Drawn uniformly within ±: `shift`
+    (pixels, horizontally and vertically), `rotation` (degrees), `shear` (pixels to the side for
+    each pixel of height), `scale` (a fraction, for height and width each: they are divided by
+    1 ± it).
+
     `elastic` is the standard deviation (pixels) of the displacements of points that are SPACING
     pixels apart, with cubic interpolation between them, as in Ronneberger et al. (2015).
     """

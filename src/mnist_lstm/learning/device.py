@@ -40,6 +40,8 @@ def choose(name: str) -> torch.device:
         )
     _be_deterministic()
     if device.type == "cuda":
+        if device.index is not None:  # new streams and Triton's kernels are on the current GPU
+            torch.cuda.set_device(device)
         # autocast copies the weights to bfloat16, and cuDNN packs the copies at each call: with it,
         # an evaluation of 15,128 images takes 6 ms
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")

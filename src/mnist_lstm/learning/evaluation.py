@@ -27,8 +27,8 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """How far a model's probabilities can be trusted: (N, C), (N,) -> two fractions.
 
     `calibration_error` is the expected calibration error of Guo et al. (2017), with BINS bins of
-    equal width: the mean difference between the probability of the answers and the fraction of them
-    that is right, over the bins by their number of images. `coverage_at_99` is the largest fraction
+    equal width: |mean probability of a bin's answers − fraction of them that is right|, averaged
+    over the bins, each weighted by its number of images. `coverage_at_99` is the largest fraction
     of the images, those with the most probable answers, of which at least COVERED are right.
     """
     probabilities, answers = logits.double().softmax(dim=1).max(dim=1)

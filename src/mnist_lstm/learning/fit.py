@@ -169,7 +169,8 @@ def _answers(model: nn.Module, parts: Sequence[Sequences], batch_size: int) -> l
     if not pixels[0].is_cuda:
         return [infer(model, images, batch_size) for images in pixels]
     sizes = [len(images) for images in pixels]
-    return list(infer(model, torch.cat(pixels), CUDA_EVAL_FACTOR * batch_size).split(sizes))
+    at_once = min(CUDA_EVAL_FACTOR * batch_size, sum(sizes))  # torch counts in 64 bits
+    return list(infer(model, torch.cat(pixels), at_once).split(sizes))
 
 
 def _accuracies(logits: Sequence[Tensor], parts: Sequence[Sequences]) -> list[float]:

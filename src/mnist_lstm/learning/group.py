@@ -2,8 +2,8 @@
 
 All processes have the same weights, optimizer, shuffles and random state, and draw the masks and
 the distortions of the whole batch. Each computes the gradients of its own images, and these are
-summed. So the masks are those of any number of processes, and gradients differ only by the order in
-which floating-point numbers are added.
+summed. So the masks do not depend on the number of processes, and the gradients depend on it only
+through the order in which floating-point numbers are added.
 
 B batch, P processes
 """
@@ -190,8 +190,6 @@ def joined(device: torch.device) -> Iterator[Group | None]:
             f"params.yaml: train.processes must be 1 on {device.type}; several processes train on "
             "CPUs or on NVIDIA GPUs"
         )
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     with _parting():
         dist.init_process_group(backend, timeout=PATIENCE)

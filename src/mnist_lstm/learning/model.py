@@ -159,17 +159,17 @@ class RowLSTM(nn.Module):
         return self._classified(self._outputs(pixels))
 
     @property
-    def reads_in_order(self) -> bool:
+    def is_causal(self) -> bool:
         """Whether the answer after some rows is independent of the rows below them."""
         return self.reads == "rows" and self.directions == "forward" and self.window == 1
 
     def after_each_row(self, pixels: Tensor) -> Tensor:
         """The logits after 1, 2, … T rows: (B, T, D) -> (B, T, C).
 
-        A model that reads rows forward computes them in one pass. Any other model computes T
-        passes, over images whose unread rows are blank.
+        A causal model (`is_causal`) computes them in one pass. Any other model computes T passes,
+        over images whose unread rows are blank.
         """
-        if not self.reads_in_order:
+        if not self.is_causal:
             return torch.stack([self(part) for part in _with_rows_blank(pixels)], dim=1)
         (outputs,) = self._outputs(pixels)
         rows = range(1, pixels.shape[1] + 1)

@@ -88,7 +88,10 @@ class AveragingAdam(Averaging, torch.optim.Adam):
 
 
 class AveragingSGD(Averaging, torch.optim.SGD):
-    """Stochastic gradient descent with momentum (Sutskever et al., 2013)."""
+    """Stochastic gradient descent with momentum in torch's form: the rate is outside of it.
+
+    In the form of Sutskever et al. (2013), the momentum contains the rate of each step.
+    """
 
     moments = ("momentum_buffer",)
     counts = False
@@ -143,8 +146,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def one_cycle(highest: float, step: int, steps: int) -> float:
     """The learning rate of a step out of 1, 2, … steps.
 
-    The rate rises to `highest` and falls to zero, each along a cosine (Smith and Topin, 2018). It
-    is zero at the last step, which changes no weight.
+    The rate rises to `highest` and falls to zero. The idea is that of Smith and Topin (2018); here
+    it follows cosines instead of lines, as in torch's OneCycleLR. It is zero at the last step,
+    which changes no weight.
     """
     rises = WARM_UP * steps
     way = step / rises if step <= rises else 1 + (step - rises) / (steps - rises)

@@ -5,6 +5,7 @@ wavefront if that works, otherwise by cuDNN.
 """
 
 import importlib.util
+from collections.abc import Sequence
 
 import torch
 
@@ -40,6 +41,8 @@ def works(model: RowLSTM) -> bool:
     pixels = torch.zeros(size, device=model.head.weight.device)
     try:
         model(pixels).sum().backward()
+    except torch.OutOfMemoryError:  # which says nothing about the precision
+        raise
     except RuntimeError:  # oneDNN: could not create a primitive descriptor
         return False
     finally:
@@ -48,8 +51,11 @@ def works(model: RowLSTM) -> bool:
     return True
 
 
-def is_wavefront(precision: str, model: RowLSTM) -> bool:
-    """Whether to train a model on its device as a wavefront. Runs a small one to find out."""
+def is_wavefront(precision: str, model: RowLSTM, batch: Sequence[int]) -> bool:
+    """Whether to train a model on its device as a wavefront. Runs a small one to find out.
+
+    `batch` is the shape of a batch (B, T, D).
+    """
     device = model.head.weight.device
     if precision != "bfloat16" or device.type != "cuda" or not model.can_be_a_wavefront:
         return False
@@ -57,7 +63,17 @@ def is_wavefront(precision: str, model: RowLSTM) -> bool:
         return False
     from mnist_lstm.learning import wavefront
 
-    return wavefront.works(device)
+    images, rows, pixels = batch
+    steps, inputs = (pixels, rows) if model.reads == "columns" else (rows, pixels)
+    reaches = wavefront.reaches(
+        stacks=1 + (model.reads == "both"),
+        layers=model.config["num_layers"],
+        inputs=model.window * inputs,
+        hidden=model.config["hidden_size"],
+        steps=steps,
+        batch=images,
+    )
+    return reaches and wavefront.works(device)
 
 
 def _is_native(model: RowLSTM) -> bool:

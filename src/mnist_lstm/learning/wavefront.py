@@ -294,6 +294,13 @@ def run(
     return outputs
 
 
+def reaches(*, stacks: int, layers: int, inputs: int, hidden: int, steps: int, batch: int) -> bool:
+    """Whether the kernels, which compute offsets in 32 bits, reach all elements of each tensor."""
+    padded = -(-inputs // ALIGNED) * ALIGNED
+    widest = max(padded + hidden, layers * GATES * hidden)  # of `lowest` and `gates`
+    return stacks * steps * batch * widest < 2**31
+
+
 def works(device: torch.device) -> bool:
     """Whether the kernels work on a GPU: Triton needs a C compiler and an Ampere GPU or newer."""
     if torch.cuda.get_device_capability(device) < (8, 0):
@@ -303,6 +310,8 @@ def works(device: torch.device) -> bool:
     layer = [torch.zeros(size, device=device, requires_grad=True) for size in sizes]
     try:
         run(x, [layer, layer], None, 0.0).sum().backward()
+    except torch.OutOfMemoryError:  # which says nothing about the kernels
+        raise
     except (RuntimeError, OSError, PTXASError):  # no C compiler, no disk space for its cache, …
         return False
     return True

@@ -148,7 +148,7 @@ class AugmentParams(_Section):
         description="Largest slant, before the scaling: pixels to the side for each pixel of height"
     )
     shift: Annotated[float, Field(ge=0, le=1000), _in("pixels")] = Field(
-        description="Largest shift, horizontally and vertically, before the scaling"
+        description="Largest shift, horizontally and vertically, before rotation, shear and scaling"
     )
     elastic: Annotated[float, Field(ge=0, le=1000), _in("pixels")] = Field(
         description="Elastic distortion: standard deviation of the displacements of points 7 "
