@@ -13,8 +13,8 @@ from optuna.samplers import TPESampler
 from optuna.samplers._tpe.sampler import _split_trials
 from samples import PROJECT
 
-from mnist_lstm import UserError
-from mnist_lstm.commands.search import OBJECTIVES, PRUNERS, seeds_of, table_of
+from mnist_lstm import UserError, git
+from mnist_lstm.commands.search import OBJECTIVES, PRUNERS, how_to_bring, seeds_of, table_of
 from mnist_lstm.pipeline import params, watched
 from mnist_lstm.runs import experiment, search, space
 from mnist_lstm.runs.search import Plan, Search, Trial, sampler_seed
@@ -322,6 +322,31 @@ def test_the_best_is_to_be_trained_with_other_seeds(machine: Machine) -> None:
     )
     found.plan.recipe["seed"] = 7
     assert seeds_of(trial_with(0, values), found, []).endswith(" --from 8")
+
+
+def test_the_best_is_brought_from_whichever_commit_it_was_made_from(tmp_path: Path) -> None:
+    def commit(*, with_trial: bool) -> str:
+        who = ("-c", "user.name=A. Tester", "-c", "user.email=tester@example.org")
+        git.git(tmp_path, *who, "commit", "--quiet", "--allow-empty", "--message", "one")
+        made = git.head(tmp_path) or ""
+        if with_trial:
+            git.git(tmp_path, "update-ref", f"refs/exps/{made[:2]}/{made[2:]}/trial", made)
+        return made
+
+    def apply(revision: str) -> str:
+        return f"`dvc exp apply {revision}` copies its parameters and results here"
+
+    git.git(tmp_path, "init", "--quiet")
+    assert how_to_bring(tmp_path, "trial").startswith("it was trained elsewhere: ")
+    first = commit(with_trial=True)
+    assert how_to_bring(tmp_path, "trial") == apply("trial")
+    commit(with_trial=False)
+    assert how_to_bring(tmp_path, "trial") == apply("trial")
+    second = commit(with_trial=True)
+    assert how_to_bring(tmp_path, "trial") == apply("trial")
+    commit(with_trial=False)  # dvc refuses the name, which is ambiguous now
+    assert how_to_bring(tmp_path, "trial") in (apply(first[:7]), apply(second[:7]))
+    assert how_to_bring(tmp_path, "tri").startswith("it was trained elsewhere: ")
 
 
 def test_any_seed_gives_a_seed_that_numpy_takes() -> None:

@@ -199,7 +199,6 @@ def _values(trial: "Trial") -> list[str]:
 def _print(found: "Search", importance: Mapping[str, float], recipe: Sequence[str]) -> None:
     """The trials, what decided, and what to do with the best; `recipe` are the arguments of it."""
     from mnist_lstm.pipeline.params import short_name
-    from mnist_lstm.runs import experiment
     from mnist_lstm.views.text_table import folded, terminal_width
 
     print(*table_of(found.ended, list(found.plan.space), terminal_width()), sep="\n")
@@ -212,18 +211,23 @@ def _print(found: "Search", importance: Mapping[str, float], recipe: Sequence[st
         print(
             folded(f"the best: trial {best.number}, {', '.join(_values(best))}", terminal_width())
         )
-        if experiment.is_there(found.root, best.experiment):
-            how = f"`dvc exp apply {best.experiment}` copies its parameters and results here"
-        else:
-            how = (
-                f"it was trained elsewhere: there, `dvc exp push REMOTE {best.experiment}`; here, "
-                f"`dvc exp pull REMOTE {best.experiment}`"
-            )
-        print(folded(how, terminal_width()))
+        print(folded(how_to_bring(found.root, best.experiment), terminal_width()))
         again = f"`{seeds_of(best, found, recipe)}` trains its recipe with seeds that this search "
         print(folded(f"{again}has not seen", terminal_width()))
     else:
         print("\nno trial was trained to its end", file=sys.stderr)
+
+
+def how_to_bring(root: Path, name: str) -> str:
+    """Which command brings the results of a trial's experiment into the workspace, in words."""
+    from mnist_lstm.runs import experiment
+
+    if revision := experiment.revision_of(root, name):
+        return f"`dvc exp apply {revision}` copies its parameters and results here"
+    return (
+        f"it was trained elsewhere: there, `dvc exp push REMOTE {name}`; here, "
+        f"`dvc exp pull REMOTE {name}`"
+    )
 
 
 def seeds_of(best: "Trial", found: "Search", recipe: Sequence[str]) -> str:

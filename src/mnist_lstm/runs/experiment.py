@@ -15,7 +15,7 @@ from mnist_lstm import UserError, git
 from mnist_lstm.files import sha256
 from mnist_lstm.pipeline.params import assignments, flatten
 from mnist_lstm.runs.child import run_dvc
-from mnist_lstm.runs.history import History, Result
+from mnist_lstm.runs.history import History, Result, experiments
 
 # what dvc says where another one is at work; for the first, it waits itself
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
@@ -60,6 +60,18 @@ def commit_of(root: Path, name: str) -> str | None:
 def is_there(root: Path, name: str) -> bool:
     """Whether the present commit has an experiment with this name."""
     return commit_of(root, name) is not None
+
+
+def revision_of(root: Path, name: str) -> str | None:
+    """What `dvc exp apply` takes for the experiment with this name, of whichever commit.
+
+    None if there is none here. It is the name; but DVC refuses a name that experiments of several
+    other commits have, so it is then the commit of one of them, which has the same results.
+    """
+    found = [commit for commit, names in experiments(root).items() if name in names]
+    if len(found) > 1 and not is_there(root, name):
+        return found[-1][:7]
+    return name if found else None
 
 
 def to_stderr(line: str) -> None:

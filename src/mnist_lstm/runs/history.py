@@ -311,20 +311,22 @@ class History(RecordedFiles):
         return locks
 
     def _experiments(self) -> dict[str, list[str]]:
-        """The names of DVC's experiments, by commit, the earliest first."""
-        if not self._is_in_git:
-            return {}
-        listed = git.git(
-            self.root,
-            *("for-each-ref", "--sort=creatordate", "--format=%(objectname) %(refname)"),
-            "refs/exps",
-        )
-        found: dict[str, list[str]] = {}
-        for line in listed.decode().splitlines():
-            commit, _, reference = line.partition(" ")
-            if named := EXPERIMENT.fullmatch(reference):
-                found.setdefault(commit, []).append(named[1])
-        return found
+        return experiments(self.root) if self._is_in_git else {}
+
+
+def experiments(root: Path) -> dict[str, list[str]]:
+    """The names of DVC's experiments in a repository, by commit, the earliest first."""
+    listed = git.git(
+        root,
+        *("for-each-ref", "--sort=creatordate", "--format=%(objectname) %(refname)"),
+        "refs/exps",
+    )
+    found: dict[str, list[str]] = {}
+    for line in listed.decode().splitlines():
+        commit, _, reference = line.partition(" ")
+        if named := EXPERIMENT.fullmatch(reference):
+            found.setdefault(commit, []).append(named[1])
+    return found
 
 
 def _below(folder: str, files: Files) -> dict[str, str]:
