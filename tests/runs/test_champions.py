@@ -1,3 +1,5 @@
+import json
+import re
 import subprocess
 import threading
 from contextlib import suppress
@@ -5,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from samples import PROJECT
+from workspace import pasted
 
 from mnist_lstm import UserError
 from mnist_lstm.runs.champions import (
@@ -94,7 +97,10 @@ def test_a_decision_that_was_interrupted_meanwhile_is_not_overwritten(tmp_path: 
     assert read(tmp_path) == [decision(1), decision(3)]
 
 
-def test_lines_of_two_people_join_by_themselves(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ours", "theirs"), [("one", "two"), ("two", "one")])
+def test_lines_of_two_people_join_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: str, theirs: str
+) -> None:
     def git(*arguments: str) -> None:
         who = ("-c", "user.name=A. Tester", "-c", "user.email=tester@example.org")
         subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -106,5 +112,13 @@ def test_lines_of_two_people_join_by_themselves(tmp_path: Path) -> None:
         write(tmp_path, decision(minute))
         git("add", "--all")
         git("commit", "--quiet", "--message", branch)
-    git("merge", "--quiet", "--no-edit", "one")
-    assert read(tmp_path) == [decision(minute) for minute in (1, 2, 3)]
+    git("checkout", "--quiet", ours)
+    git("merge", "--quiet", "--no-edit", theirs)
+    every = [decision(minute) for minute in (1, 2, 3)]
+    assert read(tmp_path) == every
+    page = (PROJECT / "docs" / "runs.md").read_text()
+    python, log = re.findall(r"(?m)^    (.*champions\.jsonl.*)$", page)
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(pasted(python))["at"] == every[-1].note["at"]
+    added = re.findall(r'(?m)^\+{.*"at": "([^"]+)"', pasted(log))
+    assert sorted(added) == [each.note["at"] for each in every]
