@@ -259,6 +259,24 @@ def test_runs_without_a_curve_are_compared_without_it(
     assert printed.err.count("is not in the picture: its curve.csv is not here") == 2
 
 
+def test_the_list_has_experiments_whose_model_is_not_here_if_asked_for_all(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.train("a")
+    project.git("update-ref", f"{BELOW}/away", project.commit("a"))
+    project.train("b")
+    project.cache()
+    (project.root / "dvc.yaml").touch()
+    project.commit("b")
+    monkeypatch.chdir(project.root)
+    assert main(["runs"]) == 0
+    printed = capsys.readouterr().out
+    assert "away" not in printed
+    assert "\n1 more in git's history, without their models: --all\n" in printed
+    assert main(["runs", "--all"]) == 0
+    assert capsys.readouterr().out.count("\naway ") == 1
+
+
 def test_a_damaged_object_in_the_cache_is_named_and_the_file_is_read_elsewhere(
     project: Project,
 ) -> None:
