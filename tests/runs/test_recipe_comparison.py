@@ -1,8 +1,12 @@
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from samples import drawn
 from scipy.stats import t
 
+from mnist_lstm.files import sha256
 from mnist_lstm.runs.recipe_comparison import _verdict, compare, contest
 from mnist_lstm.runs.recipes import Recipe, Seed, _of_the_latest_images
 
@@ -84,6 +88,44 @@ def test_figures_of_other_images_are_not_compared(
     lines = found.lines(None)
     assert "validation accuracy: not compared: other validation images" in lines
     assert "validation loss: not compared: other validation images" in lines
+
+
+@pytest.mark.parametrize(
+    ("other", "compared"),
+    [
+        ({"validation_size": 5}, {"test accuracy"}),
+        ({"split_seed": 3}, {"test accuracy"}),
+        ({"train_size": 7}, {"test accuracy", "validation accuracy", "validation loss"}),
+    ],
+)
+def test_a_file_of_the_same_images_may_have_another_digest(
+    tmp_path: Path, other: dict[str, int], compared: set[str]
+) -> None:
+    """Preprocess writes its parameters into each file, as here."""
+    settings: dict[str, int | None] = {"validation_size": 4, "split_seed": None}
+    recipes = []
+    for name, about in (("one", settings), ("other", settings | other)):
+        digests = {}
+        for split in ("validation", "test"):
+            path = tmp_path / name / f"{split}.safetensors"
+            path.parent.mkdir(exist_ok=True)
+            replace(drawn(4, seed=0), preprocess=about).save(path)
+            digests[split] = sha256(path)
+        params = {f"preprocess.{key}": value for key, value in about.items()}
+        seeds = [trained(seed, digests) for seed in (0, 1)]
+        recipes.append(Recipe(name, params, seeds, []))
+    assert recipes[0].images["test"] != recipes[1].images["test"]
+    assert compare(recipes).contests["other"].keys() == compared
+
+
+def test_images_that_changed_under_one_recipe_are_not_compared() -> None:
+    """The files differ and preprocess does not: own images have changed."""
+    old, new = {"validation": "v", "test": "t"}, {"validation": "w", "test": "u"}
+    one, other = (
+        recipe(name, *(trained(seed, images) for seed in (0, 1)))
+        for name, images in (("one", old), ("other", new))
+    )
+    assert compare([one, other]).contests == {"other": {}}
 
 
 def test_a_difference_that_another_device_may_have_made_is_noted() -> None:

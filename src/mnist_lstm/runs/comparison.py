@@ -8,6 +8,7 @@ from mnist_lstm.pipeline.params import format_value
 from mnist_lstm.runs.history import History, Partial, Result
 
 LEVEL = 0.05  # the significance level: a p below it is called more than chance
+CHOOSE_VALIDATION = ("preprocess.validation_size", "preprocess.split_seed")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,24 @@ def mcnemar(only_first: int, only_second: int) -> float:
         ways = ways * (tosses - heads + 1) // heads
         tail += ways
     return min(1.0, 2 * tail / 2**tosses)  # of whole numbers: only the division rounds
+
+
+def are_the_same_images(
+    split: str, params: Sequence[Mapping[str, Any]], digests: Sequence[str | None]
+) -> bool:
+    """Whether two trainings on one data set are judged by the same images of a split.
+
+    `params` are those of each by dotted key, and `digests` those of its files. A file of sequences
+    begins with the parameters of preprocess. So if these differ, or if early records have no
+    digests, the parameters that choose the images say it.
+    """
+    one, two = (
+        {key: value for key, value in each.items() if key.startswith("preprocess.")}
+        for each in params
+    )
+    if all(digests) and (one == two or digests[0] == digests[1]):
+        return digests[0] == digests[1]
+    return split == "test" or all(one.get(key) == two.get(key) for key in CHOOSE_VALIDATION)
 
 
 def differing(params: Sequence[Mapping[str, Any]]) -> list[str]:

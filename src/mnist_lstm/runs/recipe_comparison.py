@@ -9,13 +9,11 @@ from typing import Any
 from mnist_lstm import UserError
 from mnist_lstm.pipeline import params
 from mnist_lstm.runs import recipes
-from mnist_lstm.runs.comparison import LEVEL, cell, differing
+from mnist_lstm.runs.comparison import LEVEL, are_the_same_images, cell, differing
 from mnist_lstm.runs.history import History
 from mnist_lstm.runs.recipes import FIGURES, Recipe
 from mnist_lstm.runs.seeds import Summary, summary
 from mnist_lstm.views.text_table import folded, table
-
-CHOOSE_VALIDATION = ("preprocess.validation_size", "preprocess.split_seed")
 
 
 @dataclass(frozen=True)
@@ -158,16 +156,9 @@ def compare(recipes: Sequence[Recipe]) -> RecipeComparison:
 
 
 def _are_the_same_images(first: Recipe, other: Recipe, split: str) -> bool:
-    """Whether both recipes are judged by the same images of a split, of one data set.
-
-    Early records do not have the images' digests; then the parameters that choose them say it.
-    """
-    one, two = first.images.get(split), other.images.get(split)
-    if one and two:
-        return one == two
-    return split == "test" or all(
-        first.params.get(key) == other.params.get(key) for key in CHOOSE_VALIDATION
-    )
+    """Whether both recipes, which are of one data set, are judged by the same images of a split."""
+    digests = [each.images.get(split) for each in (first, other)]
+    return are_the_same_images(split, (first.params, other.params), digests)
 
 
 def _conditions(recipe: Recipe) -> dict[str, list[str]]:
