@@ -1,12 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import FINISHED
+from samples import FINISHED, drawn
 from scipy.stats import binomtest
 
 from mnist_lstm.dvc_cache import Files
+from mnist_lstm.files import sha256
 from mnist_lstm.pipeline.result_files import Row, SplitRecord
 from mnist_lstm.runs.comparison import Paired, cell, differing, mcnemar, pair, paired
 from mnist_lstm.runs.history import History, Partial, Result
@@ -78,6 +80,19 @@ def test_answers_to_the_same_test_images_are_paired() -> None:
     first = answered("3 5")
     assert pair(Answered(), first, answered("3 4")) == Paired(2, 1, 0, 1.0)
     assert pair(Answered(), first, committed("1 1")) == Paired(2, 2, 0, 0.5)
+
+
+def test_the_test_images_are_the_same_whatever_preprocess_splits(tmp_path: Path) -> None:
+    """It writes its parameters into each file, as here."""
+    results = []
+    for size in (4, 5):
+        path = tmp_path / f"{size}.safetensors"
+        replace(drawn(2, seed=0), preprocess={"validation_size": size}).save(path)
+        result = answered("3 5", sha256=sha256(path))
+        params = {"preprocess": {"validation_size": size}}
+        results.append(replace(result, record=replace(result.record, params=params)))
+    assert results[0].record.data["test"].sha256 != results[1].record.data["test"].sha256
+    assert pair(Answered(), *results) == Paired(2, 0, 0, 1.0)
 
 
 @pytest.mark.parametrize(

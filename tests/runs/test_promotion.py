@@ -1,15 +1,17 @@
 """Which model becomes the champion, by the validation images alone."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import FINISHED
+from samples import FINISHED, drawn
 
 from mnist_lstm import UserError
+from mnist_lstm.files import sha256
 from mnist_lstm.pipeline.result_files import SplitRecord
 from mnist_lstm.runs.history import History, Result
-from mnist_lstm.runs.promotion import decide, entrant_of
+from mnist_lstm.runs.promotion import decide, entrant_of, have_the_same_images
 from mnist_lstm.tracking.entrant import Entrant
 
 CHAMPION = Entrant("old", "a" * 32, "1" * 64, "digits", "d" * 64, 200, 0.94)
@@ -34,7 +36,7 @@ def challenger(accuracy: float, **other: Any) -> Entrant:
 def test_it_must_be_better_by_more_than_the_margin(
     accuracy: float, margin: float, promotes: bool
 ) -> None:
-    decision = decide(challenger(accuracy), CHAMPION, margin)
+    decision = decide(challenger(accuracy), CHAMPION, margin, same_images=True)
     assert decision.promotes == promotes
     assert challenger(accuracy).summary in decision.why
     assert "94.00% (188 of 200)" in decision.why
@@ -42,7 +44,7 @@ def test_it_must_be_better_by_more_than_the_margin(
 
 
 def test_without_a_champion_any_model_is_promoted() -> None:
-    assert decide(challenger(0.1), None, 0.5).promotes
+    assert decide(challenger(0.1), None, 0.5, same_images=False).promotes
 
 
 @pytest.mark.parametrize(
@@ -53,11 +55,51 @@ def test_without_a_champion_any_model_is_promoted() -> None:
     ],
 )
 def test_other_validation_images_do_not_compare(other: dict[str, str], words: str) -> None:
-    decision = decide(challenger(1.0, validation_sha256="e" * 64, **other), CHAMPION, 0)
+    decision = decide(challenger(1.0, **other), CHAMPION, 0, same_images=False)
     assert not decision.promotes
     assert words in decision.why
     assert "94.00%" in decision.why
     assert "100.00%" in decision.why
+
+
+@pytest.mark.parametrize(
+    ("dataset", "other", "are_the_same"),
+    [
+        ("drawn", {}, True),
+        ("drawn", {"train_size": 7}, True),
+        ("drawn", {"split_seed": 3}, False),
+        ("drawn", {"validation_size": 3}, False),
+        ("own", {"train_size": 7}, False),  # they may have changed meanwhile
+    ],
+)
+def test_a_file_of_the_same_images_may_have_another_digest(
+    tmp_path: Path, dataset: str, other: dict[str, int], are_the_same: bool
+) -> None:
+    """Preprocess writes its parameters into each file, as here; MLflow has them as texts."""
+    settings: dict[str, int | None] = {"validation_size": 4, "split_seed": None}
+    digests = []
+    for about in (settings, settings | other):
+        path = tmp_path / f"{len(digests)}.safetensors"
+        replace(drawn(4, seed=0), preprocess=about).save(path)
+        digests.append(sha256(path))
+    champion = replace(CHAMPION, dataset=dataset, validation_sha256=digests[0])
+    record = replace(
+        FINISHED,
+        dataset=dataset,
+        data={"validation": SplitRecord("file", 4, digests[1])},
+        params={"preprocess": settings | other},
+    )
+    params = {f"preprocess.{key}": str(value) for key, value in settings.items()}
+    assert (digests[0] == digests[1]) == (not other)
+    assert have_the_same_images(Result(record, {}), champion, params) == are_the_same
+    # without the champion's run, the files alone say it
+    assert have_the_same_images(Result(record, {}), champion, {}) == (not other)
+
+
+def test_images_of_another_digest_and_the_same_parameters_are_others() -> None:
+    other = replace(CHAMPION, validation_sha256="e" * 64)
+    assert have_the_same_images(RESULT, CHAMPION, {})
+    assert not have_the_same_images(RESULT, other, {})
 
 
 class Measured(History):

@@ -356,7 +356,9 @@ def assert_loads(store: Store, model: RowLSTM) -> None:
     torch.testing.assert_close(answer, Classifier(model).eval()(pixels), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("accuracy", "code"), [(0.2, 1), (0.3, 0)])
+@pytest.mark.parametrize(
+    ("accuracy", "preprocess", "code"), [(0.2, {}, 1), (0.3, {}, 0), (0.3, {"train_size": 7}, 0)]
+)
 def test_a_champion_without_results_is_compared_by_its_tags(
     store: Store,
     root: Path,
@@ -364,14 +366,17 @@ def test_a_champion_without_results_is_compared_by_its_tags(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     accuracy: float,
+    preprocess: dict[str, int],
     code: int,
 ) -> None:
     promote(store, entrants[2])
     for letter in "abc":
         shutil.rmtree(root / letter)
     torch.manual_seed(3)
-    data = {**about().data, "validation": SplitRecord("file", 10, "d" * 64)}
-    results = leave_results(root / "results", about("e" * 32, data=data))
+    digest = ("e" if preprocess else "d") * 64  # a file of images begins with the parameters
+    data = {**about().data, "validation": SplitRecord("file", 10, digest)}
+    params = {**about().params, "preprocess": preprocess}
+    results = leave_results(root / "results", about("e" * 32, data=data, params=params))
     evaluated(results / "evaluate", "2026-01-02T04:00:00+00:00", 10, training_id="e" * 32)
     write_json(results / "evaluate" / "metrics.json", {"validation": {"accuracy": accuracy}})
     write_lock(root)

@@ -77,7 +77,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     from mnist_lstm.pipeline import stage
     from mnist_lstm.pipeline.params import load
     from mnist_lstm.runs import champions
-    from mnist_lstm.runs.promotion import decide, entrant_of
+    from mnist_lstm.runs.promotion import decide, entrant_of, have_the_same_images
     from mnist_lstm.runs.resolve import find
     from mnist_lstm.tracking.entrant import Decision
 
@@ -105,8 +105,11 @@ def _promote(arguments: argparse.Namespace) -> int:
     if champion and champion.model_sha256 == entrant.model_sha256 and not is_behind:
         print(f"{entrant.name} is already the champion, {_name_of(champion)}")
         return 0
-    defender = _now(history, champion) if champion else None
-    decision = decide(entrant, defender, margin)
+    defender, same_images = None, False
+    if champion:
+        defender, params = _now(history, champion), registry.params(store, champion)
+        same_images = have_the_same_images(result, defender, params)
+    decision = decide(entrant, defender, margin, same_images=same_images)
     promotes = decision.promotes or arguments.force
     version = None
     if not arguments.dry_run:

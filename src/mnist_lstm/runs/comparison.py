@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_lstm.pipeline.params import format_value
+from mnist_lstm.pipeline.params import flatten, format_value
 from mnist_lstm.runs.history import History, Partial, Result
 
 LEVEL = 0.05  # the significance level: a p below it is called more than chance
@@ -35,7 +35,6 @@ def pair(history: History, first: Result | Partial, second: Result | Partial) ->
     sets = [result.dataset for result in (first, second)]
     if sets[0] != sets[1]:
         return f"its test images are from {sets[1]}, not from {sets[0]}"
-    files = [_test_sha256(result) for result in (first, second)]
     answers = []
     for result in (first, second):
         evaluation = result.evaluations[-1] if result.evaluations else {}
@@ -44,8 +43,9 @@ def pair(history: History, first: Result | Partial, second: Result | Partial) ->
         if not rows:
             return f"the answers of {result.name} are not in its results"
     actual = [[row["actual"] for row in rows] for rows in answers]
-    # without run.json there is no SHA-256, and only the labels show whether the images are the same
-    if actual[0] != actual[1] or (all(files) and files[0] != files[1]):
+    settings = [flatten(result.params) for result in (first, second)]
+    files = [_test_sha256(result) for result in (first, second)]
+    if actual[0] != actual[1] or not are_the_same_images("test", settings, files):
         return f"its test images differ, although both data sets are called {sets[0]}"
     return paired(actual[0], *([row["predicted"] for row in rows] for rows in answers))
 
@@ -85,8 +85,8 @@ def are_the_same_images(
     """Whether two trainings on one data set are judged by the same images of a split.
 
     `params` are those of each by dotted key, and `digests` those of its files. A file of sequences
-    begins with the parameters of preprocess. So if these differ, or if early records have no
-    digests, the parameters that choose the images say it.
+    begins with the parameters of preprocess. So if these differ, or if there are no digests (in
+    early records, and without run.json), the parameters that choose the images say it.
     """
     one, two = (
         {key: value for key, value in each.items() if key.startswith("preprocess.")}

@@ -1,10 +1,14 @@
 """Decide whether a model becomes the champion, by accuracy on the same validation images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from mnist_lstm import UserError
+from mnist_lstm.data.datasets import OWN
+from mnist_lstm.pipeline.params import flatten
 from mnist_lstm.pipeline.typed_json import DAMAGED
+from mnist_lstm.runs.comparison import are_the_same_images
 from mnist_lstm.runs.history import History, Result
 from mnist_lstm.tracking.entrant import Entrant
 
@@ -41,8 +45,25 @@ class PromotionDecision:
     why: str
 
 
-def decide(challenger: Entrant, champion: Entrant | None, margin: float) -> PromotionDecision:
-    """Compare a model with the champion, if there is one.
+def have_the_same_images(result: Result, champion: Entrant, params: Mapping[str, str]) -> bool:
+    """Whether a result was evaluated on the champion's validation images.
+
+    `params` are those of the champion's run in MLflow, as texts. Own images may have changed since,
+    so that only the files can say it.
+    """
+    if result.dataset != champion.dataset:
+        return False
+    digests = result.record.data["validation"].sha256, champion.validation_sha256
+    if result.dataset == OWN:
+        return digests[0] == digests[1]
+    ours = {key: str(value) for key, value in flatten(result.record.params).items()}
+    return are_the_same_images("validation", (ours, params), digests)
+
+
+def decide(
+    challenger: Entrant, champion: Entrant | None, margin: float, *, same_images: bool
+) -> PromotionDecision:
+    """Compare a model with the champion, if there is one, and if they `have_the_same_images`.
 
     The challenger must classify more of the same images correctly than the champion, by more than
     `margin`, a fraction of the images. Whole images are compared, not fractions: with
@@ -53,7 +74,7 @@ def decide(challenger: Entrant, champion: Entrant | None, margin: float) -> Prom
         return PromotionDecision(
             True, f"validation accuracy {accuracy}; there is no champion to compare with"
         )
-    if challenger.validation_sha256 != champion.validation_sha256:
+    if not same_images:
         what = (
             f"{champion.dataset}, not {challenger.dataset}"
             if champion.dataset != challenger.dataset

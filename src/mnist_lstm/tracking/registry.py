@@ -88,6 +88,16 @@ def registered(store: Store, model_sha256: str) -> Version | None:
     return as_version(found[0]) if found else None
 
 
+def params(store: Store, version: Version) -> Mapping[str, str]:
+    """The parameters of a version's training, as its run has them; empty if the run is deleted.
+
+    Raises TrackingError.
+    """
+    with store.errors():
+        found = runs(store, f"tags.training_id = '{version.training_id}'")
+    return dict(found[0].data.params) if found else {}
+
+
 def weights(store: Store, version: Version) -> dict[str, "Tensor"]:
     """The weights in MLflow's copy of a version, named as in RowLSTM. Raises TrackingError."""
     from mnist_lstm.tracking.exported_model import DamagedModel, weights_of  # imports torch
