@@ -54,6 +54,7 @@ from tracked import evaluated as leave_evaluated
 
 from mnist_lstm import UserError, cli, commands
 from mnist_lstm.data import datasets, idx, mirrors, photo
+from mnist_lstm.files import sha256
 from mnist_lstm.learning import group
 from mnist_lstm.learning.group import Parted
 from mnist_lstm.learning.model import RowLSTM
@@ -1198,6 +1199,24 @@ def of_another_version(folder: Path) -> None:
     write_lock(folder)
 
 
+def model_that_is_none(project: Project) -> str:
+    """Its SHA-256 is the recorded one: this code cannot load it."""
+    shutil.copy(project.fresh_store, project.folder)
+    record = about()
+    folder = leave_results(project.folder / "results", record) / "train"
+    (folder / "model.safetensors").write_bytes(b"of another version")
+    digest = sha256(folder / "model.safetensors")
+    Training(record.finished(TIMINGS[-1]["time"], digest), ROWS, TIMINGS).write(folder)
+    project.with_history(results=False)
+    write_lock(project.folder)
+    assert cli.main(["sync"]) == 1
+    (synced,) = project.capsys.readouterr().err.splitlines()
+    assert cli.main(["verify", "--fix"]) == 1
+    (verified,) = project.capsys.readouterr().err.splitlines()
+    assert verified == synced.replace("sync", "verify")
+    return synced
+
+
 def evaluation_of_another(project: Project) -> str:
     write_json(project.folder / "results" / "evaluate" / "metrics.json", {})
     return commanded_to("report")(project)
@@ -1796,6 +1815,8 @@ MET = {
     "delete it": left_out(truncated_in_the_cache),
     "mnist-lstm <command>: left out: <file>: <reason>; it is damaged, or of another version of "
     "this project": left_out(of_another_version),
+    "mnist-lstm <command>: <name>: left out: <file>: not a model as train writes it (<reason>); "
+    "`dvc repro --force train` makes it anew": model_that_is_none,
     "mnist-lstm report: results/evaluate is not the evaluation of the training in results/train; "
     "`dvc repro` makes it": evaluation_of_another,
     "evaluate: <file>: not what dvc.lock has of the stage train, so it may be of another run; "

@@ -14,6 +14,9 @@ import pytest
 from learners import Learner
 from tracked import ROWS, TIMINGS, about, leave_results
 
+from mnist_lstm import UserError
+from mnist_lstm.commands.sync import sync_runs
+from mnist_lstm.files import sha256
 from mnist_lstm.learning.checkpoint import Checkpoint
 from mnist_lstm.pipeline.provenance import Origin
 from mnist_lstm.pipeline.result_files import Progress, Training, read_run
@@ -81,6 +84,26 @@ def test_a_result_that_cannot_be_read_is_listed(
         "another version of this project"
     )
     assert one.mend is None
+    assert len(runs(store)) == 1
+
+
+def test_a_model_that_cannot_be_loaded_ends_nothing(
+    store: Store, history: History, results: Path, root: Path, tmp_path: Path
+) -> None:
+    """The SHA-256 is the recorded one. Nothing is made of it, and later results are shown."""
+    train = leave_results(tmp_path / "other", about("b" * 32)) / "train"
+    (train / "model.safetensors").write_bytes(b"of another version")
+    digest = sha256(train / "model.safetensors")
+    finished = about("b" * 32).finished(TIMINGS[-1]["time"], digest)
+    Training(finished, ROWS, TIMINGS).write(train)
+    history.results = [*OneResult(tmp_path / "other").results, *history.results]
+    assert sync_runs(store, history, None) == (1, 1)
+    assert [run.data.tags["training_id"] for run in runs(store)] == ["a" * 32]
+    (one,) = found(store, history, root)
+    assert (one.training_id, one.lines) == ("b" * 32, ["it has no run"])
+    assert one.mend
+    with pytest.raises(UserError, match=r"^results/train/model\.safetensors: not a model as train"):
+        one.mend()
     assert len(runs(store)) == 1
 
 

@@ -66,16 +66,18 @@ def sync_runs(store: "Store", history: "History", overview: "Overview | None") -
     """
     from mnist_lstm.runs.audit import view
     from mnist_lstm.tracking.projection import project
+    from mnist_lstm.tracking.store_errors import TrackingError
 
     changed = unread = 0
     for result in history.results:
         try:
-            seen = view(history, result)
+            lines = project(store, view(history, result), overview)
+        except TrackingError:
+            raise
         except UserError as error:
             note("sync", f"{result.name}: left out: {error}")
             unread += 1
             continue
-        lines = project(store, seen, overview)
         changed += bool(lines)
         _print_fixed(result.name, lines)
     return changed, unread

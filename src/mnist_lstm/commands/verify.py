@@ -2,9 +2,14 @@
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
-from mnist_lstm.commands import open_store, read_history, say
+from mnist_lstm import UserError
+from mnist_lstm.commands import note, open_store, read_history, say
 from mnist_lstm.views.text_table import escaped
+
+if TYPE_CHECKING:
+    from mnist_lstm.runs.audit import Disagreement
 
 HELP = """\
 Compare every result of this project with its run in MLflow, and every run with the results. List
@@ -40,9 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     say("verify", f"comparing {len(history.results)} results with MLflow")
     found: list[dict[str, object]] = []
     for disagreement in disagreements(store, history, root):
-        mended = arguments.fix and disagreement.mend is not None
-        if mended and disagreement.mend:
-            disagreement.mend()
+        mended = arguments.fix and _mend(disagreement)
         found += [
             {
                 "name": disagreement.name,
@@ -76,3 +79,19 @@ def run(arguments: argparse.Namespace) -> int:
     if damaged and not arguments.json:
         print(f"damaged files, named above: {len(damaged)}")
     return 1 if left or damaged else 0
+
+
+def _mend(disagreement: "Disagreement") -> bool:
+    """Mend what can be; returns whether it was. Raises TrackingError."""
+    from mnist_lstm.tracking.store_errors import TrackingError
+
+    if disagreement.mend is None:
+        return False
+    try:
+        disagreement.mend()
+    except TrackingError:
+        raise
+    except UserError as error:
+        note("verify", f"{disagreement.name}: left out: {error}")
+        return False
+    return True

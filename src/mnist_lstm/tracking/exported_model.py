@@ -20,6 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor
 
+from mnist_lstm import UserError
 from mnist_lstm.learning.model import Classifier, RowLSTM
 from mnist_lstm.tracking.logged_model import logged_model, model_ids
 from mnist_lstm.tracking.store import NOTE, Store
@@ -38,6 +39,17 @@ class DamagedModel(Exception):
     """The file of a logged model is not an exported program."""
 
 
+def model_of(view: View, shown: ShownModel) -> RowLSTM:
+    """A model of a view. Raises UserError if its file is none that this code can load."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, shown.file)
+        path.write_bytes(view.files[f"train/{shown.file}"])
+        try:
+            return RowLSTM.load(path)
+        except UserError as error:
+            raise UserError(str(error).replace(folder, "results/train")) from None
+
+
 def log_model(store: Store, run: Run, view: View, shown: ShownModel) -> None:
     """Log a model as a torch.export program (pt2), under the name of its run.
 
@@ -45,6 +57,7 @@ def log_model(store: Store, run: Run, view: View, shown: ShownModel) -> None:
     file of its weights is no model.
     """
     client, digest, run_id = store.client, shown.sha256, run.info.run_id
+    model = Classifier(model_of(view, shown)).eval()
     logged = logged_model(store, run_id, digest) or client.create_logged_model(
         store.experiment_id,
         name=str(run.info.run_name).translate(REPLACED) + "-best" * shown.is_best,
@@ -60,9 +73,6 @@ def log_model(store: Store, run: Run, view: View, shown: ShownModel) -> None:
     # two images: with a batch of one, the exported program would accept no other batch size
     example = torch.zeros((2, *view.about.image), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        weights = Path(folder, shown.file)
-        weights.write_bytes(view.files[f"train/{shown.file}"])
-        model = Classifier(RowLSTM.load(weights)).eval()
         signature = ModelSignature(
             inputs=Schema([_any_batch(example)]), outputs=Schema([_any_batch(model(example))])
         )

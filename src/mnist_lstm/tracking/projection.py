@@ -19,21 +19,22 @@ from mnist_lstm.tracking.run_name import run_name
 from mnist_lstm.tracking.store import Store
 from mnist_lstm.tracking.stored_runs import StoredRun, delete, runs
 from mnist_lstm.tracking.tracked_run import TrackedRun
-from mnist_lstm.tracking.view import View
+from mnist_lstm.tracking.view import ShownModel, View
 
 
 def project(store: Store, view: View, overview: Overview | None = None) -> list[str]:
     """Make the run of a training equal to its files; returns a line for each difference.
 
     A run that contradicts the files is deleted, in the same way as by MLflow's UI, and created
-    again. Of several runs of the training, one is kept. Raises TrackingError.
+    again. Of several runs of the training, one is kept. Raises TrackingError, and UserError without
+    any change of the run if a model that it lacks cannot be loaded.
     """
     with store.errors():
         found = runs(store, f"tags.training_id = '{view.about.training_id}'")
         if len(found) > 1:
             return _without_others(store, found, view) + project(store, view, overview)
         if not found:
-            lines = ["it has no run"]
+            lines, models = ["it has no run"], view.models
         else:
             lacks = differences(store, found[0], view, overview)
             lines = lacks.lines()
@@ -41,13 +42,25 @@ def project(store: Store, view: View, overview: Overview | None = None) -> list[
                 if lacks.artifacts:  # an earlier version of this project has logged them
                     store.client.set_tag(found[0].info.run_id, ARTIFACTS, lacks.artifacts)
                 return []
-            if lacks.contradictions:
-                delete(store, found[0])
+            models = view.models if lacks.contradictions else lacks.models
+        _check(view, models)
+        if found and lacks.contradictions:
+            delete(store, found[0])
         run = TrackedRun(store, view.about)
         if found and lacks.contradictions:
             _keep_edits(store, found[0], run.id, view)
         run.complete(view, differences(store, store.client.get_run(run.id), view))
         return lines
+
+
+def _check(view: View, models: Sequence[ShownModel]) -> None:
+    """Raises UserError if one of the models cannot be loaded."""
+    if models:
+        # imports torch, which a run that has its models does not need
+        from mnist_lstm.tracking.exported_model import model_of
+
+        for shown in models:
+            model_of(view, shown)
 
 
 def _without_others(store: Store, found: Sequence[StoredRun], view: View) -> list[str]:
