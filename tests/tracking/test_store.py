@@ -220,6 +220,24 @@ def test_two_clones_that_make_the_same_store_at_once_both_use_it(
     assert len(making) == 1
 
 
+@pytest.mark.parametrize("place", ["ann/mlflow.db", "link/mlflow.db", "bo/mlflow.db"])
+def test_clones_that_share_the_store_of_one_of_them_share_its_lock(
+    tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Whatever path leads to the file: its own, that of a linked folder, or a linked file."""
+    for name in ("ann", "bo"):
+        (tmp_path / name).mkdir()
+    shutil.copy(fresh_store, tmp_path / "ann")
+    (tmp_path / "link").symlink_to("ann")
+    (tmp_path / "bo" / "mlflow.db").symlink_to("../ann/mlflow.db")
+    ann = open_store(tmp_path / "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / place}")
+    bo = open_store(tmp_path / "bo")
+    assert bo.experiment_id == ann.experiment_id
+    assert bo.changes == []  # the artifacts stay at Ann's
+    assert ann.lock == bo.lock == tmp_path.resolve() / "ann" / ".mlflow.lock"
+
+
 def flock_of_nfs(lock: int, kind: int, really: Callable[[int, int], None] = fcntl.flock) -> None:
     if kind & fcntl.LOCK_EX and fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))

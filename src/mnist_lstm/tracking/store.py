@@ -147,12 +147,16 @@ def open_store(root: Path) -> Store:
 
 
 def _lock(root: Path, uri: str, database: Path | None) -> Path | None:
-    """The lock file of a store. Clones that share a database share the one beside it."""
+    """The lock file of a store: None for a server, and for an SQLite file the one beside it.
+
+    So clones that share the file share the lock, also where one of them has the file in its folder.
+    Any other store, and a file whose address has parameters, has the lock in the project's folder.
+    """
     if is_server(uri):
         return None
-    if database and database != root.resolve() / "mlflow.db" and not database.is_dir():
+    if database and not database.is_dir():
         database.parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
-        beside = database.with_name(f".{database.name}.lock")
+        beside = database.with_name(".mlflow.lock")
         if beside.exists() or os.access(database.parent, os.W_OK):
             return beside
     return root / ".mlflow.lock"
@@ -230,11 +234,11 @@ def _describe(client: mlflow.MlflowClient, experiment: Experiment) -> None:
 
 
 def _database(uri: str) -> Path | None:
-    """The file of an SQLite store; None for any other store."""
+    """The file of an SQLite store, without symbolic links; None for any other store."""
     scheme, _, path = uri.partition(":///")
     if scheme.split("+")[0] != "sqlite" or not path or "?" in path:
         return None
-    return Path(unquote(path)).absolute()
+    return Path(unquote(path)).resolve()
 
 
 def uri_of_file(database: Path) -> str:
