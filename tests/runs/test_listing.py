@@ -1,14 +1,19 @@
 """Runs as rows: filters, orders and the best runs. tests/pipeline tests real results."""
 
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 from samples import PROJECT
+from test_history import Project
 
 from mnist_lstm import UserError
+from mnist_lstm.cli import main
 from mnist_lstm.pipeline.params import assignments, flatten, short_name
+from mnist_lstm.pipeline.result_files import write_json
 from mnist_lstm.runs.history import History, Partial
 from mnist_lstm.runs.listing import AWAY, SECTIONS, Run, at_hand, best, caution, matching, ordered
 
@@ -101,6 +106,29 @@ def test_accuracies_on_other_images_are_not_to_be_compared(
     other = replace(ONE, dataset=dataset, params=PARAMS | preprocess)
     assert caution([*RUNS, other]) == expected
     assert len(expected) < 80
+
+
+def test_the_best_of_runs_on_other_images_are_listed_with_that_caution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best one alone has one split only."""
+    project, results = Project(tmp_path), tmp_path / "results"
+    (tmp_path / "dvc.yaml").touch()
+    for letter, size in (("a", 4), ("b", 5)):
+        project.train(letter)
+        record = json.loads((results / "train" / "run.json").read_text())
+        record["params"]["preprocess"] = {"validation_size": size}
+        write_json(results / "train" / "run.json", record)
+        figures = {"accuracy": size / 10, "loss": 0.5}
+        write_json(results / "evaluate" / "metrics.json", {"validation": figures})
+        project.lock(letter)
+        project.cache()
+        project.commit(letter)
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs", "--best", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("The best 1 of 2 runs, by accuracy on validation images:\n")
+    assert printed.endswith("Compare accuracies only where validation_size is the same.\n")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not (arguments.all or arguments.json):
         found = listing.at_hand(found, history)
     hidden = len(matching) - len(found)
-    number = len(found)
+    number, caution = len(found), listing.caution(found)  # of all that the best were among
     if arguments.best:
         found = listing.best(found, arguments.best)
     if arguments.sort and found:
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif found:
         if arguments.best:
             print(f"The best {len(found)} of {number} runs, by accuracy on validation images:\n")
-        _print(found, hidden)
+        _print(found, hidden, caution)
     elif every:
         evaluated = ["a final accuracy"] if arguments.best else []
         what = " and ".join([*arguments.where, *evaluated])
@@ -100,9 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if found else 1
 
 
-def _print(found: Sequence["Run"], hidden: int) -> None:
+def _print(found: Sequence["Run"], hidden: int, caution: str) -> None:
     from mnist_lstm.pipeline.params import assignments
-    from mnist_lstm.runs import listing
     from mnist_lstm.views.text_table import escaped, folded, table, terminal_width
 
     users = {run.user for run in found}
@@ -124,7 +123,7 @@ def _print(found: Sequence["Run"], hidden: int) -> None:
     for run in found:
         if others := [name for name in run.experiments if name != run.name]:
             print(f"{', '.join(others)}: the same result as {run.name}, which was trained once.")
-    if caution := listing.caution(found):
+    if caution:
         print(caution)
 
 
