@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, PERMISSION_DENIED
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
-from tracked import leave_results
+from tracked import about, leave_results
 
 from mnist_lstm.tracking.differences import differences
 from mnist_lstm.tracking.projection import project
@@ -34,6 +34,7 @@ from mnist_lstm.tracking.store import (
 )
 from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import runs
+from mnist_lstm.tracking.tracked_run import TrackedRun
 from mnist_lstm.tracking.view import View
 
 
@@ -236,6 +237,22 @@ def test_clones_that_share_the_store_of_one_of_them_share_its_lock(
     assert bo.experiment_id == ann.experiment_id
     assert bo.changes == []  # the artifacts stay at Ann's
     assert ann.lock == bo.lock == tmp_path.resolve() / "ann" / ".mlflow.lock"
+
+
+def test_a_store_of_an_earlier_version_that_one_may_only_read_opens(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lacks the tags and the description, which only add to it."""
+    made = open_store(root)
+    with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        database.execute("DELETE FROM experiment_tags")
+    address = f"sqlite:///file:{root}/mlflow.db?mode=ro&uri=true"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    store = open_store(root)
+    assert store.experiment_id == made.experiment_id
+    assert runs(store) == []
+    with pytest.raises(TrackingError, match="attempt to write a readonly database"):
+        TrackedRun(store, about())
 
 
 def flock_of_nfs(lock: int, kind: int, really: Callable[[int, int], None] = fcntl.flock) -> None:

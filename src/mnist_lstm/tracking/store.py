@@ -6,9 +6,8 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -19,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
 
 from mnist_lstm.tracking import credentials
-from mnist_lstm.tracking.store_errors import TrackingError, errors_of
+from mnist_lstm.tracking.store_errors import ERRORS, TrackingError, errors_of
 
 EXPERIMENT = "mnist-lstm"
 PROJECT = "project"  # a tag of the experiment, with that name: people may rename the experiment
@@ -218,19 +217,16 @@ def _experiment(client: mlflow.MlflowClient, artifacts: str | None) -> Experimen
 def _describe(client: mlflow.MlflowClient, experiment: Experiment) -> None:
     """Give the experiment MLflow's pages for machine learning, and what it lacks.
 
-    That is a description, and the tag by which it is found. Who may only read the experiment leaves
-    that to others.
+    That is a description, and the tag by which it is found if it was renamed. Who may only read the
+    store leaves that to others.
     """
-    try:
+    with suppress(*ERRORS):  # whatever refuses: other calls report what is wrong with a store
         if PROJECT not in experiment.tags:
             client.set_experiment_tag(experiment.experiment_id, PROJECT, EXPERIMENT)
         if experiment.tags.get(KIND) != TRAINING:
             client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
         if NOTE not in experiment.tags:
             client.set_experiment_tag(experiment.experiment_id, NOTE, DESCRIPTION)
-    except MlflowException as error:
-        if error.get_http_status_code() != HTTPStatus.FORBIDDEN:
-            raise
 
 
 def _database(uri: str) -> Path | None:
