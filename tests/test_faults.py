@@ -216,9 +216,16 @@ def test_a_registry_without_the_champion_of_git_gets_no_other_one(promotable: Pr
     note = {"at": timing.now(decision.note["at"])}
     champions.write(promotable.folder, Decision("promotion", gone, note))
     assert cli.main(["promote", "drawn"]) == 2
+    assert [cli.main([command]) for command in ("sync", "verify")] == [1, 1]
     assert cli.main(["promote", "drawn", "--force", "--because", "gone is lost"]) == 0
     assert champions.read(promotable.folder)[-1].note["because"] == "gone is lost"
     assert cli.main(["promote", "drawn"]) == 0
+    promotable.capsys.readouterr()
+    assert [cli.main([command]) for command in ("sync", "verify")] == [0, 0]
+    line = f"gone: the registry lacks its promotion of {note['at']}; its results are not here\n"
+    out, err = promotable.capsys.readouterr()
+    assert err == f"mnist-lstm sync: {line}"
+    assert f"\nnote: {line}" in out
 
 
 def test_the_last_champion_stays_although_the_clock_was_set_back(promotable: Project) -> None:

@@ -246,7 +246,7 @@ def test_a_decision_about_a_model_that_is_gone_is_left_out(
     handover.restore(store, decided)
     (lack,) = handover.lacking(store, decided)
     line = "the registry lacks its promotion of 2026-01-01; its results are not here"
-    assert (lack.decision, lack.line, lack.is_here) == (decided[0], line, False)
+    assert lack == (decided[0], line, False, True)
     assert champion(store) == "b"
     assert handover.former(store) is None
 
@@ -255,8 +255,11 @@ def test_a_decision_about_a_model_that_is_gone_is_left_out(
     handover.restore(store, [*decided, last])  # nor does the registry go back to b
     assert champion(store) == "c"
     assert handover.former(store)
-    assert {each.decision.entrant.name for each in handover.lacking(store, [*decided, last])} == {
-        "gone"
+    lacks = handover.lacking(store, [*decided, last])
+    assert {each.decision.entrant.name for each in lacks} == {"gone"}
+    assert {each.decision.note["at"]: each.is_past for each in lacks} == {
+        "2026-01-01": True,
+        "2026-01-03": False,
     }
 
 

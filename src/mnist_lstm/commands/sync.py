@@ -25,8 +25,8 @@ all tags and aliases. Versions, notes and the champion come back from champions.
 store is MLFLOW_TRACKING_URI if that is set, otherwise mlflow.db.
 
 Exit code: 0 when MLflow agrees with all results, 1 when files of a result are damaged or the
-registry still lacks a decision of champions.jsonl, since the results of its model are not here, 2
-when the MLflow store cannot be reached."""
+registry still lacks the last decision of champions.jsonl, since the results of its model are not
+here, 2 when the MLflow store cannot be reached."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +107,7 @@ def _sync_parents(store: "Store", history: "History") -> None:
 def _sync_versions(store: "Store", root: Path) -> int:
     """Bring the registered models and champions.jsonl to the same state.
 
-    Returns what the registry still lacks, as a number of lines.
+    Returns what the registry still lacks, as a number of lines, without past decisions.
     """
     from mnist_lstm.runs import champions
     from mnist_lstm.tracking import handover, registry
@@ -130,7 +130,7 @@ def _sync_versions(store: "Store", root: Path) -> int:
             note("sync", line)
         else:
             print(f"{escaped(line)}: restored")
-    return len(left)
+    return sum(not lack.is_past for lack in left)
 
 
 def _print_fixed(name: str, differences: Iterable[str]) -> None:

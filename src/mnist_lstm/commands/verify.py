@@ -21,7 +21,8 @@ the workspace, in commits, of DVC experiments and in DVC's cache. Damaged files 
 --fix leaves them as they are.
 
 A run that was made by somebody else, on another machine or in another clone, and whose results are
-not here, is a note with the command that brings them, and no disagreement.
+not here, is a note with the command that brings them, and no disagreement. So is an earlier
+decision of champions.jsonl that the registry lacks because the results of its model are not here.
 
 Exit code: 0 when all agree (with --fix: when all agree afterwards), 1 when something disagrees or a
 damaged file is found outside of commits (a file in a commit cannot be changed), 2 when the MLflow
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{printable(store.uri)}: agrees with all {len(history.results)} results")
     if notes and not arguments.json:
-        print(f"runs made elsewhere, whose results are not here: {notes}")
+        print(f"notes about results that are not here: {notes}")
     if damaged and not arguments.json:
         print(f"damaged files, named above: {len(damaged)}")
     return 1 if left or damaged else 0

@@ -30,7 +30,8 @@ class Disagreement:
 
     It may also be about a group of trainings, which has no id, or a version of the model.
 
-    `mend` resolves it; None where nothing can. `note`: nothing is wrong, it was made elsewhere.
+    `mend` resolves it; None where nothing can. `note`: nothing is wrong, it was made elsewhere,
+    or is an earlier decision about a champion whose results are lost.
     """
 
     name: str
@@ -142,7 +143,7 @@ def _of_champion(store: Store, root: Path) -> Iterator[Disagreement]:
     restore = cache(partial(handover.restore, store, decisions))  # one call restores all of them
     for lack in handover.lacking(store, decisions):
         entrant, mend = lack.decision.entrant, restore if lack.is_here else None
-        yield Disagreement(entrant.name, entrant.training_id, [lack.line], mend)
+        yield Disagreement(entrant.name, entrant.training_id, [lack.line], mend, note=lack.is_past)
 
 
 def _killed(store: Store, run: StoredRun, root: Path, line: str) -> Iterator[Disagreement]:

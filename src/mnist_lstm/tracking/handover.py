@@ -104,11 +104,15 @@ def was_made(store: Store, decision: Decision) -> bool:
 
 
 class Lack(NamedTuple):
-    """What the registry lacks of a decision, as a line. `is_here`: MLflow has the model."""
+    """What the registry lacks of a decision, as a line. `is_here`: MLflow has the model.
+
+    `is_past`: an earlier decision whose model is not here. The champion is right without it.
+    """
 
     decision: Decision
     line: str
     is_here: bool
+    is_past: bool
 
 
 def lacking(store: Store, decisions: Sequence[Decision]) -> list[Lack]:
@@ -129,7 +133,7 @@ def lacking(store: Store, decisions: Sequence[Decision]) -> list[Lack]:
         if present is None or present.model_sha256 != last.entrant.model_sha256:
             line = f"it is the champion by git, and {ALIAS} in MLflow is another, or none"
             lines.append((last, line))
-        return [_lack(store, *each) for each in lines]
+        return [_lack(store, each, line, each is last) for each, line in lines]
 
 
 def times(store: Store) -> set[str]:
@@ -143,9 +147,10 @@ def is_behind(store: Store, decisions: Sequence[Decision]) -> bool:
     return any(each.decision is decisions[-1] for each in lacking(store, decisions))
 
 
-def _lack(store: Store, decision: Decision, line: str) -> Lack:
+def _lack(store: Store, decision: Decision, line: str, is_last: bool) -> Lack:
     is_here = _can_restore(store, decision.entrant)
-    return Lack(decision, line if is_here else f"{line}; its results are not here", is_here)
+    said = line if is_here else f"{line}; its results are not here"
+    return Lack(decision, said, is_here, is_past=not (is_here or is_last))
 
 
 def restore(store: Store, decisions: Sequence[Decision]) -> None:
