@@ -12,25 +12,26 @@ from statistics import mean
 
 from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.result_files import Row, read_rows, write_rows
-from mnist_lstm.runs import seeds
+from mnist_lstm.runs import experiment, seeds
 
 SEEDS = range(5)
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 CURVES = HERE / "reproduction.csv"
-PUBLISHED = HERE.parent / "data" / "published_curve.csv"
+PUBLISHED = ROOT / "data" / "published_curve.csv"
 
 
 def main() -> None:
-    write_rows(CURVES, [{"seed": seed} | row for seed in SEEDS for row in curve(seed)])
+    code = experiment.code_digest(ROOT)
+    write_rows(CURVES, [{"seed": seed} | row for seed in SEEDS for row in curve(seed, code)])
     print(table())
 
 
-def curve(seed: int) -> list[Row]:
-    """The curve.csv of a seed, from its experiment. If there is none, it is run."""
-    root = HERE.parent
-    recipe = params.flatten(params.load(root / "params.yaml").model_dump())
+def curve(seed: int, code: str) -> list[Row]:
+    """The curve.csv of a seed, from its experiment with this code. If there is none, it is run."""
+    recipe = params.flatten(params.load(ROOT / "params.yaml").model_dump())
     with tempfile.TemporaryDirectory() as folder:
-        seeds.seed_record(root, recipe | {"seed": seed}, recipe, "params", Path(folder))
+        seeds.seed_record(ROOT, recipe | {"seed": seed}, recipe, code, "params", Path(folder))
         return read_rows(Path(folder) / f"seed-{seed}.csv")
 
 

@@ -63,7 +63,7 @@ def recorded(folder: Path, **about: object) -> str:
     """The row of a seed whose record has that."""
     params = {"seed": 0, "train.steps": 10}
     write_json(folder / "seed-0.json", record_of_seed(params, **about))
-    taken = seed_record(folder, params, params, "params", folder)
+    taken = seed_record(folder, params, params, "code", "params", folder)
     return _code_of(taken, "digest of the present code")
 
 
@@ -80,13 +80,13 @@ def test_a_damaged_record_is_named(tmp_path: Path, lacks: str) -> None:
     del found[lacks]
     write_json(tmp_path / "seed-0.json", found)
     with pytest.raises(UserError, match=rf"seed-0\.json: {lacks} is missing; it is damaged, or"):
-        seed_record(tmp_path, params, params, "params", tmp_path)
+        seed_record(tmp_path, params, params, "code", "params", tmp_path)
     figures = {"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.5, "loss": 0.5}}
     write_json(tmp_path / "seed-0.json", record_of_seed(params, metrics=figures))
     with pytest.raises(
         UserError, match=r"seed-0\.json: validation\.loss must be a number, is null"
     ):
-        seed_record(tmp_path, params, params, "params", tmp_path)
+        seed_record(tmp_path, params, params, "code", "params", tmp_path)
 
 
 def test_fresh_trains_whatever_is_recorded(
@@ -130,6 +130,37 @@ def test_an_experiment_has_no_value_of_the_workspace(tmp_path: Path) -> None:
     assert set(options[::2]) == {"--set-param"}
     apply_overrides(path, options[1::2])
     assert params.flatten(params.load(path).model_dump()) == recipe
+
+
+def test_code_that_is_edited_meanwhile_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All seeds have the code of the first one."""
+    project, trained = Project(tmp_path), []
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(PROJECT / name, tmp_path)
+    (code := tmp_path / "src" / "train.py").parent.mkdir()
+    code.touch()
+    head = project.commit("the code of the first seed")
+
+    def dvc(*arguments: str, **_: object) -> tuple[int, list[str]]:
+        name = arguments[arguments.index("--name") + 1]
+        trained.append(name)
+        project.train("a")  # whose seed is 97
+        project.cache()
+        found = project.commit("a")
+        project.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", found)
+        project.git("reset", "--quiet", "--hard", head)
+        code.write_text("print()")
+        return 0, []
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiment, "run_dvc", dvc)
+    assert main(["seeds", "2", "--from", "97"]) == 2
+    said = capsys.readouterr().err
+    assert "seeds: experiment params-seed-98-" in said
+    assert ": the code was edited meanwhile; repeat the command, which then begins with" in said
+    assert len(trained) == 1
 
 
 def test_the_result_of_a_name_is_that_of_the_present_commit(tmp_path: Path) -> None:
@@ -300,10 +331,9 @@ def test_the_record_of_a_seed_is_read_with_damaged_files_named(
         raise UserError("that is enough")
 
     monkeypatch.setattr(seeds, "History", history)
-    monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
     monkeypatch.setattr(experiment, "is_there", lambda *_: True)
     with pytest.raises(UserError, match="that is enough"):
-        seed_record(tmp_path, {"seed": 0}, {}, "params", None, note=said.append)
+        seed_record(tmp_path, {"seed": 0}, {}, "code", "params", None, note=said.append)
     assert said == ["left out: one"]
 
 
@@ -317,5 +347,6 @@ def test_the_committed_records_are_of_the_committed_recipes(
     """The commands of docs/accuracy.md train nothing that is recorded."""
     monkeypatch.setattr(experiment, "train", None)
     name, seed = record.parent.name, int(record.stem.removeprefix("seed-"))
-    read = seed_record(PROJECT, recorded_recipe(name) | {"seed": seed}, {}, name, record.parent)
+    settings = recorded_recipe(name) | {"seed": seed}
+    read = seed_record(PROJECT, settings, {}, "code", name, record.parent)
     assert read["model_sha256"]

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     )
     numbers = range(arguments.first, arguments.first + arguments.seeds)
-    name, said = path.stem, set[str]()
+    name, code, said = path.stem, experiment.code_digest(root), set[str]()
 
     def note_once(line: str) -> None:  # each seed reads all results
         if line not in said:
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def record_of(seed: int, train: "Train" = experiment.train) -> Mapping[str, Any]:
         return seeds.seed_record(
-            *(root, recipe | {"seed": seed}, here, name, arguments.record),
+            *(root, recipe | {"seed": seed}, here, code, name, arguments.record),
             fresh=arguments.fresh,
             note=note_once,
             train=train,
@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=2))
     else:
         what = " -S ".join([str(path), *arguments.set_param])
-        _print(what, records, summaries, experiment.code_digest(root))
+        _print(what, records, summaries, code)
     return 0
 
 

@@ -107,6 +107,7 @@ def seed_record(
     root: Path,
     settings: Mapping[str, Any],
     here: Mapping[str, Any],
+    code: str,
     name: str,
     folder: Path | None,
     *,
@@ -117,10 +118,10 @@ def seed_record(
     """The record of a seed: from `folder`, from an experiment, or from a new training.
 
     `settings` has the parameters by dotted key, including the seed; `here` has those of
-    params.yaml. The experiment's name begins with `name`. With `fresh`, the training is new
-    whatever there is. `note` is called with a line for each file that is damaged. `train` is
-    experiment.train, or what takes its arguments. Raises UserError if the training fails, or the
-    record in `folder` is damaged.
+    params.yaml; `code` is the digest of the code. The experiment's name begins with `name`. With
+    `fresh`, the training is new whatever there is. `note` is called with a line for each file that
+    is damaged. `train` is experiment.train, or what takes its arguments. Raises UserError if the
+    training fails, if the code is another one by now, or if the record in `folder` is damaged.
     """
     seed = settings["seed"]
     record = folder / f"seed-{seed}.json" if folder else None
@@ -128,7 +129,6 @@ def seed_record(
         about = parse_record(record.read_bytes(), str(record))
         if _is_of(about, settings):
             return about
-    code = experiment.code_digest(root)
     name = experiment.name_of(f"{name}-seed-{seed}", settings, code)
     for attempt in range(experiment.TRIES):
         is_to_be_trained = fresh and attempt == 0
