@@ -1,6 +1,7 @@
 """Read locks and caches from a repository that DVC itself made."""
 
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.repo import Repo
+from dvc.utils.serialize import dump_yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.cyaml import CParser
 
@@ -33,6 +35,21 @@ def test_a_lock_has_the_outputs_and_parameters_of_a_stage(root: Path) -> None:
     assert outs(entry) == {"a": "1" * 32}
     assert params(entry) == {"seed": 0}
     assert outs({}) == params({}) == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(1e-05, -1e-05, 2.5e-06, 1e16, 1e-100, 0.001, 0.0, 3.0, math.inf, 10, -1, 2**62),
+        *(None, True, False, "1e-05", "1:30", "0777", "yes", "null", "2026-01-02", "=", "<<", ""),
+    ],
+)
+def test_a_parameter_is_read_as_dvc_wrote_it(root: Path, value: object) -> None:
+    """As YAML 1.2 has it: 0.00001 is 1e-05 there, without a point."""
+    entry = ENTRY | {"params": {"params.yaml": {"train": {"value": value}}}}
+    dump_yaml(root / "dvc.lock", {"schema": "2.0", "stages": {"train": entry}})
+    read = params(workspace_stages(root)["train"])["train"]["value"]
+    assert (type(read), read) == (type(value), value)
 
 
 def test_a_file_is_found_by_its_md5(root: Path) -> None:

@@ -20,7 +20,33 @@ Entry = Mapping[str, Any]  # what a lock or the run cache has of one stage: cmd,
 Lock = Mapping[str, Entry]  # the stages of a dvc.lock
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes an eighth of the time
+# What a plain scalar is, by its first character (PyYAML's form). DVC reads and writes YAML 1.2, and
+# PyYAML reads 1.1, in which 0777 is 511, 1:30 is 90, and 1e-05 is text.
+SCALARS = {
+    first: [
+        (f"tag:yaml.org,2002:{tag}", re.compile(f"({pattern})$"))
+        for tag, firsts, pattern in (
+            ("null", ("", *"~nN"), r"~|null|Null|NULL|"),
+            ("bool", "tTfF", r"true|True|TRUE|false|False|FALSE"),
+            # Python does not parse thousands of digits
+            ("int", "-+0123456789", r"[-+]?(0|[1-9][0-9_]{0,99})"),
+            (
+                "float",
+                "-+.0123456789",
+                r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?",
+            ),
+            ("float", "-123456789", r"-?[1-9]e[-+][0-9]{2,3}"),  # 0.00001 as DVC writes it
+            ("float", "-+.", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+        )
+        if first in firsts
+    ]
+    for first in ("", *"~nNtTfF-+.0123456789")
+}
+_Loader = type(
+    "_Loader",
+    (getattr(yaml, "CSafeLoader", yaml.SafeLoader),),  # the first takes an eighth of the time
+    {"yaml_implicit_resolvers": SCALARS},
+)
 
 
 def stages(content: bytes, name: str) -> dict[str, Entry]:

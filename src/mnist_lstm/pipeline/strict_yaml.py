@@ -1,6 +1,5 @@
 """A strict YAML reader that agrees with DVC's: no tags, no duplicate keys, one-line errors."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +7,7 @@ from typing import Any, ClassVar
 import yaml
 
 from mnist_lstm import UserError, git
+from mnist_lstm.dvc_cache import SCALARS
 
 
 def read(path: Path) -> object:
@@ -60,24 +60,10 @@ def cut(text: str) -> str:
 class _Loader(yaml.SafeLoader):
     """A YAML loader that refuses tags and duplicate keys.
 
-    DVC records the values, so this loader must read the same values as DVC. PyYAML alone does not:
-    it reads 0777 as 511 and 1:30 as 90, DVC reads 777 and text. This loader reads both as text.
+    DVC records the values, so this loader must read the same values as DVC. PyYAML alone does not.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
-        None: [
-            (f"tag:yaml.org,2002:{tag}", re.compile(f"({pattern})$"))
-            for tag, pattern in (
-                ("null", r"~|null|Null|NULL|"),
-                ("bool", r"true|True|TRUE|false|False|FALSE"),
-                ("int", r"[-+]?(0|[1-9][0-9_]{0,99})"),  # Python does not parse thousands of digits
-                ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?"),
-                # 0.00001 as DVC writes it into the params.yaml of an experiment
-                ("float", r"-?[1-9]e[-+][0-9]{2,3}"),
-                ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
-            )
-        ]
-    }
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = SCALARS  # type: ignore[misc]
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
