@@ -20,6 +20,7 @@ from mnist_lstm.commands import (
     whole_number,
     writable_folder,
 )
+from mnist_lstm.runs.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.search import Search, Trial
@@ -49,7 +50,6 @@ stopped."""
 
 SPACE = "recipes/search.yaml"
 NAME = "mnist-lstm search"
-OBJECTIVES = ("loss", "accuracy")
 PRUNERS = ("median", "hyperband", "none")
 
 
@@ -283,7 +283,6 @@ def ranked(trials: "Sequence[Trial]") -> "list[Trial]":
 
 
 def _draw(found: "Search") -> None:
-    from mnist_lstm.runs import groups
     from mnist_lstm.views import figures, search_figure
 
     path = found.folder / "search.png"
@@ -293,7 +292,7 @@ def _draw(found: "Search") -> None:
     if not trials:
         return
     try:
-        figures.save(search_figure.search(trials, groups.OBJECTIVES[found.plan.objective]), path)
+        figures.save(search_figure.search(trials, OBJECTIVES[found.plan.objective]), path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     here = Path.cwd()

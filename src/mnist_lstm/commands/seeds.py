@@ -45,9 +45,6 @@ Exit code: 0 when all seeds are trained, 2 when a training did not finish or the
 wrong, 130 when it was stopped."""
 
 
-EVALUATED = ("validation", "test")
-
-
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("seeds", metavar="N", type=whole_number, help="how many seeds")
@@ -84,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train the seeds, and print their statistics."""
     from mnist_lstm.pipeline import params, stage
     from mnist_lstm.runs import experiment, seeds
-    from mnist_lstm.runs.recipes import FIGURES
+    from mnist_lstm.runs.recipes import FIGURES, JUDGED_BY
 
     root = stage.root()
     path = recipe_file(arguments, root)
@@ -112,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
     def say_it_ended(record: Mapping[str, Any]) -> None:
-        accuracies = [f"{split} {_figure(record, split, 'accuracy'):.2%}" for split in EVALUATED]
+        accuracies = [f"{split} {_figure(record, split, 'accuracy'):.2%}" for split in JUDGED_BY]
         note("seeds", f"seed {record['params']['seed']}: {', '.join(accuracies)}")
 
     try:
@@ -148,6 +145,7 @@ def _print(
     summaries: Mapping[str, "Summary"],
     code: str,
 ) -> None:
+    from mnist_lstm.runs.recipes import JUDGED_BY
     from mnist_lstm.views.text_table import table, terminal_width
 
     titles = ["seed", "validation", "test", "steps", "seconds", "device", "code", "run"]
@@ -166,7 +164,7 @@ def _print(
     ]
     print(*table([titles, *rows], terminal_width(), right="rrrrr"), sep="\n")
     print(f"\n{what}, {len(records)} seed{'s' if len(records) > 1 else ''}:")
-    for split in EVALUATED:
+    for split in JUDGED_BY:
         print(f"{split:>10}  {format_summary(summaries[f'{split} accuracy'])}")
     if any(record.get("code") != code for record in records):
         note("seeds", "not all seeds were trained by the present code; --fresh trains them again")

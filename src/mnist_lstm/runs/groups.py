@@ -16,6 +16,7 @@ from mnist_lstm import UserError
 from mnist_lstm.pipeline import params
 from mnist_lstm.pipeline.params import assignments
 from mnist_lstm.runs.history import History
+from mnist_lstm.runs.objectives import OBJECTIVES
 from mnist_lstm.runs.recipes import (
     FIGURES,
     SEED,
@@ -34,9 +35,6 @@ from mnist_lstm.tracking.view import CURVE, ONCE, milliseconds
 
 if TYPE_CHECKING:
     from mnist_lstm.runs.search import Recorded
-
-# what a search is judged by, as the axis of its picture names it
-OBJECTIVES = {"loss": "validation loss", "accuracy": "validation images read wrong"}
 
 
 def parents(history: History) -> list[Parent]:

@@ -11,6 +11,7 @@ from mnist_lstm import UserError
 from mnist_lstm.pipeline import strict_yaml
 from mnist_lstm.pipeline.params import completed, flatten, format_value, short_name, value_at
 from mnist_lstm.pipeline.result_files import RunRecord
+from mnist_lstm.runs.comparison import CHOOSE_VALIDATION
 from mnist_lstm.runs.history import History, Partial, Result
 from mnist_lstm.runs.unfinished import Unfinished
 
@@ -18,7 +19,6 @@ from mnist_lstm.runs.unfinished import Unfinished
 SECTIONS = ["seed", "fetch", "preprocess", "model", "augment", "train"]
 FINISHED, AWAY = "finished", "tables only"
 ORDERS = ("started", "name", "validation", "steps", "seconds")
-SPLIT = ("preprocess.validation_size", "preprocess.split_seed")  # which images are for validation
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def caution(runs: Sequence[Run]) -> str:
     """What to say of accuracies that were measured on different images; empty if they were not."""
     if len({run.dataset for run in runs}) > 1:
         return "Compare accuracies only within one data set: --where dataset=… lists its runs."
-    differing = [key for key in SPLIT if len({run.params.get(key) for run in runs}) > 1]
+    differing = [key for key in CHOOSE_VALIDATION if len({run.params.get(key) for run in runs}) > 1]
     if not differing:
         return ""
     names = " and ".join(map(short_name, differing))
