@@ -4,6 +4,7 @@ tests/pipeline tests real experiments and DVC's cache.
 """
 
 import hashlib
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -349,3 +350,42 @@ def test_a_record_that_cannot_be_read_is_named_and_left_out(
     assert line.startswith("results/train/run.json: training_id is missing")
     assert isinstance(history.workspace, Partial)
     assert history.head is history.results[0]
+
+
+def test_the_best_run_is_one_that_is_here_as_text_and_as_json(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "dvc.yaml").touch()
+    for letter in "ba":  # of b, only the tables stay
+        project.train(letter)
+        measured = {"accuracy": ord(letter) / 1000, "loss": 0.5}
+        metrics = project.root / "results" / "evaluate" / "metrics.json"
+        write_json(metrics, dict.fromkeys(("validation", "test"), measured))
+        project.lock(letter)
+        project.commit(letter)
+    monkeypatch.chdir(project.root)
+    away = project.git("rev-parse", "HEAD~1")[:7]
+    for arguments, expected in {"--best 1": "a", "--best 1 --all": away}.items():
+        assert main(["runs", *arguments.split()]) == 0
+        assert f"\n{expected} " in capsys.readouterr().out
+        assert main(["runs", *arguments.split(), "--json"]) == 0
+        assert [run["name"] for run in json.loads(capsys.readouterr().out)] == [expected]
+
+
+def test_the_best_of_two_data_sets_are_said_to_be_of_each(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "dvc.yaml").touch()
+    for letter, dataset in {"a": "one", "b": "other"}.items():
+        project.train(letter)
+        record = project.root / "results" / "train" / "run.json"
+        write_json(record, json.loads(record.read_text()) | {"dataset": dataset})
+        measured = {"validation": {"accuracy": 0.5, "loss": 0.5}}
+        write_json(project.root / "results" / "evaluate" / "metrics.json", measured)
+        project.lock(letter)
+        project.cache()
+        project.commit(letter)
+    monkeypatch.chdir(project.root)
+    assert main(["runs", "--best", "3"]) == 0
+    title = "The best 3 of each data set, of 2 runs, by accuracy on validation images:\n"
+    assert capsys.readouterr().out.startswith(title)

@@ -61,7 +61,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help="also list the results whose model is not here"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON array with all values of all runs"
+        "--json",
+        action="store_true",
+        help="print a JSON array with all values of all runs, also of those whose model is not "
+        "here; with --best, only of those that --best lists",
     )
 
 
@@ -77,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     every = listing.runs(history, unfinished(root / ".checkpoints"), pruned.reasons(root))
     matching = listing.matching(every, arguments.where) if every else []
     found = matching
-    if not (arguments.all or arguments.json):
+    if not (arguments.all or (arguments.json and not arguments.best)):
         found = listing.at_hand(found, history)
     hidden = len(matching) - len(found)
     number, caution = len(found), listing.caution(found)  # of all that the best were among
@@ -89,7 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([vars(run) for run in found], indent=2))
     elif found:
         if arguments.best:
-            print(f"The best {len(found)} of {number} runs, by accuracy on validation images:\n")
+            several = len({run.dataset for run in found}) > 1
+            best = f"{arguments.best} of each data set," if several else f"{len(found)}"
+            print(f"The best {best} of {number} runs, by accuracy on validation images:\n")
         _print(found, hidden, caution)
     elif every:
         evaluated = ["a final accuracy"] if arguments.best else []
