@@ -168,6 +168,13 @@ def test_recipes_are_compared_by_file_or_by_the_name_of_their_parent(
     ((other,),) = [answer["against_first"]]
     assert other["validation accuracy"]["difference"] == pytest.approx(0.005)
     assert other["validation accuracy"]["is_paired"]
+    assert other["validation accuracy"]["more_than_chance"]
+    for seed in range(2):
+        history.add(
+            0.9 + seed / 10, f"split-seed-{seed}-cccccc", seed=seed, preprocess__split_seed=1
+        )
+    assert main(["compare", "seeds of quick 16", "seeds of split 16"]) == 1
+    assert "validation loss: not compared: other validation images" in capsys.readouterr().out
 
 
 def test_a_recipe_of_two_files_has_the_names_of_both(history: Made) -> None:

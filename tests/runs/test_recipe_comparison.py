@@ -84,7 +84,13 @@ def test_figures_of_other_images_are_not_compared(
     one = recipe("one", *(trained(seed, first) for seed in (0, 1)))
     other = recipe("other", *(trained(seed, second) for seed in (0, 1)), validation_size=237)
     found = compare([one, other])
-    assert found.contests["other"].keys() == {"test accuracy"}
+    (answer,) = found.as_json()["against_first"]
+    assert answer.pop("test accuracy")["more_than_chance"] is False
+    other = {"not_compared": "other validation images"}
+    assert answer == {"name": "other"} | dict.fromkeys(
+        ("validation accuracy", "validation loss"), other
+    )
+    assert not found.is_whole
     lines = found.lines(None)
     assert "validation accuracy: not compared: other validation images" in lines
     assert "validation loss: not compared: other validation images" in lines

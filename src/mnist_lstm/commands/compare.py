@@ -31,8 +31,9 @@ No picture is drawn.
 {RUN}
 
 Exit code: 0 when all runs were compared, 1 when the answers of some runs cannot be compared with
-those of the first run (other test images, or no answers here), 2 when a RUN fits no run or several,
-or a recipe has fewer than two seeds."""
+those of the first run (other test images, or no answers here), or some metrics of a recipe with
+those of the first (other images), 2 when a RUN fits no run or several, or a recipe has fewer than
+two seeds."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     history = read_history(root, "compare")
     texts = [arguments.first, *arguments.others]
     if found := recipe_comparison.find(history, texts):
-        _print_recipes(recipe_comparison.compare(found), as_json=arguments.json)
-        return 0
+        comparison = recipe_comparison.compare(found)
+        _print_recipes(comparison, as_json=arguments.json)
+        return 0 if comparison.is_whole else 1
     results = _find(history, texts)
     runs = [listing.of_result(history, result) for result in results]
     names = _names(runs)

@@ -70,12 +70,19 @@ def contest(first: Mapping[int, float], second: Mapping[int, float], metric: str
 class RecipeComparison:
     """Recipes, the keys in which they differ, and the contests of the first with each other one.
 
-    The contests are by the other's name, and by split and figure: "validation accuracy".
+    The contests are by the other's name, and by split and figure: "validation accuracy". A text in
+    place of a contest says why the figure cannot be compared.
     """
 
     recipes: Sequence[Recipe]
     keys: Sequence[str]
-    contests: Mapping[str, Mapping[str, Contest]]
+    contests: Mapping[str, Mapping[str, Contest | str]]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all figures of all recipes were compared."""
+        every = (each for figures in self.contests.values() for each in figures.values())
+        return not any(isinstance(each, str) for each in every)
 
     def as_json(self) -> dict[str, Any]:
         """All values, as JSON values."""
@@ -91,7 +98,7 @@ class RecipeComparison:
             ],
             "differing": self.keys,
             "against_first": [
-                {"name": name} | {key: asdict(each) for key, each in figures.items()}
+                {"name": name} | {key: _as_json(each) for key, each in figures.items()}
                 for name, figures in self.contests.items()
             ],
         }
@@ -121,9 +128,8 @@ class RecipeComparison:
             )
             lines += ["", f"{other.name}, compared with {first.name}; {how}:"]
             for split, figure in FIGURES:
-                found = self.contests[other.name].get(key := f"{split} {figure}")
-                said = _verdict(key, found) if found else f"not compared: other {split} images"
-                lines.append(folded(f"{key}: {said}", width))
+                found = self.contests[other.name][key := f"{split} {figure}"]
+                lines.append(folded(f"{key}: {_verdict(key, found)}", width))
         return lines
 
     def _notes(self) -> Iterator[str]:
@@ -147,12 +153,19 @@ def compare(recipes: Sequence[Recipe]) -> RecipeComparison:
             f"{split} {figure}": contest(
                 first.values(split, figure), other.values(split, figure), figure
             )
-            for split, figure in FIGURES
             if _are_the_same_images(first, other, split)
+            else f"other {split} images"
+            for split, figure in FIGURES
         }
         for other in others
     }
     return RecipeComparison(recipes, differing([each.params for each in recipes]), contests)
+
+
+def _as_json(contest: Contest | str) -> dict[str, Any]:
+    if isinstance(contest, str):
+        return {"not_compared": contest}
+    return asdict(contest) | {"more_than_chance": contest.more_than_chance}
 
 
 def _are_the_same_images(first: Recipe, other: Recipe, split: str) -> bool:
@@ -220,8 +233,10 @@ def _named(history: History, text: str) -> Recipe | None:
     return replace(recipe, name=text)
 
 
-def _verdict(key: str, contest: Contest) -> str:
+def _verdict(key: str, contest: Contest | str) -> str:
     """What a contest says, in words."""
+    if isinstance(contest, str):
+        return f"not compared: {contest}"
     is_loss = key.endswith("loss")
     better = contest.difference < 0 if is_loss else contest.difference > 0
     word = ("better" if better else "worse") if contest.difference else "as good"
