@@ -192,7 +192,7 @@ def test_a_damaged_file_is_named_and_everything_else_is_served(
         lambda self, _, note: self.__dict__.update(vars(cache) | {"_note": note}),
     )
     monkeypatch.setattr(git, "is_repository", lambda _: False)
-    monkeypatch.setattr(listing, "_reference", lambda _: {})
+    monkeypatch.setattr(listing, "reference", lambda _: {})
     outcomes = Counter[str]()
 
     @fuzz(cases)

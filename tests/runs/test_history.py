@@ -278,6 +278,23 @@ def test_the_list_has_experiments_whose_model_is_not_here_if_asked_for_all(
     assert capsys.readouterr().out.count("\naway ") == 1
 
 
+def test_compared_runs_differ_from_heads_recipe_as_listed_ones_do(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "dvc.yaml").touch()
+    (project.root / "params.yaml").write_text(f"seed: {ord('a')}\n")
+    for letter in "ab":
+        project.train(letter)
+        project.cache()
+        project.commit(letter)
+    monkeypatch.chdir(project.root)
+    main(["compare", "a", "b", "--json"])
+    compared = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["differs"] for run in compared] == [{}, {"seed": ord("b")}]
+    assert main(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == compared
+
+
 def test_a_damaged_object_in_the_cache_is_named_and_the_file_is_read_elsewhere(
     project: Project,
 ) -> None:

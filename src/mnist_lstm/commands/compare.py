@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         _print_recipes(comparison, as_json=arguments.json)
         return 0 if comparison.is_whole else 1
     results = _find(history, texts)
-    runs = [listing.of_result(history, result) for result in results]
+    reference = listing.reference(history)
+    runs = [listing.of_result(history, result, reference) for result in results]
     names = _names(runs)
     pairs = {
         name: pair(history, results[0], result)

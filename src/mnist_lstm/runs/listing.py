@@ -63,13 +63,13 @@ def runs(
 
     `ended_early` has the reason for each experiment that a search has ended.
     """
-    reference = _reference(history)
+    recipe = reference(history)
     done = {result.record.training_id for result in history.results}
     every = [
-        *(of_result(history, result, reference) for result in history.results),
-        *(of_result(history, result, reference) for result in history.partial),
+        *(of_result(history, result, recipe) for result in history.results),
+        *(of_result(history, result, recipe) for result in history.partial),
         *(
-            _of_unfinished(training, reference, ended_early.get(training.record.dvc_experiment))
+            _of_unfinished(training, recipe, ended_early.get(training.record.dvc_experiment))
             for training in unfinished
             if training.record.training_id not in done
         ),
@@ -77,9 +77,7 @@ def runs(
     return sorted(every, key=lambda run: run.started or "")
 
 
-def of_result(
-    history: History, result: Result | Partial, reference: Mapping[str, Any] | None = None
-) -> Run:
+def of_result(history: History, result: Result | Partial, reference: Mapping[str, Any]) -> Run:
     """A result as a row. `reference` has the parameters that it is compared with."""
     metrics = history.metrics(result)
     rows = history.rows(result.training, "curve.csv")
@@ -90,7 +88,7 @@ def of_result(
     return _run(
         result,
         result.record,
-        reference or {},
+        reference,
         experiments=result.experiments,
         commits=result.commits,
         validation_accuracy=_first(accuracies["validation"], last.get("validation_accuracy")),
@@ -179,7 +177,7 @@ def _sortable(value: object) -> tuple[bool, float, str]:
     return value is None, math.inf, str(value)
 
 
-def _reference(history: History) -> dict[str, Any]:
+def reference(history: History) -> dict[str, Any]:
     """The parameters of HEAD's params.yaml; of the workspace's if HEAD has none."""
     there = history.root / "params.yaml"
     contents = {
