@@ -465,6 +465,21 @@ def test_the_default_recipe_is_the_projects_wherever_the_command_starts(project:
     assert commands.recipe_file(argparse.Namespace(recipe=named), root) == named
 
 
+def test_advice_works_in_a_folder_below_the_projects(project: Project) -> None:
+    project.with_history(results=False)
+    (below := project.folder / "docs").mkdir()
+    project.monkeypatch.chdir(below)
+    assert cli.main(["runs"]) == 1
+    said = project.capsys.readouterr().err
+    assert said == "mnist-lstm runs: no run yet: `cd .. && dvc repro` makes one\n"
+    assert cli.main(["compare", "one", "two"]) == 2
+    said = project.capsys.readouterr().err
+    assert said == "mnist-lstm compare: no run yet: `cd .. && dvc repro` makes one\n"
+    line = "`git checkout params.yaml` brings it back"  # which names the file from here
+    assert commands.from_here(line) == line
+    assert commands.from_here("`git checkout results` fixes that").startswith("`cd .. && git")
+
+
 def test_a_hostile_name_of_a_served_model_is_text(project: Project) -> None:
     settings = {"hidden_size": 16, "num_layers": 1, "dropout": 0.5, "forget_bias": 1.0}
     params = about().params | {"model": settings | {"implementation": "fused"}}

@@ -12,6 +12,7 @@ from mnist_lstm.commands import (
     compare,
     draw,
     export,
+    from_here,
     predict,
     promote,
     report,
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"{name}: {escaped(str(error))}", file=sys.stderr)
+        print(f"{name}: {escaped(from_here(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

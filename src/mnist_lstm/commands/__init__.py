@@ -6,6 +6,8 @@ Slow modules are imported inside the functions that use them, so that `--help` a
 import argparse
 import itertools
 import os
+import re
+import shlex
 import sys
 import textwrap
 import threading
@@ -26,6 +28,8 @@ RUN = """\
 A RUN is the run's name, its training_id, its id or name in MLflow, or the name of its DVC
 experiment; a run of which only the small tables are here also goes by its commit. The first
 characters are enough if they fit no other run. `mnist-lstm runs` lists the runs."""
+# the start of a command in a message that works only in the project's folder
+ROOTED = re.compile(r"`(?=dvc repro|git checkout (?:results|data/))")
 PATIENCE = 5.0  # seconds that a store takes to open before a line says so
 
 
@@ -84,7 +88,20 @@ def read_history(root: Path, command: str, *, mixture: bool = True) -> "History"
 
 def note(command: str, line: str) -> None:
     """Print a line on stderr that does not end the command."""
-    print(f"mnist-lstm {command}: {escaped(line)}", file=sys.stderr, flush=True)
+    print(f"mnist-lstm {command}: {escaped(from_here(line))}", file=sys.stderr, flush=True)
+
+
+def from_here(line: str) -> str:
+    """A message whose commands work in the current folder, too, by a `cd` where they need one."""
+    if not ROOTED.search(line):
+        return line
+    from mnist_lstm.pipeline import stage
+
+    try:
+        above = os.path.relpath(stage.root())
+    except UserError:
+        return line
+    return line if above == "." else ROOTED.sub(lambda _: f"`cd {shlex.quote(above)} && ", line)
 
 
 def say(command: str, what: str) -> None:
