@@ -1856,7 +1856,7 @@ MET = {
     "mnist-lstm compare: no recipe here is called '<text>'; with seeds there are: <names>": (
         commanded_to("compare", "seeds of quik", "params.yaml")
     ),
-    "mnist-lstm compare: <recipe>: trained with <number> seeds here, and two are needed: "
+    "mnist-lstm compare: <recipe>: two seeds are needed, and this project has <number>: "
     "`mnist-lstm seeds 5 <recipe>`": recipes_without_seeds,
     "mnist-lstm compare: the recipes are for different data sets: <names>": (
         recipes_of_two_data_sets

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import math
+import os
+import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,17 +14,18 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from samples import FINISHED, record_of_seed
+from samples import FINISHED, PROJECT, record_of_seed
 from test_search import Machine, machine  # noqa: F401
 
-from mnist_lstm import git
+from mnist_lstm import UserError, git
 from mnist_lstm.cli import main
 from mnist_lstm.commands import compare
 from mnist_lstm.pipeline import stage
-from mnist_lstm.pipeline.params import with_values
+from mnist_lstm.pipeline.params import flatten, load, with_values
 from mnist_lstm.pipeline.result_files import write_json, write_rows
 from mnist_lstm.runs import groups, recipes
 from mnist_lstm.runs.history import Files, History, Result
+from mnist_lstm.runs.recipe_comparison import find
 from mnist_lstm.tracking.parents import Parent
 
 SETTINGS = {"seed": 0, "fetch.dataset": "drawn", "model.hidden_size": 16, "train.steps": 20}
@@ -183,6 +187,27 @@ def test_a_recipe_of_two_files_has_the_names_of_both(history: Made) -> None:
     assert parent.name == "seeds of params"
     found = [groups.named(history, f"seeds of {name}") for name in ("params", "quick", "other")]
     assert [each and each.key for each in found] == [parent.key.partition(":")[2]] * 2 + [None]
+
+
+def test_the_command_for_more_seeds_of_a_parent_trains_its_recipe(history: Made) -> None:
+    names = ["seeds of quick set, hidden_size=32", "seeds of gone"]
+    path = history.root / "recipes" / "quick set.yaml"
+    path.parent.mkdir()
+    shutil.copy(PROJECT / "recipes" / "quick.yaml", path)
+    settings = flatten(load(path).model_dump()) | {"model.hidden_size": 32}
+    history.add(0.9, "quick set-seed-0-aaaaaa", **settings)
+    history.add(0.9, "gone-seed-0-aaaaaa", seed=1, model__hidden_size=8)
+    history.add(0.9, "gone-seed-1-aaaaaa", seed=2, model__hidden_size=8)
+    with pytest.raises(UserError) as met:
+        find(history, names)
+    file = shlex.quote(os.path.relpath(path))
+    command = f"mnist-lstm seeds 5 {file} -S model.hidden_size=32"
+    assert str(met.value) == (
+        f"{names[0]}: two seeds are needed, and this project has 1: `{command}`"
+    )
+    path.unlink()
+    with pytest.raises(UserError, match=r"this project has 1: `mnist-lstm seeds 5 RECIPE`$"):
+        find(history, ["seeds of quick set", "seeds of gone"])
 
 
 def size(recipe: recipes.Recipe) -> int:

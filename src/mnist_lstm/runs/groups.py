@@ -6,7 +6,9 @@ name says. The trials of a search are those that its records name.
 
 import csv
 import io
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,16 +101,33 @@ def name_of(root: Path, recipe: Recipe) -> str:
     return joined([f"{SEEDS}{recipe.name}", *assignments(_changes(root, recipe))])
 
 
+def arguments_of(root: Path, recipe: Recipe) -> list[str]:
+    """The arguments by which `mnist-lstm seeds` trains a recipe; empty if its file is gone."""
+    for name in recipe.names:
+        named = replace(recipe, name=name)
+        if path := _file(root, named):
+            changed = _changes(root, named).items()
+            values = [f"{key}={params.format_value(value)}" for key, value in changed]
+            return [os.path.relpath(path), *(part for each in values for part in ("-S", each))]
+    return []
+
+
+def _file(root: Path, recipe: Recipe) -> Path | None:
+    """The file of a recipe's name, if it can be read."""
+    for path in (root / "recipes" / f"{recipe.name}.yaml", root / f"{recipe.name}.yaml"):
+        with suppress(UserError):
+            if path.is_file():
+                params.load(path)
+                return path
+    return None
+
+
 def _changes(root: Path, recipe: Recipe) -> dict[str, Any]:
     """The parameters in which a recipe differs from the file of its name, such as by `-S`."""
-    for path in (root / "recipes" / f"{recipe.name}.yaml", root / f"{recipe.name}.yaml"):
-        try:
-            file = params.flatten(params.load(path).model_dump()) if path.is_file() else None
-        except UserError:
-            file = None
-        if file:
-            return {key: value for key, value in recipe.params.items() if file.get(key) != value}
-    return {}
+    if not (path := _file(root, recipe)):
+        return {}
+    file = params.flatten(params.load(path).model_dump())
+    return {key: value for key, value in recipe.params.items() if file.get(key) != value}
 
 
 def _of_search(history: History, folder: Path, claimed: Collection[str]) -> Parent | None:

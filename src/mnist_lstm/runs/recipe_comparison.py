@@ -1,5 +1,6 @@
 """Compare recipes by their seeds: is one better than the other, whatever the seed?"""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -203,23 +204,35 @@ def find(history: History, texts: Sequence[str]) -> list[Recipe]:
     for text, recipe in found.items():
         if (first := named.setdefault(recipe.key, text)) != text:
             raise UserError(f"{first!r} and {text!r} are the same recipe")
-    for text, recipe in found.items():
+    for recipe in found.values():
         if len(recipe.seeds) < 2:
-            raise UserError(
-                f"{text}: trained with {len(recipe.seeds)} seeds here, and two are needed: "
-                f"`mnist-lstm seeds 5 {text}`"
-            )
+            raise UserError(_with_too_few_seeds(history.root, recipe))
     sets = {recipe.params.get("fetch.dataset") for recipe in found.values()}
     if len(sets) > 1:
         raise UserError(f"the recipes are for different data sets: {', '.join(map(str, sets))}")
     return list(found.values())
 
 
+def _with_too_few_seeds(root: Path, recipe: Recipe) -> str:
+    arguments = [recipe.name]
+    if not _is_file(recipe.name):
+        from mnist_lstm.runs import groups  # imports MLflow
+
+        arguments = groups.arguments_of(root, recipe) or ["RECIPE"]
+    command = shlex.join(["mnist-lstm", "seeds", "5", *arguments])
+    number = len(recipe.seeds)
+    return f"{recipe.name}: two seeds are needed, and this project has {number}: `{command}`"
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text names a recipe by its file, and not as its parent run in MLflow does."""
+    return Path(text).suffix in (".yaml", ".yml")
+
+
 def _named(history: History, text: str) -> Recipe | None:
     """The recipe of a file, or of a parent run in MLflow; None if the text can only name a run."""
-    path = Path(text)
-    if path.suffix in (".yaml", ".yml"):
-        settings = params.flatten(params.load(path).model_dump())
+    if _is_file(text):
+        settings = params.flatten(params.load(Path(text)).model_dump())
         return recipes.recipe_of(history, settings, text)
     if not text.startswith(recipes.SEEDS):
         return None
