@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -35,7 +36,9 @@ from test_errors import (
     exported,
     followed,
     grey,
+    on_page,
     ordinary_user,
+    predicted,
     project,
     with_champion,
 )
@@ -478,6 +481,18 @@ def test_advice_works_in_a_folder_below_the_projects(project: Project) -> None:
     line = "`git checkout params.yaml` brings it back"  # which names the file from here
     assert commands.from_here(line) == line
     assert commands.from_here("`git checkout results` fixes that").startswith("`cd .. && git")
+
+
+def test_the_answer_to_a_picture_that_may_be_misread_says_why(project: Project) -> None:
+    line = predicted(grey(on_page(np.ones((20, 90)))), code=0)(project)
+    arguments = ["predict", "picture.png", "--model", "model.safetensors", "--json"]
+    assert cli.main(arguments) == 0
+    (answer,) = json.loads(project.capsys.readouterr().out)
+    assert answer["doubts"] == [line.removeprefix("mnist-lstm predict: picture.png: ")]
+    grey(on_page(GLYPH / 255))(project.folder / "picture.png")
+    assert cli.main(arguments) == 0
+    (answer,) = json.loads(project.capsys.readouterr().out)
+    assert answer["doubts"] == []
 
 
 def test_a_hostile_name_of_a_served_model_is_text(project: Project) -> None:

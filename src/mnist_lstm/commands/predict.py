@@ -62,9 +62,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a JSON array. An entry has file, class, probability and probabilities; with "
-        "--explain also rows, the probabilities after each row. The entry of a picture that "
-        "could not be read has file and error",
+        help="print a JSON array. An entry has file, class, probability, probabilities and doubts, "
+        "a list of why the picture may be misread; with --explain also rows, the probabilities "
+        "after each row. The entry of a picture that could not be read has file and error",
     )
 
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     history = read_history(stage.root(), "predict", mixture=False)
     chosen = chosen_model(history, arguments, "predict")
     form = photo.form_of(chosen.dataset, *chosen.image)
-    files, images, errors = [], [], []
+    files, images, doubts, errors = [], [], [], []
     for path in arguments.images:
         try:
             found = picture_file.files_in(path)
@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             images.append(reading.pixels)
             files.append(file)
+            doubts.append(reading.doubts)
             for doubt in reading.doubts:
                 note("predict", f"{file}: {doubt}")
     seen = photo.together(images, form)
@@ -102,8 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
             _write(arguments.show / f"{name}.seen.png", photo.enlarged(image, factor))
     if arguments.json:
         answers = [
-            _as_json(file, belief, chosen.classes, rows=arguments.explain)
-            for file, belief in zip(files, beliefs, strict=True)
+            _as_json(file, belief, chosen.classes, why, rows=arguments.explain)
+            for file, belief, why in zip(files, beliefs, doubts, strict=True)
         ]
         print(json.dumps([*answers, *errors], indent=2))
     else:
@@ -164,7 +165,7 @@ def _write(path: Path, picture: Any) -> None:
 
 
 def _as_json(
-    file: Path, belief: "np.ndarray", classes: Sequence[str], *, rows: bool
+    file: Path, belief: "np.ndarray", classes: Sequence[str], doubts: Sequence[str], *, rows: bool
 ) -> dict[str, Any]:
     last = belief[-1]
     answer: dict[str, Any] = {
@@ -172,6 +173,7 @@ def _as_json(
         "class": classes[last.argmax()],
         "probability": float(last.max()),
         "probabilities": dict(zip(classes, last.tolist(), strict=True)),
+        "doubts": list(doubts),
     }
     if rows:
         answer["rows"] = [dict(zip(classes, row.tolist(), strict=True)) for row in belief]
