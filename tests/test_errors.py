@@ -702,12 +702,12 @@ def storage(address: str) -> Callable[[Project], str]:
     return provoke
 
 
-def space(text: str) -> Callable[[Project], str]:
+def space(text: str, *arguments: str) -> Callable[[Project], str]:
     """What a search says of a file of what is tried."""
 
     def provoke(project: Project) -> str:
         Path("space.yaml").write_text(text)
-        assert cli.main(["search", "1", "--space", "space.yaml"]) == 2
+        assert cli.main(["search", "1", "--space", "space.yaml", *arguments]) == 2
         return project.capsys.readouterr().err.splitlines()[-1]
 
     return provoke
@@ -1827,6 +1827,9 @@ MET = {
     "mnist-lstm seeds: -S must be KEY=VALUE, such as train.steps=100, is '<text>'": commanded_to(
         "seeds", "2", "-S", "steps"
     ),
+    "mnist-lstm seeds: -S seed: each training has a seed of its own; --from K sets the first one": (
+        commanded_to("seeds", "2", "-S", "seed=7")
+    ),
     "mnist-lstm seeds: seed <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this seed": a_seed_without_stages,
     "mnist-lstm seeds: experiment <name> has no whole results here; `dvc exp pull REMOTE <name>` "
@@ -1873,6 +1876,9 @@ MET = {
     "log: true or a step": space("model.hidden_size: 16"),
     "mnist-lstm search: <file>: <key> cannot be tried: it changes no training, or it changes the "
     "images by which trials are compared": space("preprocess.split_seed: [1, 2]"),
+    "mnist-lstm search: -S <key>: <file> tries this key; take it out there, or leave -S out": space(
+        "model.hidden_size: [16, 32]", "-S", "model.hidden_size=64"
+    ),
     "mnist-lstm search: trial <number>: `dvc exp run` ended with exit code <code>; fix what it "
     "reports above, then repeat the command: it continues with this trial": a_trial_without_stages,
     "mnist-lstm promote: name a RUN or write --rollback; `mnist-lstm runs` lists the runs": (

@@ -314,7 +314,7 @@ def test_the_table_at_its_end_fits_into_a_terminal() -> None:
 def test_the_best_is_to_be_trained_with_other_seeds(machine: Machine) -> None:
     found = machine.search()
     list(found.trials(1))
-    values: dict[str, Any] = {"train.learning_rate": 0.00213, "train.clip_norm": None}
+    values: dict[str, Any] = {"train.learning_rate": 0.00213, "train.clip_norm": None, "seed": 0}
     recipe = ["recipes/my recipe.yaml", "-S", "train.steps=500"]
     assert seeds_of(trial_with(0, values), found, recipe) == (
         "mnist-lstm seeds 5 'recipes/my recipe.yaml' -S train.steps=500 "

@@ -240,8 +240,9 @@ def seeds_of(best: "Trial", found: "Search", recipe: Sequence[str]) -> str:
 
 
 def _set(assigned: Iterable[str]) -> list[str]:
-    """The arguments that set parameters."""
-    return [part for each in assigned for part in ("-S", each)]
+    """The arguments that set parameters, without the seed, which `seeds` refuses."""
+    kept = (each for each in assigned if not each.startswith("seed="))
+    return [part for each in kept for part in ("-S", each)]
 
 
 def table_of(trials: "Sequence[Trial]", keys: Sequence[str], width: int | None) -> list[str]:

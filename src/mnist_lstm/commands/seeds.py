@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mnist_lstm import UserError
 from mnist_lstm.commands import (
     add_recipe,
     changes,
@@ -83,12 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.runs import experiment, seeds
     from mnist_lstm.runs.recipes import FIGURES, JUDGED_BY
 
-    root = stage.root()
+    root, changed = stage.root(), changes(arguments.set_param)
+    if "seed" in changed:
+        raise UserError("-S seed: each training has a seed of its own; --from K sets the first one")
     path = recipe_file(arguments, root)
     recipe, here = (
         params.flatten(found.model_dump())
         for found in (
-            params.load(path, changes(arguments.set_param)),
+            params.load(path, changed),
             params.load(root / "params.yaml"),
         )
     )

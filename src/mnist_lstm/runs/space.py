@@ -79,7 +79,8 @@ def read(path: Path, recipe: Path, changes: Mapping[str, object]) -> Space:
     """Read a space and check it against the types and ranges of a recipe's parameters.
 
     `changes` replaces values of the recipe. A key has either a list of values or a range: `low` and
-    `high`, both included, and `log: true` or a `step`. Raises UserError with the file and the key.
+    `high`, both included, and `log: true` or a `step`. Raises UserError with the file and the key,
+    also for a key that `changes` has.
     """
     tree = strict_yaml.read(path)
     if not isinstance(tree, dict) or not tree:
@@ -90,6 +91,8 @@ def read(path: Path, recipe: Path, changes: Mapping[str, object]) -> Space:
         if key not in whole:
             params.load(recipe, {str(key): given})  # which says what is wrong with the key
             raise UserError(f"{path}: {key} is a section; name a key in it")
+        if key in changes:
+            raise UserError(f"-S {key}: {path} tries this key; take it out there, or leave -S out")
         where = f"{path}: {key}"
         section, _, name = key.partition(".")
         if section in UNTRIED and name not in UNTRIED[section]:
