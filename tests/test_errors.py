@@ -744,6 +744,20 @@ def recipes_of_two_data_sets(project: Project) -> str:
     return project.capsys.readouterr().err.rstrip("\n")
 
 
+def recipes_with_a_picture(project: Project) -> str:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    Repo.init().close()
+    for size in (32, 64):
+        project.edit(r"hidden_size: \d+", f"hidden_size: {size}")
+        shutil.copy("params.yaml", f"{size}.yaml")
+        settings = params.flatten(params.load(Path("params.yaml")).model_dump())
+        for seed in range(2):
+            record = record_of_seed(settings | {"seed": seed}, training_id=f"{size} {seed}")
+            write_json(project.folder / str(size) / f"seed-{seed}.json", record)
+    assert cli.main(["compare", "32.yaml", "64.yaml", "--out", "curves.png"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
 def recipes_without_seeds(project: Project) -> str:
     other = Path("params.yaml").read_text().replace("hidden_size: 64", "hidden_size: 32")
     Path("other.yaml").write_text(other)
@@ -1855,6 +1869,9 @@ MET = {
     ),
     "mnist-lstm compare: '<text>' and '<text>' are the same recipe": (
         commanded_to("compare", "params.yaml", "./params.yaml")
+    ),
+    "mnist-lstm compare: --out is for the picture of runs, and recipes have none; leave it out": (
+        recipes_with_a_picture
     ),
     "mnist-lstm compare: no recipe here is called '<text>'; with seeds there are: <names>": (
         commanded_to("compare", "seeds of quik", "params.yaml")

@@ -33,6 +33,7 @@ from test_errors import (
     STAGES,
     Project,
     evaluated,
+    evaluated_for_a_report,
     exported,
     followed,
     grey,
@@ -493,6 +494,17 @@ def test_the_answer_to_a_picture_that_may_be_misread_says_why(project: Project) 
     assert cli.main(arguments) == 0
     (answer,) = json.loads(project.capsys.readouterr().out)
     assert answer["doubts"] == []
+
+
+def test_the_markdown_of_a_report_is_printed_or_written(project: Project) -> None:
+    evaluated_for_a_report(project)
+    project.with_history(results=True)
+    assert cli.main(["report", "--markdown"]) == 0
+    printed = project.capsys.readouterr().out
+    assert printed.startswith("## mnist-lstm: drawn\n")
+    assert cli.main(["report", "--markdown", "--out", "report.md"]) == 0
+    assert project.capsys.readouterr().out == "report.md\n"
+    assert (project.folder / "report.md").read_text() == printed
 
 
 def test_a_hostile_name_of_a_served_model_is_text(project: Project) -> None:

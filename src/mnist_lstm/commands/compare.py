@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FILE",
         type=Path,
-        help="file for the picture (default: comparison.png in the project's folder)",
+        help="file for the picture of runs (default: comparison.png in the project's folder)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object with all values")
 
@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     history = read_history(root, "compare")
     texts = [arguments.first, *arguments.others]
     if found := recipe_comparison.find(history, texts):
+        if arguments.out:
+            raise UserError("--out is for the picture of runs, and recipes have none; leave it out")
         comparison = recipe_comparison.compare(found)
         _print_recipes(comparison, as_json=arguments.json)
         return 0 if comparison.is_whole else 1

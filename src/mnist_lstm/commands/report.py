@@ -11,7 +11,8 @@ Write an HTML page about the results in the workspace. It has their metrics besi
 with the differences; both curves (on MNIST, also the published script's); the confusion matrix; the
 accuracy and the model's answers after each row; the most confident mistakes; and all parameters.
 The page is one file with all pictures in it. It loads nothing when it opens, so you can send it,
-keep it and read it without a network. --markdown prints the first part of it instead.
+keep it and read it without a network. --markdown prints the first part of it instead; with --out,
+it writes this part into the file.
 
 Exit code: 0 when the page is written, 2 when there are no results or the page cannot be written."""
 
@@ -28,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--markdown",
         action="store_true",
         help="print the metrics, the parameters that differ and the curve as Markdown, for a "
-        "comment on GitHub, and write no page",
+        "comment on GitHub, and write no page; with --out, write the Markdown into that file",
     )
 
 
@@ -40,10 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     root = stage.root()
     report = Report.read(read_history(root, "report", mixture=False))
-    if arguments.markdown:
+    if arguments.markdown and arguments.out is None:
         print(report.markdown(), end="")
         return 0
-    say("report", "drawing the pictures")
-    write = partial(write_atomically, content=report.html().encode())
+    if arguments.markdown:
+        content = report.markdown()
+    else:
+        say("report", "drawing the pictures")
+        content = report.html()
+    write = partial(write_atomically, content=content.encode())
     print(write_chosen(arguments.out, root, "report.html", write))
     return 0
