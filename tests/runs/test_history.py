@@ -384,7 +384,9 @@ def test_the_best_run_is_one_that_is_here_as_text_and_as_json(
     away = project.git("rev-parse", "HEAD~1")[:7]
     for arguments, expected in {"--best 1": "a", "--best 1 --all": away}.items():
         assert main(["runs", *arguments.split()]) == 0
-        assert f"\n{expected} " in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert f"\n{expected} " in printed
+        assert ("mnist-lstm promote RUN" in printed) == (expected == "a")
         assert main(["runs", *arguments.split(), "--json"]) == 0
         assert [run["name"] for run in json.loads(capsys.readouterr().out)] == [expected]
 

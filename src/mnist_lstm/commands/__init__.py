@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 RUN = """\
 A RUN is the run's name, its training_id, its id or name in MLflow, or the name of its DVC
-experiment; a run of which only the small tables are here also goes by its commit. The first
-characters are enough if they fit no other run. `mnist-lstm runs` lists the runs."""
+experiment. The first characters are enough if they fit no other run. `mnist-lstm runs` lists the
+runs."""
 # the start of a command in a message that works only in the project's folder
 ROOTED = re.compile(r"`(?=dvc repro|git checkout (?:results|data/))")
 PATIENCE = 5.0  # seconds that a store takes to open before a line says so

@@ -28,7 +28,7 @@ records, are compared: is one recipe better than the other, whatever the seed? I
 seeds, the differences of each seed are tested (paired t-test), otherwise the means (Welch's test).
 No picture is drawn.
 
-{RUN}
+{RUN} `compare` also takes the commit of a run of which only the small tables are here.
 
 Exit code: 0 when all runs were compared, 1 when the answers of some runs cannot be compared with
 those of the first run (other test images, or no answers here), or some metrics of a recipe with

@@ -31,7 +31,7 @@ TITLES = ["run", "validation", "test", "steps", "seconds", "device", "state"]
 NOTE = """
 Choose a run by its accuracy on the validation images. The accuracy on the test
 images only measures how good the chosen run is.
-Next: `mnist-lstm compare RUN RUN`, or `mnist-lstm promote RUN`."""
+Next: `mnist-lstm compare RUN RUN`"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +124,8 @@ def _print(found: Sequence["Run"], hidden: int, caution: str) -> None:
             print(folded(indented, terminal_width()))
     if hidden:
         print(f"\n{hidden} more in git's history, without their models: --all")
-    print(NOTE)
+    can_be_promoted = any(run.state == listing.FINISHED for run in found)
+    print(f"{NOTE}{', or `mnist-lstm promote RUN`' if can_be_promoted else ''}.")
     for run in found:
         if others := [name for name in run.experiments if name != run.name]:
             print(f"{', '.join(others)}: the same result as {run.name}, which was trained once.")
