@@ -156,6 +156,25 @@ def test_a_clone_has_the_small_tables_of_a_result(project: Project, tmp_path: Pa
     assert history.rows(result.training, "timing.csv") == []
 
 
+def test_runs_of_commits_are_listed_the_earliest_first(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "dvc.yaml").touch()
+    commits = []
+    for number in range(12):
+        project.train(chr(ord("a") + number))
+        commits.append(project.commit(str(number))[:7])
+    for path in (project.root / "results").rglob("*.*"):
+        path.unlink()
+    monkeypatch.chdir(project.root)
+    for arguments in ([], ["--sort", "started"]):
+        assert main(["runs", "--all", "--json", *arguments]) == 0
+        assert [run["name"] for run in json.loads(capsys.readouterr().out)] == commits
+    assert main(["compare", "none", commits[0]]) == 2
+    known = f"known runs: {', '.join(commits[2:])} and 2 more\n"
+    assert capsys.readouterr().err.endswith(known)
+
+
 def test_results_that_are_not_committed(project: Project) -> None:
     project.train("a")
     history = History(project.root)

@@ -44,7 +44,7 @@ TWO = replace(
     test_accuracy=0.9,
     seconds=2.0,
 )
-SURER = replace(TWO, name="surer", validation_loss=0.4, seconds=10.0)
+SURER = replace(TWO, name="surer", validation_loss=0.4, seconds=10.0, started=None)
 STOPPED = replace(ONE, name="stopped", validation_accuracy=1.0, validation_loss=None, seconds=None)
 RUNS = [ONE, TWO, SURER, STOPPED]
 
@@ -153,6 +153,7 @@ def test_all_conditions_must_hold() -> None:
 @pytest.mark.parametrize(
     ("order", "expected"),
     [
+        ("started", ["surer", "one", "two", "stopped"]),
         ("name", ["one", "stopped", "surer", "two"]),
         ("validation", ["stopped", "surer", "two", "one"]),
         ("seconds", ["two", "one", "surer", "stopped"]),

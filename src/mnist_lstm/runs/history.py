@@ -102,8 +102,9 @@ class _Record:
 class History(RecordedFiles):
     """What the repository of the project in `root` has recorded.
 
-    `results` are whole, the earliest first. `partial` are those of the workspace, of commits and of
-    experiments of which this machine does not have all files, but the small tables at most. `head`
+    `results` are whole, the earliest first. `partial` are those of commits, of experiments and of
+    the workspace of which this machine does not have all files, but the small tables at most, those
+    of the earliest commit first. `head`
     and `workspace` are each an item of `results` or `partial`, or None; `evaluation` are the files
     of the workspace's evaluation, and `at_head` those of HEAD's dvc.lock.
 
@@ -191,6 +192,7 @@ class History(RecordedFiles):
                 result.commits.append(commit)
                 result.experiments.extend(names.get(commit, []))
                 self.head = result if commit == self._head else self.head
+        self.partial.reverse()
 
     def _result_of(
         self, by_key: dict[str, Result | Partial], record: _Record, title: str

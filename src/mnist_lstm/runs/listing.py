@@ -74,7 +74,7 @@ def runs(
             if training.record.training_id not in done
         ),
     ]
-    return sorted(every, key=lambda run: run.started or "")
+    return sorted(every, key=_start)
 
 
 def of_result(history: History, result: Result | Partial, reference: Mapping[str, Any]) -> Run:
@@ -128,6 +128,8 @@ def ordered(runs: Sequence[Run], by: str) -> list[Run]:
             "--sort test would choose a run by the test images, which must only measure how good "
             "the chosen run is; write --sort validation"
         )
+    if by == "started":
+        return sorted(runs, key=_start)
     if by == "validation":
         return sorted(runs, key=_goodness)
     if by in ORDERS:
@@ -168,6 +170,11 @@ def caution(runs: Sequence[Run]) -> str:
 def _goodness(run: Run) -> tuple[float, float]:
     accuracy = -1.0 if run.validation_accuracy is None else run.validation_accuracy
     return -accuracy, math.inf if run.validation_loss is None else run.validation_loss
+
+
+def _start(run: Run) -> str:
+    """A sort key: a run of which git has only tables has no start, and comes first."""
+    return run.started or ""
 
 
 def _sortable(value: object) -> tuple[bool, float, str]:

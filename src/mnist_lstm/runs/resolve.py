@@ -52,7 +52,7 @@ def find(history: History, text: str) -> Result:
 
 def find_recorded(history: History, text: str) -> Result | Partial:
     """As `find`; results of which only the small tables are here are found too."""
-    candidates: list[Result | Partial] = [*history.results, *history.partial]
+    candidates: list[Result | Partial] = [*history.partial, *history.results]
     return _the_one(history, _matching(candidates, text, _names), candidates, text)
 
 
@@ -61,7 +61,7 @@ def find_results(history: History, text: str) -> RunResults:
 
     Raises as `find` does.
     """
-    candidates: list[Result | Partial] = [*history.results, *history.partial]
+    candidates: list[Result | Partial] = [*history.partial, *history.results]
     matching: list[Result | Partial] = [*_matching(history.results, text, _names)]
     matching = matching or [*_matching(history.partial, text, _names)]
     names = [text]
