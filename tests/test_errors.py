@@ -1560,6 +1560,10 @@ MET = {
     ),
     f"{PARAMS}no such file; `git checkout params.yaml` brings it back": no_params,
     "mnist-lstm seeds: <file>: no such file": commanded_to("seeds", "1", "other.yaml"),
+    "mnist-lstm seeds: <file>: no recipe, but what a search tries: "
+    "`mnist-lstm search 24 --space <file>`": commanded_to(
+        "seeds", "1", str(PROJECT / "recipes" / "search.yaml")
+    ),
     "mnist-lstm seeds: <file>: Is a directory": commanded_to("seeds", "1", "."),
     f"{PARAMS}preprocess.validation_size must leave images to train on: it is <number>, and "
     "fetch.dataset <name> has <number> training images": edited("size: 237", "size: 1437"),
@@ -1840,6 +1844,9 @@ MET = {
     ),
     "mnist-lstm seeds: -S must be KEY=VALUE, such as train.steps=100, is '<text>'": commanded_to(
         "seeds", "2", "-S", "steps"
+    ),
+    "mnist-lstm seeds: -S <key> must be a whole number, is <value>": commanded_to(
+        "seeds", "2", "-S", "train.steps=1e3"
     ),
     "mnist-lstm seeds: -S seed: each training has a seed of its own; --from K sets the first one": (
         commanded_to("seeds", "2", "-S", "seed=7")

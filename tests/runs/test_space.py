@@ -64,7 +64,7 @@ def test_values_near_one_stay_apart(tmp_path: Path) -> None:
     ("text", "line"),
     [
         ("[]", "space.yaml: must have keys of params.yaml, such as train.learning_rate"),
-        ("train.lr: [1]", "train.lr is not a known key; "),
+        ("train.lr: [1]", "space.yaml: train.lr is not a known key; "),
         ("train: [1]", "train must be a section"),
         ("model.dropout: 0.5", "model.dropout must be a list of values, or have low and high"),
         ("model.dropout: {low: 0.1}", "model.dropout must be a list of values, or have low and"),

@@ -311,15 +311,29 @@ class Params(_Section):
         return self
 
 
+class Mistake(UserError):
+    """A mistake in a params.yaml. `said` is what is wrong, without where it is."""
+
+    def __init__(self, where: str, said: str) -> None:
+        super().__init__(f"{where} {said}")
+        self.said = said
+
+
 def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
     """Read and validate a whole params.yaml. `changes` replaces the values at some dotted keys.
 
-    Raises UserError with one line about the first mistake: the file, the key, what its value must
-    be, what it is.
+    Raises Mistake with one line about the first mistake: the file, or -S for a key of `changes`,
+    the key, what its value must be, what it is. Raises UserError if the file cannot be read, or is
+    what a search tries.
     """
+    changed = changes or {}
     tree: Any = strict_yaml.read(path)
     if isinstance(tree, dict):
-        tree = completed(with_values(tree, changes or {}))
+        if _is_space(tree):
+            raise UserError(
+                f"{path}: no recipe, but what a search tries: `mnist-lstm search 24 --space {path}`"
+            )
+        tree = completed(with_values(tree, changed))
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
@@ -328,7 +342,16 @@ def load(path: Path, changes: Mapping[str, object] | None = None) -> Params:
             error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden"
         )
         more = f" (and {len(others)} more)" if others else ""
-        raise UserError(f"{path}: {explain(first, _sections())}{more}") from None
+        said = explain(first, _sections())
+        key = said.partition(" ")[0].rstrip(":")  # each line begins with its key
+        is_changed = any(each == key or each.startswith(f"{key}.") for each in changed)
+        raise Mistake("-S" if is_changed else f"{path}:", f"{said}{more}") from None
+
+
+def _is_space(tree: Mapping[Any, Any]) -> bool:
+    """Whether a file has keys with dots and no section, as a search's has."""
+    sections = Params.model_fields.keys() - {"seed"}
+    return any("." in str(key) for key in tree) and not tree.keys() & sections
 
 
 def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:

@@ -89,7 +89,10 @@ def read(path: Path, recipe: Path, changes: Mapping[str, object]) -> Space:
     distributions: dict[str, BaseDistribution] = {}
     for key, given in tree.items():
         if key not in whole:
-            params.load(recipe, {str(key): given})  # which says what is wrong with the key
+            try:
+                params.load(recipe, {str(key): given})  # which says what is wrong with the key
+            except params.Mistake as error:
+                raise UserError(f"{path}: {error.said}") from None
             raise UserError(f"{path}: {key} is a section; name a key in it")
         if key in changes:
             raise UserError(f"-S {key}: {path} tries this key; take it out there, or leave -S out")
@@ -109,8 +112,8 @@ def read(path: Path, recipe: Path, changes: Mapping[str, object]) -> Space:
         for value in tried:
             try:
                 params.load(recipe, {**changes, key: value})
-            except UserError as error:
-                raise UserError(f"{where}: {str(error).partition(': ')[2]}") from None
+            except params.Mistake as error:
+                raise UserError(f"{where}: {error.said}") from None
     return distributions
 
 
