@@ -17,15 +17,15 @@ repro: env ## run the stages that have to run: fetch, preprocess, train, evaluat
 
 ui: PORT ?= 5000
 ui: env ## start MLflow's UI, to look at the runs in a browser (PORT=5000)
-	@$(ACTIVATE) exec python scripts/ui.py $(PORT)
+	@$(ACTIVATE) exec python scripts/ui.py "$(PORT)"
 
 server: PORT ?= 5000
 server: env ## start an MLflow server for a team (PORT=5000; BACKEND=postgresql://...; ARTIFACTS=s3://...)
-	@$(ACTIVATE) exec python scripts/mlflow_server.py $(PORT)
+	@$(ACTIVATE) exec python scripts/mlflow_server.py "$(PORT)"
 
 serve: PORT ?= 5001
 serve: env ## serve the champion over HTTP, on this machine only (PORT=5001): docs/serving.md
-	@$(ACTIVATE) exec python scripts/serve.py $(PORT)
+	@$(ACTIVATE) exec python scripts/serve.py "$(PORT)"
 
 share: env ## push results, run cache and experiments, for others to `make fetch`: docs/team.md
 	@$(ACTIVATE) dvc push --run-cache --all-commits

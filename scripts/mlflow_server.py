@@ -36,7 +36,8 @@ def main(port: str) -> None:
         socket.create_server((host, int(port))).close()
     except (OSError, OverflowError, ValueError):
         sys.exit(
-            f"make server: cannot use port {port} of {host}; take another: make server PORT=5003"
+            f"make server: cannot use port {port or '(none)'} of {host}; take another: "
+            "make server PORT=5003"
         )
     # runs, artifacts and users are for the server alone, which hands them out
     os.umask(0o077)

@@ -20,7 +20,9 @@ def main(port: str) -> None:
     try:
         socket.create_server((HOST, int(port))).close()
     except (OSError, OverflowError, ValueError):
-        sys.exit(f"make serve: cannot use port {port}; take another: make serve PORT=5002")
+        sys.exit(
+            f"make serve: cannot use port {port or '(none)'}; take another: make serve PORT=5002"
+        )
 
     from mnist_lstm.runs import servable
     from mnist_lstm.runs.history import History

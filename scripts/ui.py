@@ -22,7 +22,7 @@ def main(port: str) -> None:
     try:
         socket.create_server((HOST, int(port))).close()
     except (OSError, OverflowError, ValueError):
-        sys.exit(f"make ui: cannot use port {port}; take another: make ui PORT=5001")
+        sys.exit(f"make ui: cannot use port {port or '(none)'}; take another: make ui PORT=5001")
 
     print("make ui: starting MLflow, which takes some seconds; Ctrl-C ends it", flush=True)
     from mnist_lstm.tracking.store import open_store

@@ -1442,7 +1442,7 @@ def port_in_use(project: Project, target: str = "ui", script: str | None = None)
         return made(project, target, int(url.rpartition(":")[2].rstrip("/")), script)
 
 
-def made(project: Project, target: str, port: int, script: str | None = None) -> str:
+def made(project: Project, target: str, port: int | str, script: str | None = None) -> str:
     """The message with which `make ui` or `make serve` refuses."""
     shutil.copy(PROJECT / "Makefile", project.folder)
     (project.folder / "scripts").mkdir()

@@ -37,6 +37,7 @@ from test_errors import (
     exported,
     followed,
     grey,
+    made,
     on_page,
     ordinary_user,
     predicted,
@@ -505,6 +506,16 @@ def test_the_markdown_of_a_report_is_printed_or_written(project: Project) -> Non
     assert cli.main(["report", "--markdown", "--out", "report.md"]) == 0
     assert project.capsys.readouterr().out == "report.md\n"
     assert (project.folder / "report.md").read_text() == printed
+
+
+@pytest.mark.parametrize(
+    ("target", "script"), [("ui", "ui"), ("serve", "serve"), ("server", "mlflow_server")]
+)
+def test_a_port_that_is_empty_is_refused_in_one_line(
+    project: Project, target: str, script: str
+) -> None:
+    line = made(project, target, "", script)
+    assert line.startswith(f"make {target}: cannot use port (none)")
 
 
 def test_a_hostile_name_of_a_served_model_is_text(project: Project) -> None:
