@@ -1405,6 +1405,14 @@ def commanded_elsewhere(project: Project) -> str:
     return project.capsys.readouterr().err.rstrip("\n")
 
 
+def commanded_in_a_deleted_folder(project: Project) -> str:
+    (gone := project.folder / "gone").mkdir()
+    project.monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli.main(["runs"]) == 2
+    return project.capsys.readouterr().err.rstrip("\n")
+
+
 def last_line_of(*command: str | Path, **environment: str) -> str:
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True)
@@ -2034,6 +2042,9 @@ MET = {
     "<stage>: <folder>: no dvc.yaml here; run this in the project's folder": elsewhere,
     "mnist-lstm <command>: <folder>: no dvc.yaml here or above; run this inside the project": (
         commanded_elsewhere
+    ),
+    "mnist-lstm <command>: the current folder was deleted; change into the project's": (
+        commanded_in_a_deleted_folder
     ),
     "ModuleNotFoundError: No module named '<package>'": bare_python,
     "make env: found no Python 3.11 or newer; install one, or name one: "

@@ -45,10 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Find the model and the test images, write the page, print its path."""
     from mnist_lstm.files import write_atomically
     from mnist_lstm.pipeline import stage
-    from mnist_lstm.runs import demonstration
-    from mnist_lstm.views.draw_page import page
 
     root = stage.root()
+    from mnist_lstm.runs import demonstration  # seconds, with PyTorch
+    from mnist_lstm.views.draw_page import page
+
     history = read_history(root, "draw", mixture=False)
     chosen = chosen_model(history, arguments, "draw")
     found = demonstration.test_images(root, chosen)

@@ -35,9 +35,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Find the model and what is known of it, write the folder, print its path."""
     from mnist_lstm.pipeline import stage
-    from mnist_lstm.runs import servable
 
     root = stage.root()
+    from mnist_lstm.runs import servable  # seconds, with PyTorch
+
     history = read_history(root, "export", mixture=False)
     chosen = chosen_model(history, arguments, "export")
 

@@ -33,11 +33,15 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of flock, on some d
 def root() -> Path:
     """The project's folder. For an experiment in a temporary copy, it is the main repository's.
 
-    Raises UserError if neither this folder nor one above it has a dvc.yaml.
+    Raises UserError if neither this folder nor one above it has a dvc.yaml, or if this folder was
+    deleted.
     """
     if given := os.environ.get("DVC_ROOT"):
         return Path(given)
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current folder was deleted; change into the project's") from None
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file():
             return folder
