@@ -120,9 +120,7 @@ def test_runs_are_compared_by_their_answers(
     assert main(["compare", first, second, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "train.learning_rate  0.005" in said
-    alone = (
-        f"only this run classifies {only_second} correctly, and only the first {only_first}; p = "
-    )
+    alone = f"{only_second} are correct only here, and {only_first} only in {first}; p = "
     assert f"{second}: of 360 images, {alone}" in said
     assert f"curves: {os.path.relpath(out)}\nNext: `mnist-lstm promote RUN`" in said
 

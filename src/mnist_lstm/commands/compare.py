@@ -176,6 +176,6 @@ def _sentence(first: str, name: str, pair: "Paired | str") -> str:
         return f"{pair}, so the answers cannot be compared"
     chance = "more than chance" if pair.more_than_chance else "no more than chance"
     return (
-        f"of {pair.images:,} images, only this run classifies {pair.only_second:,} correctly, and "
-        f"only the first {pair.only_first:,}; p = {pair.p:.2g}: {chance}"
+        f"of {pair.images:,} images, {pair.only_second:,} are correct only here, and "
+        f"{pair.only_first:,} only in {first}; p = {pair.p:.2g}: {chance}"
     )
