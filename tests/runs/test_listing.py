@@ -156,6 +156,7 @@ def test_all_conditions_must_hold() -> None:
         ("started", ["surer", "one", "two", "stopped"]),
         ("name", ["one", "stopped", "surer", "two"]),
         ("validation", ["stopped", "surer", "two", "one"]),
+        ("validation_accuracy", ["stopped", "surer", "two", "one"]),
         ("seconds", ["two", "one", "surer", "stopped"]),
         ("learning_rate", ["one", "stopped", "two", "surer"]),
     ],

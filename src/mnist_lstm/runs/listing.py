@@ -130,7 +130,7 @@ def ordered(runs: Sequence[Run], by: str) -> list[Run]:
         )
     if by == "started":
         return sorted(runs, key=_start)
-    if by == "validation":
+    if by in ("validation", "validation_accuracy"):  # as --json calls it
         return sorted(runs, key=_goodness)
     if by in ORDERS:
         return sorted(runs, key=lambda run: _sortable(getattr(run, by)))
