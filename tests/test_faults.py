@@ -352,7 +352,7 @@ def test_a_damaged_file_of_no_result_counts_unless_it_is_in_a_commit(
     assert out.endswith("agrees with all 1 results\ndamaged files, named above: 1\n")
     assert cli.main(["verify", "--json"]) == 1
     (found,) = json.loads(project.capsys.readouterr().out)
-    assert (found["name"], found["what"], found["mended"]) == (None, line, False)
+    assert (found["name"], found["what"], found["fixed"]) == (None, line, False)
 
     run_cache.unlink()
     lock = (project.folder / "dvc.lock").read_bytes()

@@ -39,7 +39,7 @@ def test_verify_finds_disagreements_and_fixes_them(
         "name": name,
         "training_id": training_id,
         "what": "it has no run",
-        "mended": True,
+        "fixed": True,
         "note": False,
     }
     assert main(["verify"]) == 0

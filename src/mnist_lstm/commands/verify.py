@@ -46,13 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
     say("verify", f"comparing {len(history.results)} results with MLflow")
     found: list[dict[str, object]] = []
     for disagreement in disagreements(store, history, root):
-        mended = arguments.fix and _mend(disagreement)
+        fixed = arguments.fix and _mend(disagreement)
         found += [
             {
                 "name": disagreement.name,
                 "training_id": disagreement.training_id,
                 "what": line,
-                "mended": mended,
+                "fixed": fixed,
                 "note": disagreement.note,
             }
             for line in disagreement.lines
@@ -60,12 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             for line in disagreement.lines:
                 text = escaped(f"{'note: ' * disagreement.note}{disagreement.name}: {line}")
-                print(f"{text}{': fixed' if mended else ''}", flush=True)
+                print(f"{text}{': fixed' if fixed else ''}", flush=True)
     damaged: list[dict[str, object]] = [
-        {"name": None, "training_id": None, "what": line, "mended": False, "note": False}
+        {"name": None, "training_id": None, "what": line, "fixed": False, "note": False}
         for line in history.damaged  # which `read_history` has printed
     ]
-    left = sum(not (entry["mended"] or entry["note"]) for entry in found)
+    left = sum(not (entry["fixed"] or entry["note"]) for entry in found)
     notes = sum(bool(entry["note"]) for entry in found)
     found += damaged
     if arguments.json:
