@@ -94,6 +94,8 @@ def test_figures_of_other_images_are_not_compared(
     lines = found.lines(None)
     assert "validation accuracy: not compared: other validation images" in lines
     assert "validation loss: not compared: other validation images" in lines
+    (line,) = (line for line in lines if line.startswith("test accuracy, deviation"))
+    assert line.split("deviation")[1].split() == ["0.71", "points"] * 2
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ class RecipeComparison:
             ]
             form = ".2%" if figure == "accuracy" else ".5f"
             rows.append([f"{key}, mean", *(format(one.mean, form) for one in each)])
-            rows.append([f"{key}, deviation", *(format(one.deviation or 0, form) for one in each)])
+            rows.append([f"{key}, deviation", *(_deviation(one, figure) for one in each)])
         lines = [*table(rows, width), *(folded(note, width) for note in self._notes())]
         first, *others = self.recipes
         for other in others:
@@ -167,6 +167,11 @@ def _as_json(contest: Contest | str) -> dict[str, Any]:
     if isinstance(contest, str):
         return {"not_compared": contest}
     return asdict(contest) | {"more_than_chance": contest.more_than_chance}
+
+
+def _deviation(found: Summary, figure: str) -> str:
+    deviation = found.deviation or 0
+    return f"{100 * deviation:.2f} points" if figure == "accuracy" else f"{deviation:.5f}"
 
 
 def _are_the_same_images(first: Recipe, other: Recipe, split: str) -> bool:
