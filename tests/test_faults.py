@@ -518,6 +518,16 @@ def test_a_port_that_is_empty_is_refused_in_one_line(
     assert line.startswith(f"make {target}: cannot use port (none)")
 
 
+def test_beliefs_are_drawn_into_the_projects_folder(project: Project) -> None:
+    predicted(grey(GLYPH), code=0)(project)
+    (below := project.folder / "docs").mkdir()
+    project.monkeypatch.chdir(below)
+    arguments = ["../picture.png", "--model", "../model.safetensors", "--explain"]
+    assert cli.main(["predict", *arguments]) == 0
+    assert project.capsys.readouterr().err.endswith("pictures: ../belief\n")
+    assert (project.folder / "belief" / "picture.belief.png").is_file()
+
+
 def test_a_hostile_name_of_a_served_model_is_text(project: Project) -> None:
     settings = {"hidden_size": 16, "num_layers": 1, "dropout": 0.5, "forget_bias": 1.0}
     params = about().params | {"model": settings | {"implementation": "fused"}}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
-from mnist_lstm.commands import RUN, add_model, chosen_model, note, read_history
+from mnist_lstm.commands import RUN, add_model, chosen_model, in_project, note, read_history
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ why, and the others are classified), 2 when there is no such model or the comman
 
 BAR = 20  # characters of a bar that stands for probability 1
 SHADES = " .:-=+*#%@"
-FOLDER = Path("belief")
+FOLDER = "belief"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--explain",
         action="store_true",
         help="show the model's probabilities after each row, as text and as a picture, "
-        f"NAME.belief.png in the folder of --show (default: {FOLDER}/)",
+        f"NAME.belief.png in the folder of --show (default: {FOLDER}/ in the project's folder)",
     )
     parser.add_argument(
         "--json",
@@ -73,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     from mnist_lstm.data import photo, picture_file
     from mnist_lstm.pipeline import stage
 
-    history = read_history(stage.root(), "predict", mixture=False)
+    root = stage.root()
+    history = read_history(root, "predict", mixture=False)
     chosen = chosen_model(history, arguments, "predict")
     form = photo.form_of(chosen.dataset, *chosen.image)
     files, images, doubts, errors = [], [], [], []
@@ -112,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         if files and not arguments.explain and sys.stdout.isatty():
             note("predict", "next: --explain shows the rows one by one")
     if arguments.explain:
-        folder = arguments.show or FOLDER
+        folder = arguments.show or in_project(root, FOLDER)
         for name, file, image, belief in zip(names, files, seen, beliefs, strict=True):
             _draw(folder / f"{name}.belief.png", file.name, image, belief, chosen.classes)
         if files:
