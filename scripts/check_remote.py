@@ -5,6 +5,7 @@ has no remote; 1 when it lacks some, when it cannot be reached, or when no remot
 """
 
 import json
+import re
 import subprocess
 import sys
 
@@ -26,7 +27,13 @@ def main() -> None:
 
 
 def _dvc(*arguments: str) -> str:
-    return subprocess.run(["dvc", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+    """What dvc prints. Raises SystemExit with its reason, in one line, if it fails."""
+    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        said = re.search(r"(?m)^ERROR: (?:unexpected error - )?(.+)", done.stderr)
+        reason = said[1] if said else f"`dvc {' '.join(arguments)}` failed: {done.stderr.strip()}"
+        sys.exit(f"the DVC remote cannot be used: {reason}; docs/team.md says what it needs")
+    return done.stdout
 
 
 if __name__ == "__main__":

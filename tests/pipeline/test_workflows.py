@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,21 @@ def test_workflows_run_each_script_that_is_for_them() -> None:
         assert f"scripts/{script}" in run
 
 
-def script(workspace: Workspace, program: str, *arguments: str) -> tuple[int, str, str]:
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_that_have_its_secrets_install_what_a_remote_on_s3_needs(name: str) -> None:
+    run = [step.get("run", "") for step in steps_of(WORKFLOWS[name])]
+    assert ("make env TORCH=cpu EXTRAS=team" in run) == ("secrets." in str(WORKFLOWS[name]))
+
+
+def script(
+    workspace: Workspace, program: str, *arguments: str, **environment: str
+) -> tuple[int, str, str]:
     """Run a script as a workflow does; exit code, and what it prints on stdout and stderr."""
     programs = zygote.folder_of_programs()
     done = subprocess.run(
         [program, *arguments],
         cwd=workspace.folder,
-        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"} | environment,
         capture_output=True,
         text=True,
     )
@@ -111,6 +120,52 @@ def test_the_remote_is_checked(here: Workspace) -> None:
     assert script(here, "python", "scripts/check_remote.py")[1].startswith(
         "this project has no DVC"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("python", "scripts/check_remote.py"),
+        ("bash", "scripts/train_recipe.sh", "recipes/quick.yaml", "results-1"),
+    ],
+)
+def test_a_remote_that_cannot_be_used_is_a_line_before_anything_runs(
+    here: Workspace, command: tuple[str, ...]
+) -> None:
+    # an S3 store that is not there; without the extra `team`, DVC has no code for S3
+    here.dvc("remote", "modify", "store", "url", "s3://digits/dvc")
+    here.dvc("remote", "modify", "store", "endpointurl", "http://127.0.0.1:9")
+    keys = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "s", "AWS_MAX_ATTEMPTS": "1"}
+    before = here.git("status", "--short", "--branch")
+    code, printed, errors = script(here, *command, **keys)
+    assert (code, printed) == (1, "")
+    line = r"the DVC remote cannot be used: [^\n]+; docs/team\.md says what it needs\n"
+    assert re.fullmatch(line, errors)
+    assert here.git("status", "--short", "--branch") == before
+
+
+def test_what_git_has_is_pushed_when_the_remote_fails_and_when_there_is_none(
+    here: Workspace, tmp_path: Path
+) -> None:
+    # the results of params.yaml are there: nothing is trained
+    train = ("bash", "scripts/train_recipe.sh", "params.yaml")
+    hook = here.folder / ".git" / "hooks" / "post-checkout"  # `git switch` runs it
+    hook.parent.mkdir(exist_ok=True)
+    store = shlex.quote(str(tmp_path / "store"))
+    hook.write_text(f"#!/bin/sh\nrm -r {store} && touch {store}\n")
+    hook.chmod(0o755)
+    code, _, errors = script(here, *train, "results-1", GIT_CONFIG_COUNT="0")  # with hooks
+    assert code == 1
+    assert "train_recipe.sh: the DVC remote lacks models of results-1, see above: run " in errors
+    hook.unlink()
+
+    here.dvc("remote", "remove", "store")
+    code, printed, errors = script(here, *train, "results-2")
+    assert code == 0, errors
+    assert printed.startswith("The project has no DVC remote: the branch gets the tables of ")
+    pushed = here.git("ls-remote", "origin")
+    assert "refs/heads/results-1\n" in pushed
+    assert "refs/heads/results-2\n" in pushed
 
 
 @pytest.mark.soak
