@@ -16,6 +16,8 @@ from workspace import Workspace
 FOLDER = PROJECT / ".github" / "workflows"
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.iterdir())}
 SCRIPTS = ("pull_request.sh", "train_recipe.sh", "check_remote.py")
+# the first versions that run on Node 24: GitHub's machines no longer have Node 20
+ON_NODE_24 = {"checkout": 5, "setup-python": 6, "upload-artifact": 6}
 SMALL = {"steps: 1500": "steps: 20", "hidden_size: 64": "hidden_size: 32"}
 
 
@@ -39,6 +41,17 @@ def test_a_workflow_runs_scripts_of_the_project_with_no_more_rights_than_it_need
         assert step.get("shell") == "bash" or " | " not in step.get("run", "")
         for script in re.findall(r"(?:scripts|\.ci)/[\w.]+", step.get("run", "")):
             assert (PROJECT / script).is_file(), script
+
+
+def test_workflows_use_what_github_still_runs() -> None:
+    used = {
+        step["uses"] for each in WORKFLOWS.values() for step in steps_of(each) if "uses" in step
+    }
+    versions = dict(use.removeprefix("actions/").split("@v") for use in used)
+    assert len(versions) == len(used), f"two versions of one action: {used}"
+    assert versions.keys() == ON_NODE_24.keys()
+    assert all(int(versions[name]) >= first for name, first in ON_NODE_24.items())
+    assert "macos-14" not in str(WORKFLOWS)  # ended on 2 November 2026
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
