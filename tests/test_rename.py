@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import yaml
 from samples import PROJECT
 
 NEW = "renamed-by-test"
+PROGRAMS = Path(sys.executable).parent
+PAGE = (PROJECT / "docs" / "template.md").read_text()
 
 
 def _run(folder: Path, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -23,7 +26,10 @@ def _run(folder: Path, *command: str, **environment: str) -> "subprocess.Complet
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A renamed copy of the working tree, in its own repository."""
-    folder = tmp_path_factory.mktemp("renamed")
+    return _renamed(tmp_path_factory.mktemp("renamed"), NEW)
+
+
+def _renamed(folder: Path, new: str) -> Path:
     listed = _run(PROJECT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
     for name in listed.stdout.split("\0")[:-1]:
         if (source := PROJECT / name).exists():
@@ -32,9 +38,18 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     identity = ("-c", "user.name=A. Tester", "-c", "user.email=tester@example.org")
     for words in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "-m", "all")):
         _run(folder, "git", *identity, *words).check_returncode()
-    done = _run(folder, sys.executable, "scripts/rename.py", NEW)
+    done = _run(folder, sys.executable, "scripts/rename.py", new)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def _tidied(folder: Path) -> str:
+    """Follow the page up to `make docs`; returns what `ruff check` then finds."""
+    (line,) = re.findall(r"(?m)^    (ruff check --fix .*?) +#", PAGE)
+    assert line in (PROJECT / "scripts" / "rename.py").read_text()
+    done = _run(folder, "bash", "-c", line, PATH=f"{PROGRAMS}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout
+    return _run(folder, str(PROGRAMS / "ruff"), "check", "--output-format", "concise").stdout
 
 
 def test_no_trace_of_the_old_name_remains(copy: Path) -> None:
@@ -83,3 +98,12 @@ def test_unusable_names_and_folders_are_refused_and_nothing_changes(
     assert done.returncode == 1
     assert reason in done.stderr
     assert _run(copy, "git", "status", "--porcelain").stdout == before
+
+
+def test_ruff_then_finds_only_lines_that_are_too_long_and_none_of_the_example(
+    copy: Path, tmp_path: Path
+) -> None:
+    *found, _ = _tidied(copy).splitlines()
+    assert {line.split()[1] for line in found} == {"E501"}
+    (example,) = re.findall(r"(?m)^    python scripts/rename.py (\S+)$", PAGE)
+    assert _tidied(_renamed(tmp_path, example)) == "All checks passed!\n"
