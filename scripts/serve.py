@@ -50,7 +50,7 @@ def main(port: str) -> None:
         sys.exit(f"make serve: {escaped(str(error))}")
     name = escaped(found.entrant.name)
     print(
-        f"make serve: {name}, version {found.number} of row-lstm, validation accuracy "
+        f"make serve: {name}, {found.title}, validation accuracy "
         f"{found.entrant.summary}: http://{HOST}:{port}/; Ctrl-C ends it",
         flush=True,
     )

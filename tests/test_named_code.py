@@ -80,3 +80,22 @@ def test_a_name_that_does_not_exist_is_reported(
 ) -> None:
     monkeypatch.setattr(f"{__name__}.words", lambda page: {word, "learning/fit.fit()"})
     assert mistakes("any") == [f"{word}: {mistake}"]
+
+
+@pytest.mark.parametrize("text", ["row-lstm", "MNIST_MIRROR"])
+def test_the_page_about_a_template_names_all_code_that_has_a_name_of_this_project(
+    text: str,
+) -> None:
+    page = (PROJECT / "docs" / "template.md").read_text()
+    (entry,) = re.findall(rf"(?ms)^- `{text}`,.*?(?=^- )", page)
+    named = {
+        word if word.startswith("src/") else f"{PACKAGE}/{word}.py"
+        for word in CODE.findall(entry)
+        if word.startswith("src/") or word.partition("/")[0] in ROOMS
+    }
+    code = [*(PROJECT / "src").rglob("*.py"), *(PROJECT / "scripts").iterdir()]
+    assert named == {
+        str(path.relative_to(PROJECT))
+        for path in code
+        if path.is_file() and text in path.read_text()
+    }

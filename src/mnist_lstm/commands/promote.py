@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
 from mnist_lstm.commands import RUN, note, open_store, read_history, say
+from mnist_lstm.tracking.entrant import MODEL
 from mnist_lstm.views.text_table import escaped, folded, terminal_width
 
 if TYPE_CHECKING:
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from mnist_lstm.tracking.store import Store
 
 HELP = f"""\
-Register the run's model as a version of row-lstm in MLflow's model registry. The same weights never
+Register the run's model as a version of {MODEL} in MLflow's model registry. The same weights never
 become a second version. Then move the alias `champion` to this version, if the model classifies
 more validation images correctly than the present champion, by more than promote.margin of
 params.yaml. Otherwise the promotion is refused, and both accuracies are printed. The accuracy on
-test images is not used. `models:/row-lstm@champion` loads the champion, and `make serve` serves it.
+test images is not used. `models:/{MODEL}@champion` loads the champion, and `make serve` serves it.
 
 {RUN}
 
@@ -103,7 +104,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     decisions = champions.read(root)
     is_behind = _is_behind(store, decisions, arguments)
     if champion and champion.model_sha256 == entrant.model_sha256 and not is_behind:
-        print(f"{entrant.name} is already the champion, {_name_of(champion)}")
+        print(f"{entrant.name} is already the champion, {champion.title}")
         return 0
     defender, same_images = None, False
     if champion:
@@ -167,13 +168,13 @@ def _report(
 ) -> None:
     """Print what was done, or with --dry-run would be done, and the accuracies."""
     if promotes:
-        what = f"is the champion now, {_name_of(version)}" if version else "would be the champion"
+        what = f"is the champion now, {version.title}" if version else "would be the champion"
         forced = f"; with --force, because: {arguments.because.strip()}" if arguments.force else ""
         for line in (f"{entrant.name} {what}", f"{why}{forced}"):
             print(folded(escaped(line), terminal_width()))
         print(NEXT if version else "Next: the same command without --dry-run.")
         return
-    what = f"is {_name_of(version)}, but not the champion" if version else "would not be promoted"
+    what = f"is {version.title}, but not the champion" if version else "would not be promoted"
     hint = 'to promote it anyway: --force --because "…"'
     note("promote", f"{entrant.name} {what}: {why}; {hint}")
 
@@ -195,14 +196,14 @@ def _roll_back(arguments: argparse.Namespace) -> int:
     if back and not arguments.dry_run:
         with champions.pending(root, Decision("return", back.entrant, notes), was_made):
             handover.roll_back(store, notes, back)
-    since = f" before {left.entrant.name}, {_name_of(left)}" if left else ""
+    since = f" before {left.entrant.name}, {left.title}" if left else ""
     if back is None:
         before = since and f"{since},"
         note("promote", f"there was no champion{before} to go back to")
         return 1
     what = "would be the champion" if arguments.dry_run else "is the champion"
     name = escaped(back.entrant.name)
-    print(f"{name} {what} again, {_name_of(back)}, as{escaped(since) or ' it was'}")
+    print(f"{name} {what} again, {back.title}, as{escaped(since) or ' it was'}")
     return 0
 
 
@@ -223,7 +224,3 @@ def _notes(
     forced = {"forced": True} if arguments.force else {}
     at = time_after([*handover.times(store), *(str(each.note["at"]) for each in decisions)])
     return {"at": at, "by": origin.user, "host": origin.host} | reason | forced | more
-
-
-def _name_of(version: "Version") -> str:
-    return f"version {version.number} of row-lstm"

@@ -116,7 +116,7 @@ def _sync_versions(store: "Store", root: Path) -> int:
         line = f"{champions.FILE} lacks its {each.what} of {each.note['at']}"
         _print_fixed(each.entrant.name, [line])
     for version in registry.outdated(store):
-        line = f"version {version.number} of {registry.MODEL} is of a run that was made again"
+        line = f"{version.title} is of a run that was made again"
         made = registry.renew(store, version)
         print(f"{escaped(f'{version.entrant.name}: {line}')}: it is version {made.number} now")
     decisions = champions.read(root)

@@ -91,7 +91,7 @@ def disagreements(store: Store, history: History, root: Path) -> Iterator[Disagr
         yield Disagreement(
             version.entrant.name,
             version.training_id,
-            [f"version {version.number} of {registry.MODEL} is of a run that was made again"],
+            [f"{version.title} is of a run that was made again"],
             partial(registry.renew, store, version),
         )
 

@@ -117,7 +117,7 @@ def of_version(history: History, store: "Store", version: "Version") -> Predicto
 
     Raises UserError, TrackingError.
     """
-    source = f"version {version.number} of row-lstm, of {version.entrant.name}"
+    source = f"{version.title}, of {version.entrant.name}"
     if result := _with_weights(history, version.model_sha256):
         return _of_result(history, result, source)
     from mnist_lstm.tracking.registry import weights

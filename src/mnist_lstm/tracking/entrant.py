@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MODEL = "row-lstm"  # the name of the registered model
+
 
 @dataclass(frozen=True)
 class Entrant:

@@ -15,10 +15,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mnist_lstm.tracking import logged_model
-from mnist_lstm.tracking.entrant import Decision, Entrant
+from mnist_lstm.tracking.entrant import MODEL, Decision, Entrant
 from mnist_lstm.tracking.registry import (
     ALIAS,
-    MODEL,
     Version,
     as_version,
     champion,

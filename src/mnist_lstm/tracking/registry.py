@@ -1,4 +1,4 @@
-"""The registered model `row-lstm`: each model is a version, and one version is the champion.
+"""The registered model: each model is a version, and one version is the champion.
 
 The tags of a version hold its Entrant and a note about each of its promotions and returns. A tag of
 the registered model lists the former champions. tracking/handover changes the champion.
@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mnist_lstm.tracking import logged_model
-from mnist_lstm.tracking.entrant import Entrant
+from mnist_lstm.tracking.entrant import MODEL, Entrant
 from mnist_lstm.tracking.store import Store, one_process
 from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import StoredRun, runs
@@ -25,7 +25,6 @@ from mnist_lstm.tracking.stored_runs import StoredRun, runs
 if TYPE_CHECKING:
     from torch import Tensor
 
-MODEL = "row-lstm"
 ALIAS = "champion"
 URI = "MLFLOW_TRACKING_URI"
 BEFORE = "champions_before"  # a tag of the registered model: version numbers, the latest last
@@ -34,7 +33,7 @@ KEPT = 100  # version numbers in that tag at most; MLflow would allow more
 
 @dataclass(frozen=True)
 class Version:
-    """A version of the registered model. `models:/row-lstm/<number>` loads it.
+    """A version of the registered model.
 
     `entrant` is what was recorded when the version was registered.
     """
@@ -62,6 +61,11 @@ class Version:
             return dict(json.loads(notes[last]))
         except (ValueError, TypeError):
             return {}
+
+    @property
+    def title(self) -> str:
+        """The version in words."""
+        return f"version {self.number} of {MODEL}"
 
     @property
     def uri(self) -> str:
@@ -107,7 +111,7 @@ def weights(store: Store, version: Version) -> dict[str, "Tensor"]:
             return weights_of(version.uri)
         except DamagedModel as error:
             raise TrackingError(
-                f"version {version.number} of {MODEL}, of {version.entrant.name}: its model in "
+                f"{version.title}, of {version.entrant.name}: its model in "
                 f"MLflow is damaged ({error}); get its results from whoever made it, or promote "
                 "another run"
             ) from None
