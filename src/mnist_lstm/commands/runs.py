@@ -107,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(found: Sequence["Run"], hidden: int, caution: str) -> None:
     from mnist_lstm.pipeline.params import assignments
+    from mnist_lstm.runs import listing
     from mnist_lstm.views.text_table import escaped, folded, table, terminal_width
 
     users = {run.user for run in found}
