@@ -33,6 +33,14 @@ def test_the_picture_is_the_table_of_the_import_rule() -> None:
     assert {room for line in rooms for room in line} == ROOMS
 
 
+def test_the_recipe_for_a_stage_names_the_tests_that_list_all_stages() -> None:
+    section = PAGE.split("\n## Add a stage\n")[1].split("\n## ")[0]
+    for path in (PROJECT / "tests" / "pipeline").glob("test_*.py"):
+        text = path.read_text()
+        if "stages_run(" in text and re.search(r'"evaluate"[])]', text):
+            assert f"`tests/pipeline/{path.name}`" in section
+
+
 class Recipe:
     """The blocks of a section that are marked as diff: edits whose context lines give the place."""
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from samples import FINISHED
 
+from mnist_lstm.commands import reproduce
 from mnist_lstm.pipeline.result_files import SplitRecord
 from mnist_lstm.runs.reproduction import RunResults, compare, rows
 
@@ -71,3 +72,12 @@ def test_the_table_has_both_runs() -> None:
     assert ["", "then", "now"] in table
     assert ["test accuracy", "98.00%", "97.60%"] in table
     assert ["threads", "2", "3"] in table
+
+
+@pytest.mark.parametrize("stage", ["train", "summarize"])
+def test_the_reason_of_a_failure_is_the_line_of_the_stage(stage: str) -> None:
+    reason = f"{stage}: data/raw/classes.txt: no such file"
+    failed = f"ERROR: failed to reproduce '{stage}': failed to run: python src/{stage}.py"
+    lines = [f"Running stage '{stage}':", f"> python src/{stage}.py", reason, failed]
+    assert reproduce._failure(lines) == reason
+    assert reproduce._failure([f"{stage}: no stage runs", failed, "Having any troubles?"]) == failed

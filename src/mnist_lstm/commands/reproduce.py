@@ -167,9 +167,10 @@ def _visible(text: str) -> str:
 
 def _failure(lines: Sequence[str]) -> str:
     """The line with which a stage failed; otherwise dvc's last line."""
-    said = [line for line in lines if re.match(r"(fetch|preprocess|train|evaluate|ERROR): ", line)]
-    stages = [line for line in said if not line.startswith("ERROR")]
-    return (stages or said or lines or ["dvc said nothing"])[-1]
+    started = [found[1] for line in lines if (found := re.match(r"Running stage '(\w+)'", line))]
+    stages = [line for line in lines if line.startswith(tuple(f"{name}: " for name in started))]
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    return (stages or errors or lines or ["dvc said nothing"])[-1]
 
 
 def _print(
