@@ -110,6 +110,12 @@ done
 for name in server team; do
     case " ${EXTRAS-$was_extras} " in *" $name "*) extras="$extras${extras:+ }$name" ;; esac
 done
+for name in $was_extras; do
+    case " $extras " in
+        *" $name "* | '  ') ;; # EXTRAS= removes all, as asked
+        *) echo "make env: EXTRAS=$extras removes $name; to have both: make env EXTRAS=\"team server\"" ;;
+    esac
+done
 if [ "$(uname)" != Linux ]; then
     build=cuda # there is one build for each other platform
 elif [ -z "$build" ]; then

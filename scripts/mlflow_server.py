@@ -62,7 +62,9 @@ def main(port: str) -> None:
     }
     for module, is_needed in needed.items():
         if is_needed and importlib.util.find_spec(module) is None:
-            sys.exit(f"make server: this needs {module}; `make env EXTRAS=server` installs it")
+            # EXTRAS replaces the earlier choice
+            extras = '"team server"' if importlib.util.find_spec("dvc_s3") else "server"
+            sys.exit(f"make server: this needs {module}; `make env EXTRAS={extras}` installs it")
     asking = ask_for_logins() if login else []
     address = names.split(",")[0] or ("<the IP address of this machine>" if host in EVERY else host)
     print(

@@ -132,6 +132,15 @@ def test_extras_are_kept_until_others_are_asked_for(folder: Path) -> None:
     assert kept.splitlines()[3:] == ["cpu", ""]
 
 
+def test_a_line_says_which_extra_another_choice_removes(folder: Path) -> None:
+    _make_env(folder, TORCH="cpu", EXTRAS="team")
+    printed = _make_env(folder, EXTRAS="server").splitlines()
+    line = 'make env: EXTRAS=server removes team; to have both: make env EXTRAS="team server"'
+    assert line in printed
+    for extras in ("server team", ""):
+        assert " removes " not in _make_env(folder, EXTRAS=extras)
+
+
 def test_an_extra_that_there_is_not_is_refused(folder: Path) -> None:
     done = subprocess.run(
         ("sh", "scripts/env.sh"),

@@ -1488,6 +1488,15 @@ def server_without_a_package(project: Project) -> str:
     return str(ended.value)
 
 
+def server_where_team_is_installed(project: Project) -> str:
+    main = server_main()
+    project.monkeypatch.setenv("ARTIFACTS", "s3://mlflow/artifacts")
+    project.monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "boto3" or None)
+    with pytest.raises(SystemExit) as ended:
+        main("0")
+    return str(ended.value)
+
+
 def server_without_a_password(project: Project) -> str:
     main = server_main()
     project.monkeypatch.setenv("LOGIN", "1")
@@ -2066,6 +2075,9 @@ MET = {
     ),
     "make server: this needs <package>; `make env EXTRAS=server` installs it": (
         server_without_a_package
+    ),
+    'make server: this needs <package>; `make env EXTRAS="team server"` installs it': (
+        server_where_team_is_installed
     ),
     "make server: LOGIN=1 needs a password for the user admin, at its first start; set "
     "MLFLOW_AUTH_ADMIN_PASSWORD to <number> characters or more": server_without_a_password,

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.soak  # test_credentials.py and test_registry.py have t
 @pytest.fixture
 def served(tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server with the users ann and bo, beside its administrator."""
-    pytest.importorskip("flask_wtf", reason="the extra is not installed: make env EXTRAS=server")
+    pytest.importorskip("flask_wtf", reason="not installed: make env EXTRAS='team server'")
     folder = tmp_path / "server of 50%"
     (folder / "server").mkdir(parents=True)
     (folder / "server" / "mlflow.db").write_bytes(fresh_store.read_bytes())
