@@ -28,7 +28,9 @@ CHOICES: Mapping[str, Mapping[str, object]] = {
     "rmsprop": {"train.optimizer": "rmsprop"},
     "sgd": {"train.optimizer": "sgd", "train.learning_rate": 1},
 }
-STUDY = Study(HERE / "cells.csv", "params.yaml", {}, CHOICES, 3, "cell and optimizer", TITLES)
+STUDY = Study(
+    HERE / "cells.csv", "recipes/reference.yaml", {}, CHOICES, 3, "cell and optimizer", TITLES
+)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Run: dvc repro preprocess && python -m benchmarks.ingredients [NAME ...] [OPTION ...]
 
-An ingredient is a value in which the recipe differs from params.yaml, the reference, or several
-that belong together. The trainings have fewer steps and a narrower model than the recipe's. Writes
+An ingredient is a value in which the recipe differs from recipes/reference.yaml, or several that
+belong together. The trainings have fewer steps and a narrower model than the recipe's. Writes
 benchmarks/ingredients.csv, one row for each training as soon as it ends, and prints the table of
 docs/accuracy.md. A training that has a row is not repeated: delete the file if the recipe changes.
 """
@@ -14,7 +14,7 @@ from benchmarks import trainings
 from benchmarks.studies import HERE, PROJECT, Study
 from mnist_lstm.pipeline.params import flatten, format_value, load, short_name
 
-RECIPE, REFERENCE = "recipes/best.yaml", "params.yaml"
+RECIPE, REFERENCE = "recipes/best.yaml", "recipes/reference.yaml"
 # with so few steps, the recipe's averaging decay would reach too far back
 SHORTER = {"model.hidden_size": 128, "train.steps": 2000, "train.averaging": 0.99}
 # what is no ingredient: data, sizes, the length of a training, and what changes no weight

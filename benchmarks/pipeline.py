@@ -33,7 +33,7 @@ def measure(threads: int, *, steps: int, times: int, say: Callable[[str], None])
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         seconds("git", "clone", "--quiet", str(PROJECT), str(clone))
-        recipe = clone / ("params.yaml" if mirror else "recipes/quick.yaml")
+        recipe = clone / "recipes" / ("reference.yaml" if mirror else "quick.yaml")
         text = re.sub(r"(?m)^  steps: \d+", f"  steps: {steps}", recipe.read_text())
         (clone / "params.yaml").write_text(text)
 

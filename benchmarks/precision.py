@@ -40,7 +40,8 @@ def main() -> None:
 
 def curve(seed: int, computes_in: str, where: torch.device) -> Iterator[dict[str, object]]:
     """The evaluations of a training, each with the seconds that the training had taken."""
-    recipe = params.load(PROJECT / "params.yaml", {"seed": seed, "train.precision": computes_in})
+    changes = {"seed": seed, "train.precision": computes_in}
+    recipe = params.load(PROJECT / "recipes" / "reference.yaml", changes)
     _, steps = trainings.begin(recipe, trainings.data_of(recipe, SEQUENCES, where))
     start = time.perf_counter()
     for evaluation in tqdm(steps, f"{computes_in}, seed {seed}", recipe.train.steps):

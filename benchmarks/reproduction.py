@@ -29,9 +29,12 @@ def main() -> None:
 
 def curve(seed: int, code: str) -> list[Row]:
     """The curve.csv of a seed, from its experiment with this code. If there is none, it is run."""
-    recipe = params.flatten(params.load(ROOT / "params.yaml").model_dump())
+    recipe, here = (
+        params.flatten(params.load(ROOT / name).model_dump())
+        for name in ("recipes/reference.yaml", "params.yaml")
+    )
     with tempfile.TemporaryDirectory() as folder:
-        seeds.seed_record(ROOT, recipe | {"seed": seed}, recipe, code, "params", Path(folder))
+        seeds.seed_record(ROOT, recipe | {"seed": seed}, here, code, "reference", Path(folder))
         return read_rows(Path(folder) / f"seed-{seed}.csv")
 
 

@@ -14,8 +14,9 @@ HEAD = """\
 # Parameters
 
 These are all values of [`params.yaml`](../params.yaml). Change a value there, then run `dvc repro`.
-The last column names the stages that run again: those that read the value, and those whose input
-changes because of it. `make docs` generates this page from the types in
+The reference recipe is [`recipes/reference.yaml`](../recipes/reference.yaml). The last column names
+the stages that run again: those that read the value, and those whose input changes because of it.
+`make docs` generates this page from the types in
 [`pipeline/params.py`](../src/mnist_lstm/pipeline/params.py); the same types refuse a value that is
 out of range. Editors that know YAML schemas complete and check the file with
 [`params.schema.json`](../params.schema.json).
@@ -30,7 +31,7 @@ def generated() -> dict[str, str]:
     schema = Params.model_json_schema()
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     entries = dict(_entries(schema, schema["$defs"]))
-    reference = values_of(PROJECT / "params.yaml", list(entries))
+    reference = values_of(PROJECT / "recipes" / "reference.yaml", list(entries))
     rows = [
         (
             f"`{key}`",

@@ -6,11 +6,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
-from samples import PROJECT
+from samples import REFERENCE_RECIPE
 
 from mnist_lstm.pipeline.params import ADDED, Params
 
-REFERENCE = (PROJECT / "params.yaml").read_text()
+REFERENCE = REFERENCE_RECIPE.read_text()
 
 Bad = tuple[str | bytes, str]
 

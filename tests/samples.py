@@ -16,6 +16,7 @@ from mnist_lstm.pipeline.result_files import RunRecord, SplitRecord
 
 PROJECT = Path(__file__).parent.parent
 SPACE = PROJECT / "recipes" / "search.yaml"  # of a search: no recipe
+REFERENCE_RECIPE = PROJECT / "recipes" / "reference.yaml"  # params.yaml is its user's
 RECIPES = sorted(set((PROJECT / "recipes").glob("*.yaml")) - {SPACE})
 
 BEGUN = RunRecord(

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from samples import PROJECT
+from samples import REFERENCE_RECIPE
 
 from benchmarks.cells import CHOICES, STUDY, TITLES
 from benchmarks.trainings import params_of
@@ -19,7 +19,7 @@ def test_each_cell_and_each_optimizer_is_a_choice() -> None:
 
 
 def test_all_else_is_the_reference() -> None:
-    reference = flatten(load(PROJECT / "params.yaml").model_dump())
+    reference = flatten(load(REFERENCE_RECIPE).model_dump())
     for name, changes in CHOICES.items():
         chosen = flatten(params_of(STUDY, name, 2).model_dump())
         differs = {key for key, value in chosen.items() if value != reference[key]}

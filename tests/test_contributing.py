@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from samples import PROJECT
+from samples import PROJECT, REFERENCE_RECIPE
 from test_layout import LEVELS, ROOMS
 
 from mnist_lstm.data.datasets import DATASETS, FILES
@@ -88,8 +88,9 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         *("model.py", "params.py", "params.yaml"),
     }
     for name in recipe.files:
+        source = REFERENCE_RECIPE if name == "params.yaml" else PROJECT / name
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes((PROJECT / name).read_bytes())
+        (folder / name).write_bytes(source.read_bytes())
     recipe.apply(folder)
     yield folder
     for name in ("patched_model", "patched_params"):

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from samples import PROJECT, RECIPES, recorded_recipe
+from samples import PROJECT, RECIPES, REFERENCE_RECIPE, recorded_recipe
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.params import Params, flatten, load
 from mnist_lstm.runs.seeds import summary
 
 GENERATED = runpy.run_path(str(PROJECT / "scripts" / "docs.py"))["generated"]()
-REFERENCE = flatten(load(PROJECT / "params.yaml").model_dump())
+REFERENCE = flatten(load(REFERENCE_RECIPE).model_dump())
 README = (PROJECT / "README.md").read_text()
-PARAMS = [PROJECT / "params.yaml", *RECIPES]
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -31,7 +30,7 @@ def rows() -> dict[str, list[str]]:
 
 
 def test_every_parameter_has_its_row_in_the_order_of_the_reference_recipe() -> None:
-    reference = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    reference = yaml.safe_load(REFERENCE_RECIPE.read_text())
     expected = []
     for section, values in reference.items():
         expected += (
@@ -72,13 +71,13 @@ def test_the_stages_are_those_that_run_again(name: str, stages: str) -> None:
 
 def test_the_schema_knows_every_data_set(tmp_path: Path) -> None:
     known = Params.model_json_schema()["$defs"]["FetchParams"]["properties"]["dataset"]["enum"]
-    text = PARAMS[0].read_text()
+    text = REFERENCE_RECIPE.read_text()
     (tmp_path / "params.yaml").write_text(text.replace("dataset: mnist", "dataset: none-such"))
     with pytest.raises(UserError, match=f"must be one of {', '.join(known)}, is 'none-such'"):
         load(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("recipe", PARAMS, ids=lambda path: path.name)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_editors_find_the_schema_beside_each_recipe(recipe: Path) -> None:
     first, *_ = recipe.read_text().splitlines()
     # recipes have the same relative path, so that the line is right after `cp RECIPE params.yaml`

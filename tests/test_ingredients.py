@@ -3,14 +3,14 @@
 import csv
 
 import pytest
-from samples import PROJECT
+from samples import PROJECT, REFERENCE_RECIPE
 
 from benchmarks import ingredients
 from benchmarks.trainings import params_of
 from mnist_lstm.pipeline.params import flatten, load
 
 BEST, REFERENCE = (
-    flatten(load(PROJECT / name).model_dump()) for name in ("recipes/best.yaml", "params.yaml")
+    flatten(load(path).model_dump()) for path in (PROJECT / "recipes/best.yaml", REFERENCE_RECIPE)
 )
 STUDY = ingredients.study()
 # the length of a training, its precision and how often it is evaluated are not ingredients

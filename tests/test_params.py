@@ -13,7 +13,7 @@ from dvc.utils.serialize import parse_yaml
 from hypothesis import given
 from mutations import fuzz
 from pydantic import ValidationError
-from samples import PROJECT, RECIPES
+from samples import PROJECT, RECIPES, REFERENCE_RECIPE
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline.params import (
@@ -36,7 +36,7 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
 
 
 def test_the_reference_recipe_is_the_reference() -> None:
-    params = load(PROJECT / "params.yaml")
+    params = load(REFERENCE_RECIPE)
     assert (params.model.hidden_size, params.model.num_layers, params.model.dropout) == (
         256,
         2,
@@ -209,10 +209,9 @@ def test_sizes_are_checked_where_the_images_are_counted(tmp_path: Path) -> None:
 
 
 def test_changes_are_made_before_the_check() -> None:
-    recipe = PROJECT / "params.yaml"
-    changed = load(recipe, {"train.steps": 100, "preprocess.split_seed": 3, "seed": 7})
+    changed = load(REFERENCE_RECIPE, {"train.steps": 100, "preprocess.split_seed": 3, "seed": 7})
     assert (changed.train.steps, changed.preprocess.split_seed, changed.seed) == (100, 3, 7)
-    assert changed.train.batch_size == load(recipe).train.batch_size
+    assert changed.train.batch_size == load(REFERENCE_RECIPE).train.batch_size
     for key, value, said in (
         ("train.stepz", 100, "train.stepz is not a known key; did you mean train.steps?"),
         ("tran.steps", 100, "tran is not a known key; did you mean train?"),
@@ -220,7 +219,7 @@ def test_changes_are_made_before_the_check() -> None:
         ("seed.of", 1, "seed must be a whole number"),
     ):
         with pytest.raises(UserError) as error:
-            load(recipe, {key: value})
+            load(REFERENCE_RECIPE, {key: value})
         assert said in str(error.value), key
 
 
@@ -375,11 +374,11 @@ def test_a_number_is_the_one_that_dvc_records(tmp_path: Path) -> None:
 def test_a_number_is_read_as_dvc_writes_it(tmp_path: Path) -> None:
     """`dvc exp run --set-param` writes 0.00001 as 1e-05."""
     path = tmp_path / "params.yaml"
-    shutil.copy(PROJECT / "params.yaml", path)
+    shutil.copy(REFERENCE_RECIPE, path)
     small = {"train.learning_rate": 0.00001, "train.weight_decay": 2e-10, "train.clip_norm": 1.5e-5}
     apply_overrides(path, [f"{key}={value}" for key, value in small.items()])
     assert "learning_rate: 1e-05" in path.read_text()
-    assert load(path) == load(PROJECT / "params.yaml", small)
+    assert load(path) == load(REFERENCE_RECIPE, small)
 
 
 def test_flatten_joins_the_keys_of_a_tree() -> None:
@@ -410,7 +409,7 @@ def test_a_value_that_is_endless_as_text_is_refused_at_once() -> None:
     value: object = ["x"]
     for _ in range(12):
         value = [value] * 10
-    tree = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    tree = yaml.safe_load(REFERENCE)
     changed = with_values(tree, {"model.cell": value})
     with pytest.raises(ValidationError) as error:
         Params.model_validate(changed)

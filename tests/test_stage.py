@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import zygote
-from samples import PROJECT
+from samples import PROJECT, REFERENCE_RECIPE
 
 from mnist_lstm import UserError
 from mnist_lstm.pipeline import stage
@@ -41,7 +41,7 @@ WRITE = "out.mkdir(); (out / 'result.txt').write_text(str(params.seed))"
 def project(tmp_path: Path, warm_programs: Path) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(PROJECT / "src" / "mnist_lstm", folder / "src" / "mnist_lstm")
-    shutil.copy(PROJECT / "params.yaml", folder)
+    shutil.copy(REFERENCE_RECIPE, folder / "params.yaml")
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / "data.txt").write_text("data")
     (folder / "data" / "deep").mkdir(parents=True)

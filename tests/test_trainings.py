@@ -35,7 +35,7 @@ def study(tmp_path: Path) -> Study:
         data.save(tmp_path / "sequences" / f"{split}.safetensors")
     choices = {"reference": {}, "gru": {"model.cell": "gru", "train.averaging": 0.9}}
     rows, data = tmp_path / "rows.csv", tmp_path / "sequences"
-    return Study(rows, "params.yaml", COMMON, choices, 2, "choice", sequences=data)
+    return Study(rows, "recipes/reference.yaml", COMMON, choices, 2, "choice", sequences=data)
 
 
 def test_a_training_with_a_row_is_not_repeated(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import PROJECT
+from samples import REFERENCE_RECIPE
 
 import train
 from mnist_lstm.learning.fingerprint import code_digest, fingerprint
@@ -42,7 +42,7 @@ def of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Print:
     def of(
         device: str = "cpu", precision: str = "float32", wavefront: bool = False, **params: object
     ) -> str:
-        changed = load(PROJECT / "params.yaml", params)
+        changed = load(REFERENCE_RECIPE, params)
         return fingerprint(train._facts(changed, files, torch.device(device), precision, wavefront))
 
     return of
@@ -57,7 +57,7 @@ def another(value: object) -> object:
 
 
 def test_a_training_with_another_parameter_has_another_fingerprint(of: Print) -> None:
-    params = flatten(load(PROJECT / "params.yaml").model_dump())
+    params = flatten(load(REFERENCE_RECIPE).model_dump())
     decides = [key for key in params if key.startswith(DECIDES) and key not in COMPUTES]
     prints = {of(), *(of(**{key: another(params[key])}) for key in decides)}
     assert len(prints) == 1 + len(decides)

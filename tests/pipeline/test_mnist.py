@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from samples import PROJECT
+from samples import PROJECT, REFERENCE_RECIPE
 from trainings import train_warm
 from workspace import Workspace
 
@@ -27,7 +27,7 @@ def test_the_reference_learns_mnist(steps: int, passes: float, images: int, tmp_
     if not mirror:
         pytest.skip("MNIST_MIRROR is not set")
     workspace = Workspace.create(tmp_path)
-    (tmp_path / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(REFERENCE_RECIPE.read_text())
     workspace.set("train.steps", steps)
     workspace.set("train.eval_every", steps)
     workspace.dvc("repro", "preprocess", MNIST_MIRROR=str((PROJECT / mirror).resolve()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from samples import PROJECT
+from samples import REFERENCE_RECIPE
 from test_history import Project
 
 from mnist_lstm import UserError
@@ -190,6 +190,6 @@ def test_differences_are_as_a_filter_takes_them() -> None:
 
 
 def test_no_two_parameters_need_their_sections() -> None:
-    reference = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    reference = yaml.safe_load(REFERENCE_RECIPE.read_text())
     keys = [short_name(key) for key in flatten({k: reference[k] for k in SECTIONS})]
     assert len(set(keys)) == len(keys) > 10

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.sampler import _split_trials
-from samples import PROJECT
+from samples import REFERENCE_RECIPE
 
 from mnist_lstm import UserError, git
 from mnist_lstm.commands.search import OBJECTIVES, PRUNERS, how_to_bring, seeds_of, table_of
@@ -50,7 +50,7 @@ class Machine:
         monkeypatch.setattr(search, "History", lambda _: Files(self))
         (root / "space.yaml").write_text(SPACE)
         changes = {"train.steps": STEPS, "train.eval_every": EVERY}
-        recipe = PROJECT / "params.yaml"
+        recipe = REFERENCE_RECIPE
         self.recipe = params.flatten(params.load(recipe, changes).model_dump())
         self.space = space.read(root / "space.yaml", recipe, changes)
 
@@ -242,7 +242,7 @@ def test_another_space_or_seed_begins_anew(machine: Machine) -> None:
     assert [trial.asked for trial in found.trials(3)] != first
     narrow = SPACE.replace("high: 0.1", "high: 0.001")
     (machine.root / "space.yaml").write_text(narrow)
-    machine.space = space.read(machine.root / "space.yaml", PROJECT / "params.yaml", {})
+    machine.space = space.read(machine.root / "space.yaml", REFERENCE_RECIPE, {})
     rates = [trial.values["train.learning_rate"] for trial in machine.search().trials(3)]
     assert max(rates) <= 0.001
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
-from samples import PROJECT, record_of_seed, recorded_recipe
+from samples import PROJECT, REFERENCE_RECIPE, record_of_seed, recorded_recipe
 from test_history import Project
 
 from mnist_lstm import UserError
@@ -99,7 +99,7 @@ def test_fresh_trains_whatever_is_recorded(
         return 1, []
 
     (tmp_path / "dvc.yaml").touch()
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    shutil.copy(REFERENCE_RECIPE, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment, "code_digest", lambda _: "code")
     monkeypatch.setattr(experiment, "run_dvc", dvc)
@@ -118,7 +118,7 @@ def test_fresh_trains_whatever_is_recorded(
 def test_an_experiment_has_no_value_of_the_workspace(tmp_path: Path) -> None:
     """params.yaml may be edited until dvc reads it, or be of an earlier version."""
     given = {"train.weight_decay": 0.00001, "train.device": "cuda:1", "preprocess.split_seed": 3}
-    recipe = params.flatten(params.load(PROJECT / "params.yaml", given).model_dump())
+    recipe = params.flatten(params.load(REFERENCE_RECIPE, given).model_dump())
     path = tmp_path / "params.yaml"
     here = params.flatten(params.load(PROJECT / "recipes" / "best.yaml").model_dump())
     path.write_text(
@@ -284,7 +284,7 @@ def tried(path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
         }
 
     (path / "dvc.yaml").touch()
-    shutil.copy(PROJECT / "params.yaml", path)
+    shutil.copy(REFERENCE_RECIPE, path / "params.yaml")
     monkeypatch.chdir(path)
     monkeypatch.setattr(seeds, "seed_record", read)
     monkeypatch.setattr(experiment, "code_digest", lambda _: "code")

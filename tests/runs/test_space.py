@@ -2,22 +2,20 @@ from pathlib import Path
 
 import optuna
 import pytest
-from samples import PROJECT
+from samples import PROJECT, REFERENCE_RECIPE
 
 from mnist_lstm import UserError
 from mnist_lstm.runs import space
-
-RECIPE = PROJECT / "params.yaml"
 
 
 def read(folder: Path, text: str) -> space.Space:
     path = folder / "space.yaml"
     path.write_text(text)
-    return space.read(path, RECIPE, {})
+    return space.read(path, REFERENCE_RECIPE, {})
 
 
 def test_the_committed_space_is_of_the_recipes_keys() -> None:
-    found = space.read(PROJECT / "recipes" / "search.yaml", RECIPE, {})
+    found = space.read(PROJECT / "recipes" / "search.yaml", REFERENCE_RECIPE, {})
     assert list(found) == ["train.learning_rate", "model.hidden_size", "model.dropout"]
 
 
