@@ -966,6 +966,13 @@ def exported(out: str, code: int) -> Callable[[Project], str]:
     return provoke
 
 
+def exported_without_a_page(project: Project) -> str:
+    model = small_model()
+    with_other_pooling(model)
+    project.monkeypatch.setattr(RowLSTM, "load", lambda path: model)
+    return exported("served", code=0)(project)
+
+
 def served_from(change: Callable[[Path], object], *names: str) -> Callable[[Project], str]:
     """The message of the server for a folder that was exported and then changed."""
 
@@ -981,6 +988,10 @@ def served_from(change: Callable[[Path], object], *names: str) -> Callable[[Proj
 
 def with_other_pooling(model: RowLSTM) -> None:
     model.pooling = "attention"
+
+
+def without_a_window(model: RowLSTM) -> None:
+    del model.window
 
 
 def with_huge_weights(model: RowLSTM) -> None:
@@ -1975,6 +1986,8 @@ MET = {
     ),
     "mnist-lstm draw: the page has no <part>, which the model has; name another model with --run "
     "or --model": page_of(change=with_other_pooling, code=2),
+    "mnist-lstm draw: the model has no <part>, of which the page makes an LSTM; name another model "
+    "with --run or --model": page_of(change=without_a_window, code=2),
     "mnist-lstm draw: the model's weights do not fit 16 bits; leave --float16 out": page_of(
         "--float16", change=with_huge_weights, code=2
     ),
@@ -1984,6 +1997,7 @@ MET = {
     "mnist-lstm draw: there is no browser to open it here": page_of("--open"),
     "mnist-lstm export: no examples, and no means to compare with: the test images are not here; "
     "`dvc repro preprocess` makes them": exported("served", code=0),
+    "mnist-lstm export: no page to draw in: <reason>": exported_without_a_page,
     "mnist-lstm export: <folder>: <reason>; name another folder with --out": exported(
         "model.safetensors/served", code=2
     ),

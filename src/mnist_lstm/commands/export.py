@@ -17,8 +17,8 @@ model. --run or --model names another model. A line on stderr says which model i
 
 {RUN}
 
-Exit code: 0 when the folder is written, 2 when there is no such model, the page cannot show it, or
-the folder cannot be written."""
+Exit code: 0 when the folder is written, 2 when there is no such model or the folder cannot be
+written."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,16 @@ TRIED = 3  # images of a class that are tried for the first one that is read rig
 TEST = Path("data", "sequences", "test.safetensors")
 BITS = {16: "<f2", 32: "<f4"}
 CELLS = {nn.LSTM: "lstm", nn.GRU: "gru", nn.RNN: "rnn"}
+# what the page computes a RowLSTM from; a model in its place may lack some of it
+PARTS = ("layers", "beside", "head", "reads", "pooling", "directions", "window")
+
+
+class Unknown(UserError):
+    """The page cannot compute a model, for this reason."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}; name another model with --run or --model")
 
 
 def title(chosen: "Predictor") -> str:
@@ -67,7 +77,7 @@ def data(
     """What the page needs, in JSON's types. Weights have 16 or 32 bits.
 
     `known` has what `predictions` returns: without it, the model reads all test images. Raises
-    UserError if the page cannot compute the model.
+    Unknown if the page cannot compute the model, and UserError if its weights do not fit the bits.
     """
     return {
         "model": _model(chosen, bits),
@@ -80,7 +90,11 @@ def data(
 
 def _model(chosen: "Predictor", bits: int) -> dict[str, Any]:
     """The model's sizes, and its weights in the order in which lstm.js takes them."""
-    model, cell = chosen.model, _cell(chosen.model)
+    model = chosen.model
+    for part in PARTS:
+        if not hasattr(model, part):
+            raise Unknown(f"the model has no {part}, of which the page makes an LSTM")
+    cell = _cell(model)
     stacks: list[tuple[str, Iterable[nn.Module]]]
     if model.reads == "both":
         stacks = [("rows", model.layers), ("columns", model.beside)]
@@ -92,7 +106,7 @@ def _model(chosen: "Predictor", bits: int) -> dict[str, Any]:
         for reads, layers in stacks
     ]
     if model.pooling not in ("last", "mean"):
-        raise UserError(_unknown(f"pooling: {model.pooling}"))
+        raise _added(f"pooling: {model.pooling}")
     weights += [model.head.weight, model.head.bias]
     numbers = torch.cat([weight.detach().flatten() for weight in weights]).numpy()
     with np.errstate(over="ignore"):
@@ -116,7 +130,7 @@ def _model(chosen: "Predictor", bits: int) -> dict[str, Any]:
 def _cell(model: RowLSTM) -> str:
     kinds = {type(layer) for layer in (*model.layers, *model.beside)}
     for kind in kinds - CELLS.keys():
-        raise UserError(_unknown(f"layers of the kind {kind.__name__}"))
+        raise _added(f"layers of the kind {kind.__name__}")
     (kind,) = kinds
     return CELLS[kind]
 
@@ -129,8 +143,8 @@ def _layer(layer: Any, weights: list[Tensor]) -> list[dict[str, int]]:
     return [{"inputs": w_ih.shape[1], "units": layer.hidden_size} for w_ih, *_ in layer.all_weights]
 
 
-def _unknown(what: str) -> str:
-    return f"the page has no {what}, which the model has; name another model with --run or --model"
+def _added(what: str) -> Unknown:
+    return Unknown(f"the page has no {what}, which the model has")
 
 
 def _examples(model: RowLSTM, test: Sequences, known: "Sequence[Row]") -> dict[str, Any]:

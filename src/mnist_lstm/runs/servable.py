@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mnist_lstm.runs.predictor import Predictor
 
 WEIGHTS, ABOUT, PAGE = "model.safetensors", "about.json", "page.html"
+NO_PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>No page</title>'
+    "<p>This model has no page to draw in. POST requests to /predict are answered.</p>\n"
+)
 UNSURE = 0.9  # an answer with a smaller probability is unsure
 
 
@@ -71,8 +75,8 @@ class Servable:
 def of(history: "History", chosen: "Predictor", note: Callable[[str], object]) -> Servable:
     """What serves a model, with what is known of the test images.
 
-    `note` is called with a line if they are not here. Raises UserError if the page cannot show the
-    model.
+    `note` is called with a line if they are not here, and with one if the page to draw in cannot
+    compute the model: the page then only says so. Raises UserError if its weights are not finite.
     """
     from mnist_lstm.runs import demonstration
     from mnist_lstm.views.draw_page import page
@@ -83,7 +87,12 @@ def of(history: "History", chosen: "Predictor", note: Callable[[str], object]) -
         note(f"no examples, and no means to compare with: the test images {found}")
     else:
         test, known = found, demonstration.predictions(history, chosen, found)
-    data = demonstration.data(chosen, 32, test, known)
+    try:
+        data = demonstration.data(chosen, 32, test, known)
+        shown = page(demonstration.title(chosen), data, served=True)
+    except demonstration.Unknown as error:
+        note(f"no page to draw in: {error.reason}")
+        shown = NO_PAGE
     return Servable(
         chosen.model,
         chosen.source,
@@ -91,7 +100,7 @@ def of(history: "History", chosen: "Predictor", note: Callable[[str], object]) -
         chosen.image,
         chosen.classes,
         _usual(test, known),
-        page(demonstration.title(chosen), data, served=True),
+        shown,
     )
 
 
