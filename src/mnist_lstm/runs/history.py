@@ -104,9 +104,9 @@ class History(RecordedFiles):
 
     `results` are whole, the earliest first. `partial` are those of commits, of experiments and of
     the workspace of which this machine does not have all files, but the small tables at most, those
-    of the earliest commit first. `head`
-    and `workspace` are each an item of `results` or `partial`, or None; `evaluation` are the files
-    of the workspace's evaluation, and `at_head` those of HEAD's dvc.lock.
+    of the earliest commit first. `head` and `workspace` are each an item of `results` or `partial`,
+    or None; `evaluation` are the files of the workspace's evaluation, and `at_head` those of HEAD's
+    dvc.lock.
 
     `mixed` says that the files in the workspace are not those of one recorded run, and what to do;
     `workspace` is then None.
