@@ -276,6 +276,7 @@ def test_runs_without_a_curve_are_compared_without_it(
     assert main(["compare", *names]) == 1
     printed = capsys.readouterr()
     assert "comparison.png" not in printed.out
+    assert "promote" not in printed.out  # without a model, none can be promoted
     assert printed.err.count("is not in the picture: its curve.csv is not here") == 2
 
 

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +41,17 @@ def test_recipes_with_other_seeds_are_compared_by_welchs_test() -> None:
     assert (found.low, found.high) == pytest.approx((4 - half, 4 + half))
     assert found.p == pytest.approx(2 * float(t.sf(4 / sum(parts) ** 0.5, degrees)))
     assert not found.more_than_chance
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (2, 3)])
+def test_a_recipe_whose_seeds_are_all_equal_is_compared_without_a_warning(
+    seeds: Sequence[int],
+) -> None:
+    """All warnings are errors in these tests, also scipy's."""
+    found = contest({0: 0.9, 1: 0.9}, dict(zip(seeds, (0.91, 0.92), strict=True)), "accuracy")
+    half = 12.706205 * 0.005  # t of one degree of freedom
+    assert found.difference == pytest.approx(0.015)
+    assert (found.low, found.high) == pytest.approx((0.015 - half, 0.015 + half), abs=1e-7)
 
 
 @pytest.mark.parametrize("other", [{0: 0.5, 1: 0.5}, {2: 0.5, 3: 0.5}])

@@ -15,6 +15,7 @@ from dvc.repo import Repo
 from samples import FINISHED
 
 from mnist_lstm import cli, git
+from mnist_lstm.pipeline import strict_yaml
 from mnist_lstm.runs import resolve
 from mnist_lstm.runs.reproduction import RunResults
 from mnist_lstm.runs.worktree import Scratch, params
@@ -57,6 +58,18 @@ def test_a_device_is_only_changed_where_auto_may_choose_another() -> None:
 
 def test_a_commit_without_parameters_gets_the_runs() -> None:
     assert params({}, RECORD, {"evaluate.batch_size": 7})["evaluate"] == {"batch_size": 7}
+
+
+def test_numbers_of_the_commit_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
+    """For PyYAML alone, 1e-05 is a text."""
+    git.git(tmp_path, "init", "--quiet")
+    project = tmp_path / "folder" / "code"
+    project.mkdir(parents=True)
+    (project / "params.yaml").write_text("promote:\n  margin: 1e-05\n")
+    Scratch(tmp_path, project.parent, StringIO()).restore_params(RECORD, {})
+    restored = strict_yaml.read(project / "params.yaml")
+    assert isinstance(restored, dict)
+    assert restored["promote"] == {"margin": 0.00001}
 
 
 RAW = "data/raw/classes.txt"

@@ -98,7 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
         _print(names, runs, keys, pairs)
         if picture:
             print(f"\ncurves: {picture}")
-        print("Next: `mnist-lstm promote RUN`, or change params.yaml and run `dvc repro`.")
+        promotes = any(run.state == listing.FINISHED for run in runs)
+        promote = "`mnist-lstm promote RUN`, or " if promotes else ""
+        print(f"Next: {promote}change params.yaml and run `dvc repro`.")
     return 1 if any(isinstance(found, str) for found in pairs.values()) else 0
 
 

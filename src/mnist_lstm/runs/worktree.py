@@ -22,6 +22,7 @@ from mnist_lstm import UserError, dvc_cache, git
 from mnist_lstm.data.mirrors import folder_of
 from mnist_lstm.dvc_cache import DvcCache, Entry, Files, workspace_stages
 from mnist_lstm.git import GitError
+from mnist_lstm.pipeline import strict_yaml
 from mnist_lstm.pipeline.params import value_at, with_values
 from mnist_lstm.pipeline.result_files import RunRecord
 from mnist_lstm.runs.child import run_dvc, undisturbed
@@ -134,8 +135,9 @@ class Scratch:
     def restore_params(self, record: RunRecord, evaluation_params: Mapping[str, Any]) -> None:
         """Write params.yaml: the run's values, and the commit's for keys that the run lacks."""
         path = self.project / "params.yaml"
-        there = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        sections = params(there, record, evaluation_params)
+        there = strict_yaml.read(path) if path.is_file() else {}
+        known = there if isinstance(there, Mapping) else {}
+        sections = params(known, record, evaluation_params)
         text = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
 
