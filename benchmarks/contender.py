@@ -120,10 +120,11 @@ def measure(kind: type[Contender], work: Work) -> dict[str, Any]:
     contender.evaluate(min(work.eval_batch_size, work.evaluated))
     scale = (work.test_images + contender.beside) / (work.evaluated + contender.beside)
     evaluations = [contender.evaluate(work.evaluated) * scale for _ in range(work.evaluations)]
+    validations = [contender.validate() for _ in range(work.evaluations)]
     return {
         "step": steps,
         "evaluation": evaluations,
-        "validation": contender.validate(),
+        "validation": [seconds for seconds in validations if seconds is not None],
         "peak_bytes": peak_bytes(),
         "gpu_peak_bytes": contender.memory(),
         "about": contender.about(),

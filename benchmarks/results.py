@@ -17,16 +17,31 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         median(seconds for answer in found for seconds in answer[what])
         for what in ("step", "evaluation")
     )
-    validations = [answer["validation"] for answer in found if answer["validation"] is not None]
+    added = validations(found)
     gpu = [answer["gpu_peak_bytes"] for answer in found if answer["gpu_peak_bytes"] is not None]
     return {
         "step": step,
         "evaluation": evaluation,
         "job": STEPS * step + EVALUATIONS * evaluation,
-        "validation": median(validations) if validations else None,
+        "validation": median(added) if added else None,
         "peak_bytes": max(answer["peak_bytes"] for answer in found),
         "gpu_peak_bytes": max(gpu) if gpu else None,
     }
+
+
+def validations(rounds: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The seconds that the validation images added to each evaluation in which this was measured.
+
+    Records made before 2026-11-29 have one number for each round, not a list.
+    """
+    found: list[float] = []
+    for answer in rounds:
+        match answer.get("validation"):
+            case list(several):
+                found += several
+            case float(one):
+                found.append(one)
+    return found
 
 
 def unsteady(rounds: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:

@@ -46,7 +46,7 @@ SMALL = Work(
 def answer(step: float, evaluation: float, **more: Any) -> dict[str, Any]:
     """The JSON that a contender's process prints for one round."""
     about = {"torch": "2.0", "computes on": "AVX2"}
-    rest = {"validation": None, "peak_bytes": 10**9, "gpu_peak_bytes": None, "about": about}
+    rest = {"validation": [], "peak_bytes": 10**9, "gpu_peak_bytes": None, "about": about}
     return {"step": [step], "evaluation": [evaluation]} | rest | more
 
 
@@ -100,7 +100,7 @@ def test_a_contender_answers_with_seconds_and_memory(kind: type[Contender]) -> N
     assert all(seconds > 0 for seconds in found["step"])
     assert 50e6 < found["peak_bytes"] < 50e9
     assert found["about"]["torch"]
-    assert (found["validation"] is not None) == (kind is Project)
+    assert len(found["validation"]) == (SMALL.evaluations if kind is Project else 0)
 
 
 def test_the_seconds_of_a_part_of_the_test_images_are_scaled_to_all() -> None:
@@ -161,7 +161,9 @@ def test_a_contender_that_failed_in_one_round_has_no_summary() -> None:
 def test_the_table_has_each_ones_ratio_to_the_floor_and_to_this_project() -> None:
     text = table.markdown(
         results(
-            project=answer(0.2, 5, validation=2.5), plain=answer(0.6, 15), floor=answer(0.1, 2.5)
+            project=answer(0.2, 5, validation=[9.0, 2.5, 1.5]),
+            plain=answer(0.6, 15),
+            floor=answer(0.1, 2.5),
         )
     )
     assert cells(text, "Plain") == {
@@ -176,6 +178,8 @@ def test_the_table_has_each_ones_ratio_to_the_floor_and_to_this_project() -> Non
     }
     assert "validation images, which the others do not have, adds 2.50 s" in text
     assert "100 s to the whole job" in text
+    once = table.markdown(results(project=answer(0.2, 5, validation=[9.0])))
+    assert "validation images, which the others do not have" not in once
     assert "a machine, computing on AVX2, 2 threads; torch 2.0; commit abc, 2030-01-01" in text
     assert "Rough" not in text
 
@@ -253,13 +257,13 @@ def test_the_readme_has_what_is_on_record() -> None:
     of = {name: seconds for (name, _), seconds in jobs("cpu").items()}
     ours, graph, keras = of[project], of[reference], of["Keras 3: LSTM layers, fit"]
     assert (
-        f"take {table.duration(ours)}: {graph / ours:.2f} times as fast as the script's graph in "
-        f"TensorFlow 2 and {keras / ours:.2f} times as fast as Keras' `fit`"
+        f"take {table.duration(ours)}: {graph / ours:.1f} times as fast as the script's graph in "
+        f"TensorFlow 2 and {keras / ours:.1f} times as fast as Keras' `fit`"
     ) in readme
     native = jobs("bfloat16")
     ours, graph = native[project, "bfloat16"], native[reference, "float32"]
     assert (
-        f"take {table.duration(ours)}: {graph / ours:.2f} times as fast as the graph on the same "
+        f"take {table.duration(ours)}: {graph / ours:.1f} times as fast as the graph on the same "
         "cores"
     ) in readme
 

@@ -20,7 +20,8 @@ HELP = f"""\
 Print the parameters in which the runs differ and their final metrics side by side, and draw their
 curves in one picture. Then compare the first run with each of the others: does one model classify
 more test images correctly than chance explains? The answer is McNemar's exact test on the answers
-of both models to the same images. Of twenty comparisons of equally good models, one has p < 0.05.
+of both models to the same images. Of twenty comparisons of equally good models, at most one has
+p < 0.05 on average.
 
 A RUN may also be a recipe: a file such as recipes/fast.yaml, or the name of a parent run in MLflow,
 "seeds of fast". All of them must be recipes then. The seeds that were trained of each, or that have
