@@ -5,7 +5,10 @@ import dataclasses
 import io
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -487,13 +490,23 @@ def test_a_larger_one_in_chunks_is_refused_while_it_comes(port: int) -> None:
     assert status(sent(port, start, *chunks)) == 413
 
 
-@pytest.mark.parametrize("start", [b"", b"GET /ping HT", head(Content_Length=len(BODY)) + BODY[:9]])
+HALF = head(Content_Type=JSON, Content_Length=len(BODY)) + BODY[:9]
+
+
+@pytest.mark.parametrize(
+    ("start", "answers"),
+    [
+        (b"", 0),
+        (b"GET /ping HT", 0),
+        (HALF, 0),
+        (head("/ping", "GET", Connection="keep-alive") + HALF, 1),
+    ],
+)
 def test_a_request_that_does_not_come_whole_is_not_waited_for(
-    port: int, monkeypatch: pytest.MonkeyPatch, start: bytes
+    port: int, monkeypatch: pytest.MonkeyPatch, start: bytes, answers: int
 ) -> None:
     monkeypatch.setattr(PatientProtocol, "seconds", 0.1)
-    start = start.replace(b"\r\n\r\n", f"\r\nContent-Type: {JSON}\r\n\r\n".encode())
-    assert sent(port, start) == b""
+    assert sent(port, start).count(b"HTTP/1.1 ") == answers
 
 
 def test_an_answer_that_is_not_taken_is_not_waited_for(
@@ -511,6 +524,86 @@ def test_an_answer_that_is_not_taken_is_not_waited_for(
         connection.connect(("127.0.0.1", port))
         connection.sendall(head("/", "GET") * 100)
         assert closed.wait(60)
+
+
+def test_a_short_answer_that_is_not_taken_is_not_waited_for(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatientProtocol, "seconds", 0.1)
+    closed, transports = threading.Event(), list[asyncio.Transport]()
+    made, lost = PatientProtocol.connection_made, PatientProtocol.connection_lost
+
+    def connected(protocol: PatientProtocol, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(protocol, transport)
+        transports.append(transport)
+
+    monkeypatch.setattr(PatientProtocol, "connection_made", connected)
+    monkeypatch.setattr(
+        PatientProtocol, "connection_lost", lambda *given: lost(*given) or closed.set()
+    )
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        while not transports or not transports[0].get_write_buffer_size():
+            connection.sendall(head("/ping", "GET", Connection="keep-alive"))
+            time.sleep(0.001)
+        assert transports[0].get_write_buffer_size() < 2**16  # where asyncio itself would pause
+        assert closed.wait(60)
+
+
+def test_a_request_that_is_cut_off_by_the_end_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for = threading.Event()
+
+    async def endless(*_: object) -> None:
+        asked_for.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr("mnist_lstm.serving.app.LAST_SECONDS", 0.1)
+    monkeypatch.setattr(BusyClassifier, "logits", endless)
+    with ThreadPoolExecutor(1) as client:
+        with serving(SERVED) as port:
+            answer = client.submit(asked, port)
+            assert asked_for.wait(60)
+        cut_off = answer.result()
+    assert status(cut_off) == 503
+    assert said(cut_off)["message"] == "the server ends"
+
+
+ENDLESS = """
+import sys, time
+from mnist_lstm.serving import app, classifier
+
+def infer(*_):
+    print("classifies", flush=True)
+    time.sleep(3600)
+
+app.LAST_SECONDS, classifier.infer = 0.1, infer
+app.main(sys.argv[1:])
+"""
+
+
+def test_ctrl_c_does_not_wait_for_the_classifier(tmp_path: Path) -> None:
+    SERVED.write(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path), "127.0.0.1", str(port)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+        ThreadPoolExecutor(1) as client,
+    ):
+        try:
+            assert server.stdout
+            assert server.stdout.readline().endswith("; Ctrl-C ends it\n")
+            while psutil.Process(server.pid).net_connections() == []:
+                time.sleep(0.01)
+            answer = client.submit(asked, port)
+            assert server.stdout.readline() == "classifies\n"
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == 0
+            assert status(answer.result()) == 503
+        finally:
+            server.kill()
 
 
 def test_a_fault_is_said_in_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -182,6 +183,8 @@ class _Counted:
 
         try:
             await self.app(scope, receive, answering)
+        except asyncio.CancelledError:  # the server ends, and does not wait any longer
+            await _error(503, "the server ends")(scope, receive, answering)
         finally:
             path = scope.get("path", "")
             path = path if path in PATHS else "other"  # a client must not make up labels
@@ -250,11 +253,14 @@ async def _version(_: Request) -> Response:
 
 
 def serve(served: Servable, host: str, port: int, names: Sequence[str] = ()) -> None:
-    """Answer requests until Ctrl-C."""
+    """Answer requests until Ctrl-C. Then this process ends."""
     # the thread of the event loop and those that compute take turns: 5 ms a turn are too long
     sys.setswitchinterval(0.001)
     app = application(served, names)
     uvicorn.run(app, host=host, port=port, **options(app))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what still classifies is not waited for
 
 
 def main(given: Sequence[str] | None = None) -> None:

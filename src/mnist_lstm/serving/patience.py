@@ -26,6 +26,9 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(
+            high=0
+        )  # else a short answer that is not taken is not seen
         self._watch()
 
     def refused(self, kind: str) -> None:
@@ -34,6 +37,12 @@ class PatientProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
+
+    def on_response_complete(self) -> None:
+        """Watch the next request too, of which a part may have arrived with the last one."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._watch()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a malformed request, if it has no answer yet, and send no other answer."""
