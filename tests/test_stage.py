@@ -1,5 +1,6 @@
 """Run a stage of a small project, as dvc would."""
 
+import json
 import os
 import select
 import shutil
@@ -12,7 +13,7 @@ import zygote
 from samples import PROJECT, REFERENCE_RECIPE
 
 from mnist_lstm import UserError
-from mnist_lstm.pipeline import stage
+from mnist_lstm.pipeline import signals, stage
 
 DVC_YAML = """
 stages:
@@ -208,3 +209,20 @@ def test_threads_sleep_in_a_temporary_copy(project: Path) -> None:
     assert policy(DVC_ROOT=str(project.parent)) == "OMP_WAIT_POLICY=PASSIVE"
     chosen = {"OMP_WAIT_POLICY": "ACTIVE"}
     assert policy(DVC_ROOT=str(project.parent), **chosen) == "OMP_WAIT_POLICY=ACTIVE"
+
+
+@pytest.mark.parametrize(("number", "restored"), [(os.getpid(), []), (2**31 - 1, ["demo"])])
+def test_a_stage_without_its_dvc_restores_where_no_other_dvc_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, restored: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signals, "orphaned", lambda: True)
+    told = list[str]()
+    monkeypatch.setattr(stage, "restore_outputs", told.append)
+    folder = tmp_path / ".dvc" / "tmp"
+    folder.mkdir(parents=True)
+    noted = {"write": {"out": {"pid": number, "cmd": "dvc repro"}}, "read": {}}
+    (folder / "rwlock").write_text(json.dumps(noted))
+    hint = stage._restored("demo")
+    assert told == restored
+    assert hint.startswith(" (`dvc checkout` and ") != bool(restored)

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from mnist_lstm import UserError, git
@@ -197,12 +197,11 @@ def is_at_work(root: Path) -> bool:
 
 def _is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except OSError:
-        pass  # another user's
-    return True
+    except psutil.AccessDenied:
+        return True  # another user's
 
 
 def is_of(md5: str, content: bytes | None) -> bool:

@@ -131,6 +131,10 @@ def test_mlflow_is_asked_for_its_ids_and_for_names_given_there(
         find(history, gone.id)
     with pytest.raises(NoSuchRun, match="no run is called 'the bad one'"):
         find(history, "the bad one")
+    store.client.update_run(gone.id, name="the good one")
+    for text in ("the good one", "the go"):  # of only one of them, the results are here
+        with pytest.raises(UserError, match=f"'{text}' fits 2 runs in MLflow: the good one .id "):
+            find(history, text)
 
 
 def test_a_store_that_cannot_be_reached_is_reported(

@@ -194,7 +194,7 @@ def _digest(path: Path) -> object:
 
 def _restored(name: str) -> str:
     """Restore the earlier results. Returns a hint for the user if that was not possible."""
-    if signals.orphaned():  # another dvc may already be writing the outputs
+    if signals.orphaned() and dvc_cache.is_at_work(Path()):  # another one may write the outputs
         return " (`dvc checkout` and `git checkout results` restore earlier results)"
     try:
         restore_outputs(name)

@@ -156,6 +156,9 @@ def _matching_in_store(root: Path, candidates: Sequence[Some], text: str) -> lis
     found = [
         result for result in candidates if result.record and result.record.training_id in named
     ]
+    here = {result.record.training_id for result in found if result.record}
+    if here and named.keys() > here:
+        raise _several_in_store(text, named.values())
     if named and not found:
         for run in named.values():
             if is_elsewhere(run.data.tags, root, store.uri):
@@ -192,12 +195,7 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
         if not matching:
             return None
         if len(matching) > 1:
-            listed = ", ".join(
-                f"{each.info.run_name} (id {each.info.run_id[:8]})" for each in matching
-            )
-            raise UserError(
-                f"{text!r} fits {len(matching)} runs in MLflow: {listed}; write more of the name"
-            )
+            raise _several_in_store(text, matching)
         (run,) = matching
         paths = ("train/run.json", "evaluate/metrics.json", "evaluate/run.json")
         record, metrics, evaluation = (artifact(store, run, path) for path in paths)
@@ -212,6 +210,13 @@ def _results_in_store(root: Path, text: str) -> RunResults | None:
         parse_metrics(metrics, f"{name} in MLflow: {paths[1]}") if metrics else {},
         parse_evaluation(evaluation, f"{name} in MLflow: {paths[2]}").params if evaluation else {},
         from_store=True,
+    )
+
+
+def _several_in_store(text: str, fitting: Collection["StoredRun"]) -> UserError:
+    listed = ", ".join(f"{each.info.run_name} (id {each.info.run_id[:8]})" for each in fitting)
+    return UserError(
+        f"{text!r} fits {len(fitting)} runs in MLflow: {listed}; write more of the name"
     )
 
 
