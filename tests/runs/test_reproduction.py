@@ -29,6 +29,7 @@ def test_the_same_weights_are_identical() -> None:
         ({"threads": 8}, "threads: 2 then, 8 now"),
         ({"precision": "float64"}, "precision: float32 then, float64 now"),
         ({"versions": VERSIONS | {"torch": "3"}}, "version of torch: 2.15.0 then, 3 now"),
+        ({"versions": VERSIONS | {"triton": "3"}}, "version of triton: none then, 3 now"),
     ],
 )
 def test_other_weights_are_close_within_the_tolerance_and_say_why(

@@ -72,6 +72,7 @@ class Machine:
     ) -> tuple[int, list[str]]:
         assert settings | {"seed": 0} == dict(settings)
         assert code == self.code
+        assert name not in self.experiments  # each is trained once
         self.trained.append(name)
         report("Running stage 'train':")
         file = Path(variables[watched.FILE])

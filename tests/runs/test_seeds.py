@@ -163,6 +163,25 @@ def test_code_that_is_edited_meanwhile_ends_the_command(
     assert len(trained) == 1
 
 
+def test_code_that_is_edited_until_dvc_copies_it_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dvc may wait for another one before that."""
+    digests = iter(("code", "edited", "edited"))
+    monkeypatch.setattr(experiment, "code_digest", lambda _: next(digests))
+    told = list[str]()
+
+    def dvc(*_: str, report: Callable[[str], object], **__: object) -> tuple[int, list[str]]:
+        report("Waiting for lock")
+        report("Running stage 'train':")
+        pytest.fail("the training was not stopped")
+
+    monkeypatch.setattr(experiment, "run_dvc", dvc)
+    with pytest.raises(UserError, match="experiment name: the code was edited meanwhile"):
+        experiment.train(tmp_path, "name", {}, {}, "code", report=told.append)
+    assert told == ["Waiting for lock"]
+
+
 def test_the_result_of_a_name_is_that_of_the_present_commit(tmp_path: Path) -> None:
     """With the same code, other packages may have trained an experiment of the same name."""
     project, baselines = Project(tmp_path), []

@@ -103,17 +103,22 @@ def train(
     # files that are verified and need no network, where fetch has to run
     same_data = here.get("fetch.dataset") == settings.get("fetch.dataset")
     mirror = {"MNIST_MIRROR": str(root / "data" / "raw")} if same_data else {}
+    begun = False
+
+    def follow(line: str) -> None:
+        nonlocal begun
+        if not begun and BEGINS.search(line):  # dvc, which may have waited, has copied the code now
+            begun = True
+            _check_code(root, name, code)
+        report(line)
+
     while True:
-        if code_digest(root) != code:
-            raise UserError(
-                f"experiment {name}: the code was edited meanwhile; repeat the command, which then "
-                "begins with the present code, or undo the edit first"
-            )
+        _check_code(root, name, code)
         failed, lines = run_dvc(
             *("--wait-for-lock", *EXPERIMENT, name, *options),
             folder=root,
             environment={**mirror, **os.environ, **(variables or {})},
-            report=report,
+            report=follow,
             is_enough=is_enough,
         )
         if failed and any(map(NO_ASCII.search, lines)):
@@ -125,6 +130,15 @@ def train(
             return failed, lines
         to_stderr("another dvc is at work here; waiting for its end")
         time.sleep(PAUSE)
+
+
+def _check_code(root: Path, name: str, code: str) -> None:
+    """Raises UserError if the code has another digest by now."""
+    if code_digest(root) != code:
+        raise UserError(
+            f"experiment {name}: the code was edited meanwhile; repeat the command, which then "
+            "begins with the present code, or undo the edit first"
+        )
 
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:

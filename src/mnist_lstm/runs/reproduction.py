@@ -10,7 +10,7 @@ from mnist_lstm.pipeline.result_files import FinishedRecord
 # on validation images, 0.19 on test images (benchmarks/reproduction.csv). Trainings that only round
 # in another order end about as far apart as trainings of other seeds
 TOLERANCE = 0.005
-VERSIONS = ("python", "torch", "numpy", "safetensors")
+WITHOUT_EFFECT = ("mlflow", "dvc")  # on the weights; run.json names their versions too
 CIRCUMSTANCES = ("device", "precision", "threads")
 
 
@@ -76,11 +76,17 @@ def differences(then: RunResults, now: RunResults) -> list[str]:
         value, new_value = getattr(then.record, key), getattr(now.record, key)
         if value != new_value:
             reasons.append(f"{key}: {value} then, {new_value} now")
-    for package in VERSIONS:
-        version, new_version = (each.record.versions.get(package) for each in (then, now))
+    for package in _packages(then, now):
+        version, new_version = (each.record.versions.get(package, "none") for each in (then, now))
         if version != new_version:
             reasons.append(f"version of {package}: {version} then, {new_version} now")
     return reasons
+
+
+def _packages(then: RunResults, now: RunResults) -> list[str]:
+    """What the weights depend on: Python, torch and others; on some GPUs Triton too."""
+    every = dict.fromkeys([*then.record.versions, *now.record.versions])
+    return [package for package in every if package not in WITHOUT_EFFECT]
 
 
 def rows(then: RunResults, now: RunResults) -> list[list[str]]:
@@ -98,7 +104,7 @@ def rows(then: RunResults, now: RunResults) -> list[list[str]]:
             )
     for key in CIRCUMSTANCES:
         table.append([key, *(str(getattr(each.record, key)) for each in both)])
-    for package in VERSIONS:
+    for package in _packages(then, now):
         table.append([package, *(each.record.versions.get(package, "–") for each in both)])
     return table
 
