@@ -11,10 +11,10 @@ import shlex
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_lstm import UserError
 from mnist_lstm.views.text_table import escaped, folded, terminal_width
@@ -166,6 +166,13 @@ def add_recipe(parser: argparse.ArgumentParser, help: str) -> None:
 def recipe_file(arguments: argparse.Namespace, root: Path) -> Path:
     """The file of the recipe that the command line names; params.yaml of the project in `root`."""
     return arguments.recipe or in_project(root, "params.yaml")
+
+
+def settings_of(path: Path, changed: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """The parameters of a recipe, with those that are `changed`, by dotted key."""
+    from mnist_lstm.pipeline import params
+
+    return params.flatten(params.load(path, changed).model_dump())
 
 
 def in_project(root: Path, name: str) -> Path:

@@ -16,6 +16,7 @@ from mnist_lstm.commands import (
     in_project,
     note,
     recipe_file,
+    settings_of,
     show_groups,
     whole_number,
     writable_folder,
@@ -105,17 +106,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the trials that are missing, and print all of them."""
-    from mnist_lstm.pipeline import params, stage
+    from mnist_lstm.pipeline import stage
 
     root, changed = stage.root(), changes(arguments.set_param)
     path = recipe_file(arguments, root)
-    recipe, here = (
-        params.flatten(found.model_dump())
-        for found in (
-            params.load(path, changed),
-            params.load(root / "params.yaml"),
-        )
-    )
+    recipe, here = settings_of(path, changed), settings_of(root / "params.yaml")
     from mnist_lstm.runs import search, space  # Optuna takes a second
 
     listed = arguments.space or in_project(root, SPACE)

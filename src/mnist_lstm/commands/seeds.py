@@ -12,6 +12,7 @@ from mnist_lstm.commands import (
     changes,
     note,
     recipe_file,
+    settings_of,
     show_groups,
     whole_number,
     writable_folder,
@@ -80,7 +81,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train the seeds, and print their statistics."""
-    from mnist_lstm.pipeline import params, stage
+    from mnist_lstm.pipeline import stage
     from mnist_lstm.runs import experiment, seeds
     from mnist_lstm.runs.recipes import FIGURES, JUDGED_BY
 
@@ -88,13 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     if "seed" in changed:
         raise UserError("-S seed: each training has a seed of its own; --from K sets the first one")
     path = recipe_file(arguments, root)
-    recipe, here = (
-        params.flatten(found.model_dump())
-        for found in (
-            params.load(path, changed),
-            params.load(root / "params.yaml"),
-        )
-    )
+    recipe, here = settings_of(path, changed), settings_of(root / "params.yaml")
     numbers = range(arguments.first, arguments.first + arguments.seeds)
     name, code, said = path.stem, experiment.code_digest(root), set[str]()
 

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from mnist_lstm.tracking.store import Store, is_server
+from mnist_lstm.tracking.store import Store, all_pages, is_server
 from mnist_lstm.tracking.view import Point
 
 # MLflow's pages draw their charts from it; get_metric_history has one metric of one run
@@ -60,16 +60,8 @@ class Overview:
 
     @cached_property
     def _models(self) -> list[LoggedModel]:
-        found: list[LoggedModel] = []
-        token = None
-        while True:
-            page = self._store.client.search_logged_models(
-                [self._store.experiment_id], page_token=token
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        search, where = self._store.client.search_logged_models, [self._store.experiment_id]
+        return all_pages(lambda token: search(where, page_token=token))
 
     def _history(self, key: str) -> dict[str, list[Metric]]:
         """All points of a metric, by run."""

@@ -96,6 +96,16 @@ def _at_most_twice(request: Callable[..., None], *args: Any, **kwargs: Any) -> N
         request(*args, **kwargs)
 
 
+def all_pages(ask: Callable[[str | None], Any]) -> list[Any]:
+    """All that MLflow returns in pages. `ask` returns the page that a token names, or the first."""
+    page = ask(None)
+    found = [*page]
+    while page.token:
+        page = ask(page.token)
+        found += page
+    return found
+
+
 def uri_of(root: Path) -> str:
     """The address of a project's store: MLFLOW_TRACKING_URI, otherwise mlflow.db in its folder.
 

@@ -8,7 +8,7 @@ from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import Metric, ViewType
 
 from mnist_lstm.tracking.logged_model import models_of
-from mnist_lstm.tracking.store import Store
+from mnist_lstm.tracking.store import Store, all_pages
 from mnist_lstm.tracking.view import Point
 
 StoredRun = mlflow.entities.Run  # a run as MLflow returns it
@@ -24,20 +24,15 @@ def runs(store: Store, condition: str = "") -> list[StoredRun]:
 
 def all_runs(store: Store, condition: str = "") -> list[StoredRun]:
     """The runs of the experiment that meet an MLflow filter, parents too, the earliest first."""
-    found: list[StoredRun] = []
-    token = None
-    while True:
-        page = store.client.search_runs(
+    return all_pages(
+        lambda token: store.client.search_runs(
             [store.experiment_id],
             condition,
             run_view_type=ViewType.ACTIVE_ONLY,
             order_by=["start_time"],
             page_token=token,
         )
-        found += page
-        token = page.token
-        if not token:
-            return found
+    )
 
 
 def close(store: Store, run: StoredRun, status: str, ended: int) -> None:
