@@ -1116,6 +1116,18 @@ def interrupted_meanwhile(project: Project) -> str:
     return f"mnist-lstm promote: {error.value}"
 
 
+def changed_tag(change: Callable[[Any], None]) -> Callable[[Project], str]:
+    """The message of `promote --rollback` once MLflow's client has changed a tag."""
+
+    def provoke(project: Project) -> str:
+        with_champion(project)
+        change(open_store(project.folder).client)
+        assert cli.main(["promote", "--rollback"]) == 2
+        return project.capsys.readouterr().err.rstrip("\n")
+
+    return provoke
+
+
 def slow_server(project: Project) -> str:
     project.monkeypatch.setattr(handover, "PATIENCE", -1)
     with pytest.raises(TrackingError) as error:
@@ -1962,6 +1974,14 @@ MET = {
     "mnist-lstm promote: the champion has changed meanwhile: it is <run>, by a "
     "<promotion or return> that was interrupted; repeat the command": interrupted_meanwhile,
     "mnist-lstm promote: the server takes too long to change the champion; try again": slow_server,
+    "mnist-lstm promote: row-lstm version <number>: its tag <tag> must be a number as `mnist-lstm "
+    "promote` writes it, is '<text>'; correct it in MLflow": changed_tag(
+        lambda client: client.set_model_version_tag("row-lstm", "1", "validation_images", "1,000")
+    ),
+    "mnist-lstm promote: row-lstm: its tag champions_before must be a list of version numbers, "
+    'such as ["1", "2"], the latest last; correct it in MLflow, or delete it there': changed_tag(
+        lambda client: client.set_registered_model_tag("row-lstm", registry.BEFORE, "1")
+    ),
     "make serve: there is no champion yet; `mnist-lstm promote RUN` makes a run the champion": (
         served
     ),

@@ -425,6 +425,45 @@ def test_a_version_is_read_from_mlflow_if_its_results_are_gone(
         predictor.of_version(History(root), store, other)
 
 
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        ("validation_images", "1,000"),
+        ("validation_images", "-1"),
+        ("validation_accuracy", "98 %"),
+        ("validation_accuracy", "nan"),
+    ],
+)
+def test_a_number_that_was_changed_in_a_tag_is_named(
+    store: Store, entrants: list[Entrant], tag: str, text: str
+) -> None:
+    promote(store, entrants[0])
+    store.client.set_model_version_tag("row-lstm", "1", tag, text)
+    with pytest.raises(TrackingError) as error:
+        registry.champion(store)
+    assert str(error.value).startswith(f"row-lstm version 1: its tag {tag} must be a number")
+    assert str(error.value).endswith(f", is '{text}'; correct it in MLflow")
+
+
+@pytest.mark.parametrize("text", ['["1"', "1", ""])
+def test_a_list_of_former_champions_that_was_changed_is_named(
+    store: Store, entrants: list[Entrant], text: str
+) -> None:
+    """And no promotion writes over it."""
+    promote(store, entrants[0])
+    promote(store, entrants[1])
+    store.client.set_registered_model_tag("row-lstm", registry.BEFORE, text)
+    with pytest.raises(TrackingError, match="its tag champions_before must be a list of version"):
+        roll_back(store)
+    with pytest.raises(TrackingError, match="its tag champions_before must be a list of version"):
+        promote(store, entrants[2])
+    assert champion(store) == "b"
+    assert store.client.get_registered_model("row-lstm").tags[registry.BEFORE] == text
+    store.client.delete_registered_model_tag("row-lstm", registry.BEFORE)
+    promote(store, entrants[2])
+    assert champion(store) == "c"
+
+
 def test_a_server_with_logins_hides_a_model_that_is_not_there(
     store: Store, entrants: list[Entrant], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ the registered model lists the former champions. tracking/handover changes the c
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -209,9 +210,18 @@ def _made_again(there: Sequence[StoredRun], version: ModelVersion) -> StoredRun 
 
 
 def former_numbers(store: Store) -> list[str]:
-    """The numbers of the former champions, the latest last."""
+    """The numbers of the former champions, the latest last.
+
+    Raises TrackingError if somebody changed the tag into something else.
+    """
     tags = store.client.get_registered_model(MODEL).tags if _has_model(store) else {}
-    return [str(number) for number in json.loads(tags.get(BEFORE, "[]"))]
+    with suppress(ValueError):
+        if isinstance(found := json.loads(tags.get(BEFORE, "[]")), list):
+            return [str(number) for number in found]
+    raise TrackingError(
+        f"{MODEL}: its tag {BEFORE} must be a list of version numbers, such as "
+        '["1", "2"], the latest last; correct it in MLflow, or delete it there'
+    )
 
 
 def write_former_numbers(store: Store, numbers: Sequence[str]) -> None:
@@ -233,7 +243,10 @@ def versions(store: Store) -> list[ModelVersion]:
 
 
 def as_version(found: ModelVersion) -> Version:
-    """A version of MLflow's. Raises TrackingError if `promote` did not register it."""
+    """A version of MLflow's.
+
+    Raises TrackingError if `promote` did not register it, or if somebody changed its tags.
+    """
     tags = dict(found.tags)
     missing = [entry.name for entry in fields(Entrant) if entry.name not in tags]
     if missing:
@@ -241,11 +254,17 @@ def as_version(found: ModelVersion) -> Version:
             f"{MODEL} version {found.version} was not registered by `mnist-lstm promote`: it has "
             f"no tag {missing[0]}; delete it, or move the alias {ALIAS} to another version"
         )
-    values = {entry.name: tags[entry.name] for entry in fields(Entrant)}
-    images = int(values.pop("validation_images"))
-    accuracy = float(values.pop("validation_accuracy"))
-    entrant = Entrant(**values, validation_images=images, validation_accuracy=accuracy)
-    return Version(str(found.version), entrant, tags)
+    values: dict[str, Any] = {entry.name: tags[entry.name] for entry in fields(Entrant)}
+    numbers = {"validation_images": int, "validation_accuracy": float}
+    for tag, kind in numbers.items():
+        with suppress(ValueError):
+            values[tag] = kind(tags[tag])
+        if isinstance(values[tag], str) or not 0 <= values[tag] < math.inf:
+            raise TrackingError(
+                f"{MODEL} version {found.version}: its tag {tag} must be a number as "
+                f"`mnist-lstm promote` writes it, is {tags[tag]!r}; correct it in MLflow"
+            )
+    return Version(str(found.version), Entrant(**values), tags)
 
 
 @contextmanager
