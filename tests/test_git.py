@@ -162,6 +162,13 @@ def test_a_project_below_the_top_of_its_repository(repository: Path, tmp_path: P
     assert not (there / "src" / "new.py").exists()
 
 
+@pytest.mark.parametrize("name", ["a:b", "sp ace \u00e9", '"quote"', "back\\slash", "line\nline"])
+def test_a_project_in_a_folder_of_any_name(repository: Path, name: str) -> None:
+    there = repository.rename(repository.with_name(name))
+    (there / "src" / "code.py").write_text("second\n")
+    assert b"-first\n+second\n" in patch(there, ["src"])
+
+
 def test_a_file_with_a_conflict_is_listed_once(repository: Path) -> None:
     """Also by a git before 2.31, which has no option for that."""
     for branch in ("ours", "theirs"):

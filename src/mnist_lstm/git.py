@@ -137,7 +137,7 @@ def patch(folder: Path, paths: Sequence[str]) -> bytes:
         environment = {
             "GIT_INDEX_FILE": f"{scratch}/index",
             "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((folder / objects).resolve()),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(str((folder / objects).resolve())),
         }
         (Path(scratch) / "objects").mkdir()
         options = ("--cached", "--others", "--exclude-standard")
@@ -154,6 +154,11 @@ def patch(folder: Path, paths: Sequence[str]) -> bytes:
         return git(
             folder, "diff-index", "--cached", *DIFF, base, "--", *paths, environment=environment
         )
+
+
+def _quoted(path: str) -> str:
+    """A path in C quotes, for a list in which a colon ends an entry."""
+    return '"' + path.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
 def _run(
