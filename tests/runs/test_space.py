@@ -70,6 +70,8 @@ def test_values_near_one_stay_apart(tmp_path: Path) -> None:
         ("model.dropout: {low: 0.1, high: 0.2, log: 3}", "model.dropout: log must be true or fal"),
         ("model.dropout: {low: 0.5, high: 0.1}", "model.dropout: "),
         ("model.dropout: {low: 0.5, high: 1.1}", "model.dropout: model.dropout must be below 1"),
+        ("model.hidden_size: {low: 16, high: 64, step: 0}", "model.hidden_size: "),
+        ("model.dropout: {low: 0.1, high: 0.5, step: 0}", "model.dropout: "),
         ("model.dropout: []", "model.dropout: a list must have values to choose from"),
         ("model.dropout: [0.1, 0.1]", "model.dropout: a value is there twice"),
         ("model.dropout: [[0.1]]", "model.dropout: a list must have values to choose from"),

@@ -140,7 +140,7 @@ def _range(given: object, value: object, where: str) -> BaseDistribution:
     is_whole = all(isinstance(each, int) for each in numbers) and not isinstance(value, float)
     try:
         if is_whole:
-            return IntDistribution(low, high, is_log, step or 1)
+            return IntDistribution(low, high, is_log, 1 if step is None else step)
         return FloatDistribution(low, high, is_log, step)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
