@@ -163,6 +163,14 @@ def test_a_secret_in_the_query_is_in_no_message() -> None:
     assert "geheim" not in printable(uri) + without_password(f"no driver: {uri}", uri)
 
 
+def test_a_file_has_no_password() -> None:
+    uri = "sqlite:////home/ada:x@corp.example.com/mlflow.db?secret=1"
+    assert printable(uri) == uri
+    said = "/home/ada:x@corp.example.com/mlflow.db: x is damaged"
+    assert without_password(said, uri) == said
+    assert printable("sqlite+pysqlcipher://:x@/f.db") == "sqlite+pysqlcipher://…@/f.db"
+
+
 @pytest.mark.parametrize(
     "uri", ["", "https://example.org/a@b", "mysql://ann:x@h/db", "sqlite:///a@b"]
 )

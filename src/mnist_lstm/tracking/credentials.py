@@ -11,6 +11,7 @@ from urllib.parse import unquote, unquote_plus
 URI = "MLFLOW_TRACKING_URI"
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 POSTGRES = "PGPASSWORD"
+FILE = "sqlite:///"  # no user, no host: the rest is a path, which may have any character
 NETLOC = re.compile(r"([\w+]+://)([^/?#]*)@(.*)", re.DOTALL)
 # SQLAlchemy's rule: a password may have any character but @
 DATABASE = re.compile(r"(postgres[\w+]*://)([^:/]*:[^@]*)@(.*)", re.DOTALL)
@@ -51,11 +52,15 @@ def _hide_in_query(uri: str) -> None:
 
 def printable(uri: str) -> str:
     """An address without user name and password, for messages."""
+    if uri.startswith(FILE):
+        return uri
     return SECRET.sub(r"\1…", re.sub(r"//.*@", "//…@", uri, flags=re.DOTALL))
 
 
 def without_password(text: str, uri: str) -> str:
     """A message of a library, without the user name and password of an address."""
+    if uri.startswith(FILE):
+        return text
     given = uri.partition("://")[2].rpartition("@")[0]
     password = given.partition(":")[2]
     found = [
