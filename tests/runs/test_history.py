@@ -156,6 +156,26 @@ def test_a_clone_has_the_small_tables_of_a_result(project: Project, tmp_path: Pa
     assert history.rows(result.training, "timing.csv") == []
 
 
+def test_tables_of_one_name_are_compared_under_their_commits(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "dvc.yaml").touch()
+    commits = []
+    for letter in "abc":
+        head = project.commit(f"before {letter}")
+        project.train(letter)
+        commits.append(project.commit(letter))
+        project.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/again", commits[-1])
+    for path in (project.root / "results").rglob("*.*"):
+        path.unlink()
+    monkeypatch.chdir(project.root)
+    assert main(["compare", *commits, "--json"]) == 1
+    said = capsys.readouterr()
+    pairs = json.loads(said.out)["against_first"]
+    assert [pair["name"] for pair in pairs] == [f"again {commit[:8]}" for commit in commits[1:]]
+    assert "is not in the picture" not in said.err
+
+
 def test_runs_of_commits_are_listed_the_earliest_first(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

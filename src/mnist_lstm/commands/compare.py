@@ -130,10 +130,15 @@ def _find(history: "History", texts: Sequence[str]) -> list["Result | Partial"]:
 
 
 def _names(runs: Sequence["Run"]) -> list[str]:
-    """The runs' names; the start of the training_id is added to a name that several runs have."""
+    """The runs' names; to a name that several have, the start of the training_id is added.
+
+    Of tables without run.json, it is the start of the commit.
+    """
     names = [run.name for run in runs]
     return [
-        f"{run.name} {(run.training_id or '')[:8]}" if names.count(run.name) > 1 else run.name
+        f"{run.name} {(run.training_id or next(iter(run.commits), 'here'))[:8]}"
+        if names.count(run.name) > 1
+        else run.name
         for run in runs
     ]
 
