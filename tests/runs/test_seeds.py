@@ -1,8 +1,9 @@
+import hashlib
 import math
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,26 @@ def test_the_result_of_a_name_is_that_of_the_present_commit(tmp_path: Path) -> N
         experiment.result_of(History(tmp_path), "quick-seed-0-abcdef", {})
 
 
+def test_an_experiment_whose_times_are_damaged_has_no_whole_results(tmp_path: Path) -> None:
+    project, settings, said = Project(tmp_path), {"seed": ord("a")}, list[str]()
+    head = project.commit("begin")
+    project.train("a")
+    project.cache()
+    times = tmp_path / "results" / "train" / "timing.csv"
+    digest = hashlib.md5(times.read_bytes()).hexdigest()
+    times.unlink()
+    name = experiment.name_of(f"quick-seed-{ord('a')}", settings, "code")
+    project.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", project.commit("a"))
+    project.git("reset", "--quiet", "--hard", head)
+    arguments = (tmp_path, settings, {}, "code", "quick", None)
+    assert seed_record(*arguments)["seconds"] == ord("a")
+    (cached,) = (tmp_path / ".dvc" / "cache").rglob(digest[2:])
+    cached.write_text("damaged")
+    with pytest.raises(UserError, match=f"experiment {name} has no whole results here; "):
+        seed_record(*arguments, note=said.append)
+    assert cached.name in "".join(said)
+
+
 def test_it_waits_for_another_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which DVC says in two ways; a third failure is the training's own."""
     answers = [
@@ -272,6 +293,28 @@ def test_if_one_seed_fails_the_others_end(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UserError, match="exit code 1"):
         train_at_once(record_of, range(3), 2, outcomes.append)
     assert outcomes == ["stopped"] or outcomes == ["stopped"] * 2  # the third may have begun
+
+
+def test_an_interrupt_while_the_seeds_begin_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = list[str]()
+
+    def train(_: int, *, is_enough: Callable[[], bool], **__: object) -> tuple[int, list[str]]:
+        for _ in range(1000):
+            if is_enough():
+                return 130, []
+            time.sleep(0.01)
+        outcomes.append("trained to its end")
+        return 0, []
+
+    class Interrupted(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            yield 0
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        train_at_once(lambda seed, train: {"seed": train(seed)}, Interrupted(), 2, print)
+    assert outcomes == []
 
 
 def test_changes_are_yaml_as_in_a_recipe() -> None:

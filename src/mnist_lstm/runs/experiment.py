@@ -181,6 +181,14 @@ class Turn:
         self.hears("stage '")
 
 
+def not_whole(name: str) -> UserError:
+    """The error for an experiment of which a file is not here, or damaged."""
+    return UserError(
+        f"experiment {name} has no whole results here; `dvc exp pull REMOTE {name}` brings "
+        f"those that a DVC remote has; else `dvc exp remove {name}`, and repeat the command"
+    )
+
+
 def result_of(history: History, name: str, settings: Mapping[str, Any]) -> Result:
     """The result of the present commit's experiment with this name.
 
@@ -191,10 +199,7 @@ def result_of(history: History, name: str, settings: Mapping[str, Any]) -> Resul
     commit = commit_of(history.root, name)
     found = next((each for each in history.results if commit in each.commits), None)
     if not found:
-        raise UserError(
-            f"experiment {name} has no whole results here; `dvc exp pull REMOTE {name}` brings "
-            f"those that a DVC remote has; else `dvc exp remove {name}`, and repeat the command"
-        )
+        raise not_whole(name)
     trained = flatten(found.params).items()
     if others := {key: value for key, value in trained if settings.get(key, value) != value}:
         raise UserError(

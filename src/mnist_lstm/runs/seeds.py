@@ -7,7 +7,7 @@ training. A seed that has a record is not trained again, on any machine.
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -91,8 +91,9 @@ def train_at_once(
         return code, lines
 
     with ThreadPoolExecutor(workers) as pool:
-        found = [pool.submit(record_of, seed, train) for seed in seeds]
+        found: list[Future[Mapping[str, Any]]] = []
         try:
+            found.extend(pool.submit(record_of, seed, train) for seed in seeds)
             for each in as_completed(found):
                 ended(each.result())
         except BaseException:
@@ -121,7 +122,8 @@ def seed_record(
     params.yaml; `code` is the digest of the code. The experiment's name begins with `name`. With
     `fresh`, the training is new whatever there is. `note` is called with a line for each file that
     is damaged. `train` is experiment.train, or what takes its arguments. Raises UserError if the
-    training fails, if the code is another one by now, or if the record in `folder` is damaged.
+    training fails, if the code is another one by now, if the record in `folder` is damaged, or if
+    the experiment's files are.
     """
     seed = settings["seed"]
     record = folder / f"seed-{seed}.json" if folder else None
@@ -146,6 +148,8 @@ def seed_record(
     if not metrics or curve is None:
         raise UserError(f"seed {seed}: experiment {name} has no evaluation here")
     timings = found.rows(result.training, "timing.csv")
+    if not timings:
+        raise experiment.not_whole(name)
     about = {
         "params": dict(settings),
         "code": code,
