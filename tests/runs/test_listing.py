@@ -14,8 +14,9 @@ from mnist_lstm import UserError
 from mnist_lstm.cli import main
 from mnist_lstm.pipeline.params import assignments, flatten, short_name
 from mnist_lstm.pipeline.result_files import write_json
-from mnist_lstm.runs.history import History, Partial
+from mnist_lstm.runs.history import History
 from mnist_lstm.runs.listing import AWAY, SECTIONS, Run, at_hand, best, caution, matching, ordered
+from mnist_lstm.runs.listing import runs as rows
 
 PARAMS = {"seed": 0, "train.learning_rate": 0.001, "train.device": "auto", "train.steps": 100}
 ONE = Run(
@@ -58,20 +59,37 @@ def test_the_best_are_so_on_validation_images_then_by_loss_and_only_when_evaluat
     assert names(best(RUNS, 9)) == ["surer", "two", "one"]
 
 
-class Recorded(History):
-    """A history in which HEAD records the run of some commits."""
+def test_of_the_runs_without_model_those_of_head_and_the_workspace_are_listed(
+    tmp_path: Path,
+) -> None:
+    root, clone = tmp_path / "project", tmp_path / "clone"
+    root.mkdir()
+    project, commits = Project(root), list[str]()
+    begin = project.git("rev-parse", "HEAD")
+    for letter in "abc":
+        project.train(letter)
+        commits.append(project.commit(letter)[:7])
+    project.git("clone", "--quiet", str(root), str(clone))
+    project.root = clone
 
-    def __init__(self, commits: list[str]) -> None:
-        self.head = Partial("head", None, {}, {}, commits=commits) if commits else None
+    def listed() -> list[str]:
+        history = History(clone)
+        return names(at_hand(rows(history, []), history))
+
+    oldest, _, newest = commits
+    assert listed() == [newest]
+    project.git("checkout", oldest, "--", "results", "dvc.lock")
+    assert listed() == [oldest, newest]
+    project.git("reset", "--quiet", "--soft", begin)  # which has no result
+    assert listed() == [oldest]
+    project.git("reset", "--quiet", "--hard", begin)
+    assert listed() == commits
 
 
-def test_of_the_runs_whose_model_is_not_here_only_that_of_head_is_listed() -> None:
-    older, newest = (
-        replace(ONE, name=name, state=AWAY, commits=[name]) for name in ("older", "newest")
-    )
-    assert names(at_hand([older, newest, TWO], Recorded(["newest"]))) == ["newest", "two"]
-    assert names(at_hand([older, newest, TWO], Recorded([]))) == ["two"]
-    assert names(at_hand([older, newest], Recorded([]))) == ["older", "newest"]
+def test_a_run_whose_model_is_here_is_listed_before_all_others_are() -> None:
+    away, history = replace(ONE, state=AWAY), History.__new__(History)
+    history.head = history.workspace = None
+    assert names(at_hand([away, TWO], history)) == ["two"]
 
 
 def test_data_sets_are_not_mixed_among_the_best() -> None:

@@ -18,8 +18,8 @@ experiments and in DVC's cache, and the trainings that have not ended, from thei
   state      finished; not evaluated; training, stopped, or pruned by a search, at a step; or tables
              only: the model and the pictures are not on this machine
 
-Of the results of other commits and experiments whose model is not here, only the number is printed;
---all lists them.
+Results whose model is not here are only counted, except those of HEAD and of the workspace; --all
+lists them all.
 
 Choose runs by their accuracy on the validation images. The accuracy on the test images is only
 shown: if you choose by it, it no longer measures how good the chosen run is on unseen images.

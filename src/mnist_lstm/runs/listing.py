@@ -139,9 +139,10 @@ def ordered(runs: Sequence[Run], by: str) -> list[Run]:
 
 
 def at_hand(runs: Sequence[Run], history: History) -> list[Run]:
-    """The runs whose model is on this machine, and the one that HEAD records; else all runs."""
-    head = history.head.commits if history.head else []
-    return [run for run in runs if run.state != AWAY or run.commits == head] or list(runs)
+    """The runs whose model is on this machine, and those of HEAD and the workspace; else all."""
+    # a row has the very list of its result, and only by that are two without a commit told apart
+    kept = [id(result.commits) for result in (history.head, history.workspace) if result]
+    return [run for run in runs if run.state != AWAY or id(run.commits) in kept] or list(runs)
 
 
 def best(runs: Sequence[Run], number: int) -> list[Run]:
