@@ -562,6 +562,15 @@ def predicted_without_the_workspaces_model(project: Project) -> str:
     return project.capsys.readouterr().err.splitlines()[-1]
 
 
+def predicted_with_class_names_that_are_no_text(project: Project) -> str:
+    Repo.init(no_scm=True).close()
+    leave_results(project.folder / "results")
+    write_lock(project.folder)
+    project.raw(CLASSES=b"\xff\n")
+    assert cli.main(["predict", "picture.png"]) == 2
+    return project.capsys.readouterr().err.splitlines()[-1]
+
+
 def without_git(project: Project) -> str:
     Repo.init(no_scm=True).close()
     (project.folder / ".dvc" / "config").write_text("")
@@ -2063,6 +2072,8 @@ MET = {
     f"{PREDICT}there is no champion and no file <file>: no run yet: `dvc repro` makes one": (
         commanded_to("predict", "picture.png", results=False)
     ),
+    f"{PREDICT}<file>: not UTF-8 text (<reason> at byte <number>); `dvc repro fetch` makes it "
+    "again": predicted_with_class_names_that_are_no_text,
     f"{PREDICT}the champion, version <number>, was made by <user> on <host>, and its results are "
     "not here: <commands>, once they are pushed": champion_that_was_made_elsewhere,
     f"{PREDICT}the weights of the champion, version <number>, are not here (SHA-256 <start>…): "

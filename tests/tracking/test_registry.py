@@ -18,7 +18,7 @@ from tracked import about, evaluated, every_version, leave_results
 from mnist_lstm import UserError
 from mnist_lstm.cli import main
 from mnist_lstm.learning.model import Classifier, RowLSTM
-from mnist_lstm.pipeline.result_files import SplitRecord, read_run, write_json
+from mnist_lstm.pipeline.result_files import SplitRecord, read_run, write_json, write_rows
 from mnist_lstm.runs import predictor
 from mnist_lstm.runs.history import History
 from mnist_lstm.tracking import handover, registry
@@ -393,15 +393,23 @@ def test_a_champion_without_results_is_compared_by_its_tags(
     assert champion(store) == "c"
 
 
+@pytest.mark.parametrize("names", [["up", "down"], []])
 def test_a_version_is_read_from_mlflow_if_its_results_are_gone(
-    root: Path, store: Store, entrants: list[Entrant]
+    root: Path, store: Store, entrants: list[Entrant], names: list[str]
 ) -> None:
+    """Its classes have their names at its evaluation or, if that is not there, numbers."""
     torch.manual_seed(5)
     model = {**about().params["model"], "num_layers": 1}  # as that of leave_results
     settings = model | {"forget_bias": 1.0, "implementation": "fused"}
     params = {**about().params, "model": settings}
     results = leave_results(root / "d", about("d" * 32, params=params))
-    project(store, View.read(results / "train"))
+    evaluation = results / "evaluate"
+    evaluated(evaluation, "2026-01-02T04:00:00+00:00", 10, training_id="d" * 32)
+    if names:
+        write_rows(evaluation / "classes.csv", [{"class": name} for name in names])
+    project(store, View.read(results / "train", [evaluation]))
+    (root / "data" / "raw").mkdir(parents=True)
+    (root / "data" / "raw" / "classes.txt").write_text("of\nanother\n")
     weights = results / "train" / "model.safetensors"
     entrant = replace(
         entrants[1],
@@ -418,6 +426,7 @@ def test_a_version_is_read_from_mlflow_if_its_results_are_gone(
     chosen = predictor.of_version(History(root), store, version)
     assert (chosen.dataset, chosen.image) == (about().dataset, about().image)
     assert chosen.source == "version 1 of row-lstm, of b"
+    assert list(chosen.classes) == (names or ["0", "1"])
     for name, weight in expected.state_dict().items():
         assert torch.equal(chosen.model.state_dict()[name], weight)
     other = replace(version, entrant=replace(version.entrant, model_sha256="0" * 64))

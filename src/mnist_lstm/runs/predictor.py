@@ -4,8 +4,9 @@ T rows of D pixels, C classes
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,17 +17,19 @@ from mnist_lstm import UserError
 from mnist_lstm.data.datasets import CLASSES, DATASETS
 from mnist_lstm.files import sha256
 from mnist_lstm.learning.model import RowLSTM
-from mnist_lstm.pipeline.result_files import RunRecord, parse_run
+from mnist_lstm.pipeline.result_files import TABLES, RunRecord, parse_rows, parse_run
 from mnist_lstm.runs.elsewhere import how_to_get, is_elsewhere
 from mnist_lstm.runs.history import History, Partial, Result
-from mnist_lstm.runs.recorded_files import TRAIN
+from mnist_lstm.runs.recorded_files import EVALUATE, TRAIN
 from mnist_lstm.runs.resolve import NO_RUN_YET, find, has_store, label
 
 if TYPE_CHECKING:  # takes seconds: it imports MLflow
     from mnist_lstm.tracking.registry import Version
     from mnist_lstm.tracking.store import Store
+    from mnist_lstm.tracking.stored_runs import StoredRun
 
 WEIGHTS = f"{TRAIN}/model.safetensors"
+BY_CLASS = "classes.csv"  # in the files of an evaluation
 LARGEST = 2**20  # pixels of an image
 # what Python and torch raise for parameters that are not those of a model
 _NO_MODEL = LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError
@@ -140,8 +143,24 @@ def of_version(history: History, store: "Store", version: "Version") -> Predicto
         model.save(file := Path(scratch) / "model.safetensors")
         if sha256(file) != version.model_sha256:
             raise _refused(source, "its model in MLflow is not the one that was registered")
-    classes = _names(history.root, record.dataset, model.head.out_features)
+    # not those in data/raw: they may be of other images than whoever made it had
+    named_there = _evaluated_names(store, found[0], source)
+    classes = _names(record.dataset, model.head.out_features, named_there)
     return Predictor(model, source, record.dataset, record.image, classes)
+
+
+def _evaluated_names(store: "Store", run: "StoredRun", source: str) -> Iterator[list[str]]:
+    """The names of the classes at the last evaluation of a run in MLflow, if it has them.
+
+    Raises UserError, TrackingError.
+    """
+    from mnist_lstm.tracking.stored_runs import artifact
+
+    with store.errors():
+        table = artifact(store, run, f"{Path(EVALUATE).name}/{BY_CLASS}")
+    if table is not None:
+        rows = parse_rows(table, f"{BY_CLASS} of {source}", TABLES[BY_CLASS])
+        yield [str(row["class"]) for row in rows]
 
 
 def _refused(source: str, what: str) -> UserError:
@@ -210,20 +229,31 @@ def _with_weights(history: History, digest: str) -> Result | None:
 
 def _classes(history: History, result: Result | Partial, model: RowLSTM) -> tuple[str, ...]:
     # the user's own data set: take the class names of the evaluation, otherwise the present ones
-    evaluation = result.evaluations[-1] if result.evaluations else {}
-    evaluated = [str(row["class"]) for row in history.rows(evaluation, "classes.csv")]
-    return _names(history.root, result.dataset, model.head.out_features, evaluated)
+    def known() -> Iterator[list[str]]:
+        evaluation = result.evaluations[-1] if result.evaluations else {}
+        yield [str(row["class"]) for row in history.rows(evaluation, BY_CLASS)]
+        yield _present_names(history.root)
+
+    return _names(result.dataset, model.head.out_features, known())
 
 
-def _names(
-    root: Path, dataset: str | None, count: int, evaluated: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """The names of the classes; numbers if the names are not known."""
-    listed = root / "data" / "raw" / CLASSES
-    found = [
-        DATASETS[dataset].classes if dataset in DATASETS else (),
-        evaluated,
-        listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else (),
-        [str(number) for number in range(count)],
-    ]
+def _present_names(root: Path) -> list[str]:
+    path = root / "data" / "raw" / CLASSES
+    try:
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{os.path.relpath(path)}: not UTF-8 text ({error.reason} at byte {error.start}); "
+            "`dvc repro fetch` makes it again"
+        ) from None
+
+
+def _names(dataset: str | None, count: int, known: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """The names of the classes: the data set's, the first fitting ones of `known`, or numbers.
+
+    `known` is read only as far as it is needed.
+    """
+    of_dataset = DATASETS[dataset].classes if dataset in DATASETS else ()
+    numbers = [str(number) for number in range(count)]
+    found = chain([of_dataset], known, [numbers])
     return next(tuple(names) for names in found if len(names) == count)
