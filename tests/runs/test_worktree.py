@@ -4,6 +4,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -260,6 +261,16 @@ def test_only_a_full_hash_names_a_commit(reproduce: Reproduce) -> None:
         code, said = reproduce("--trust-patch", commit=commit, patch="")
         assert code == 2
         assert f"was made from commit '{commit}', which is no full hash" in said
+
+
+def test_nothing_is_kept_without_an_outcome(
+    reproduce: Reproduce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for options in ({"patch": "no patch"}, {"typed": "no\n"}, {"commit": "a" * 40, "patch": ""}):
+        assert reproduce("--keep", **options)[0] == 2
+        assert not list(tmp_path.glob("mnist-lstm-reproduce-*"))
+        assert git.git(Path(), "worktree", "list").count(b"\n") == 1
 
 
 def test_what_is_kept_can_be_found_and_removed(

@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
                 if not arguments.trust_patch:
                     _ask(then.record.name, foreign)
             now, outcome = _reproduce(then, place, arguments.tolerance, report)
+            place.has_outcome = True
             _print(arguments, then, now, outcome, kept)
     except KeyboardInterrupt:
         left = "the temporary worktree is gone, and nothing here has changed"

@@ -65,10 +65,14 @@ class ForeignCode:
 
 
 class Scratch:
-    """A temporary worktree in which a run is restored. `project` is the project's folder in it."""
+    """A temporary worktree in which a run is restored. `project` is the project's folder in it.
+
+    Who works there sets `has_outcome` once there is something to look at.
+    """
 
     def __init__(self, root: Path, folder: Path, lock: TextIO) -> None:
         self.root, self.folder, self._lock = root, folder, lock
+        self.has_outcome = False
         below = os.fsdecode(git.git(root, "rev-parse", "--show-prefix")).rstrip("\n")
         self.project = folder / "code" / below
 
@@ -200,6 +204,7 @@ class Scratch:
 def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
     """A folder for a run of the project in `root`. It is removed after the block, unless `keep`.
 
+    An error in the block before there is an outcome removes it in any case; an interrupt does not.
     Folders that killed processes left behind are removed first.
     """
     for worktree in _worktrees(root):
@@ -209,7 +214,12 @@ def scratch(root: Path, *, keep: bool = False) -> Iterator[Scratch]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            yield Scratch(root, folder, lock)
+            place = Scratch(root, folder, lock)
+            try:
+                yield place
+            except Exception:
+                keep = keep and place.has_outcome
+                raise
         finally:
             with undisturbed():
                 if keep:
