@@ -5,6 +5,7 @@ about stopping and continuing.
 """
 
 import errno
+import fcntl
 import hashlib
 import http.server
 import importlib
@@ -26,6 +27,7 @@ from dataclasses import dataclass, replace
 from functools import partial, wraps
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -626,6 +628,29 @@ def folder_that_is_read_only(project: Project) -> str:
     project.monkeypatch.setattr("mnist_lstm.commands.runs.run", refuse)
     assert cli.main(["runs"]) == 2
     return project.capsys.readouterr().err.rstrip("\n")
+
+
+def command_on_a_disk_without_locks(project: Project) -> str:
+    """The message of `promote` where an earlier one was interrupted."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    decision = Decision("promotion", with_champion(project), {"at": "2026-01-02"})
+    with suppress(KeyboardInterrupt), champions.pending(project.folder, decision, lambda _: True):
+        raise KeyboardInterrupt
+    locks = SimpleNamespace(flock=refuse, LOCK_EX=fcntl.LOCK_EX)
+    project.monkeypatch.setattr(champions, "fcntl", locks)
+    assert cli.main(["promote", "--rollback"]) == 2
+    return project.capsys.readouterr().err.splitlines()[-1]
+
+
+def name_that_is_too_long(project: Project) -> str:
+    project.with_history(results=False)
+    assert cli.main(["seeds", "1", "--record", "a" * 300]) == 2
+    assert project.capsys.readouterr().err.startswith("mnist-lstm: aaa")
+    assert cli.main(["draw", "--model", "a" * 300]) == 2
+    return project.capsys.readouterr().err.splitlines()[-1]
 
 
 def without_stages(project: Project, *command: str) -> str:
@@ -1773,6 +1798,9 @@ MET = {
     "mnist-lstm <command>: <folder>: Read-only file system; `ls -ld <folder>` shows who owns it": (
         folder_that_is_read_only
     ),
+    "mnist-lstm <command>: <folder>: No locks available: its disk has no locks; move the project "
+    "to a local disk": command_on_a_disk_without_locks,
+    "mnist-lstm <command>: <file>: File name too long; use a shorter one": name_that_is_too_long,
     f"{STORE}no such table: <table>; move that file elsewhere; a new one is then made": (
         store_without_a_table
     ),

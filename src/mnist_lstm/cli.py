@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename != process.OUTPUT:
             from mnist_lstm.pipeline import stage  # imports slow modules
 
-            if error.errno not in (*stage.DISK_FULL, *stage.READ_ONLY):
+            if error.errno not in stage.OF_THE_DISK:
                 raise
             print(f"{name}: {escaped(stage.in_one_line(error))}", file=sys.stderr)
             return 2

@@ -28,6 +28,7 @@ from mnist_lstm.pipeline.signals import Interrupted
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of flock, on some disks in a network
+OF_THE_DISK = (*DISK_FULL, *READ_ONLY, *NO_LOCKS, errno.ENAMETOOLONG)  # no faults of the code
 
 
 def root() -> Path:
@@ -276,6 +277,8 @@ def in_one_line(error: Exception) -> str:
         return f"{where}: {error.strerror}; `ls -ld {where}` shows who owns it"
     if error.errno in NO_LOCKS:
         return f"{where}: {error.strerror}: its disk has no locks; move the project to a local disk"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{where}: {error.strerror}; use a shorter one"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{where}: no such file; `dvc repro` makes it"
     return f"{where}: {error.strerror}"
