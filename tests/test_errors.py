@@ -909,6 +909,14 @@ def made_again(**told: object) -> Callable[[Project], str]:
     return provoke
 
 
+def made_again_from_a_link_to_nothing(project: Project) -> str:
+    (project.raw("data/own") / "link").symlink_to("nothing")
+    said = made_again(dataset="own", patch="")(project)
+    assert "data/own/link: cannot be copied" in said
+    assert "(No such file or directory);" in said
+    return said
+
+
 PATCH = (
     "diff --git a/new b/new\nnew file mode 100644\n--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+1\n"
 )
@@ -1887,6 +1895,8 @@ MET = {
     "changed its run.json; put the hash back there, or repeat another run": (
         made_again(commit="HEAD")
     ),
+    "mnist-lstm reproduce: <file>: cannot be copied to the temporary worktree (<reason>); put that "
+    "right and run again": made_again_from_a_link_to_nothing,
     "mnist-lstm reproduce: <run>: its code runs only if somebody at a terminal agrees, or with "
     "--trust-patch; read it first: <places>": patch_of_the_store(),
     "mnist-lstm reproduce: <run>: nobody agreed to its code, so nothing ran": (

@@ -149,11 +149,12 @@ class Scratch:
         """Copy the raw files to where preprocess reads them. Returns whether they were found.
 
         The files are those of a recorded fetch of the same data set, from DVC's cache or data/raw.
-        The user's own images are copied too, because fetch may have to run.
+        The user's own images are copied too, because fetch may have to run. Raises UserError if one
+        of them cannot be copied.
         """
         own = self.root / "data" / "own"
         if record.dataset == "own" and own.is_dir():
-            shutil.copytree(own, self.project / "data" / "own", dirs_exist_ok=True)
+            _copy(own, self.project / "data" / "own")
         cache = DvcCache(self.root)
         for files in _raw_files(self.root, cache, record):
             contents = {path: self._content(cache, path, md5) for path, md5 in files.items()}
@@ -245,6 +246,18 @@ def params(
     if record.device.startswith("cpu") and value_at(sections, "train.device") == "auto":
         values["train.device"] = "cpu"
     return with_values(sections, values)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    except shutil.Error as error:  # has no errno, but a list: of a dangling link, or a full disk
+        file, _, why = error.args[0][0]
+        reason = re.sub(r"^\[Errno \d+\] ([^:]+).*", r"\1", why, flags=re.DOTALL)
+        raise UserError(
+            f"{os.path.relpath(file)}: cannot be copied to the temporary worktree ({reason}); put "
+            "that right and run again"
+        ) from None
 
 
 def _raw_files(root: Path, cache: DvcCache, record: RunRecord) -> Iterator[Files]:
