@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mnist_lstm.tracking import logged_model
 from mnist_lstm.tracking.entrant import MODEL, Entrant
-from mnist_lstm.tracking.store import Store, one_process
+from mnist_lstm.tracking.store import Store, all_pages, one_process
 from mnist_lstm.tracking.store_errors import TrackingError
 from mnist_lstm.tracking.stored_runs import StoredRun, runs
 
@@ -232,14 +232,9 @@ def write_former_numbers(store: Store, numbers: Sequence[str]) -> None:
 
 def versions(store: Store) -> list[ModelVersion]:
     """All versions as MLflow has them, the earliest first."""
-    found: list[ModelVersion] = []
-    token = None
-    while True:
-        page = store.client.search_model_versions(f"name = '{MODEL}'", page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return sorted(found, key=lambda one: int(one.version))
+    search, named = store.client.search_model_versions, f"name = '{MODEL}'"
+    found = all_pages(lambda token: search(named, page_token=token))
+    return sorted(found, key=lambda one: int(one.version))
 
 
 def as_version(found: ModelVersion) -> Version:
