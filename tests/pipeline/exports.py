@@ -26,7 +26,7 @@ def exporting_once(export: Callable[..., Any], folder: Path) -> Callable[..., An
         if not file.exists():
             folder.mkdir(exist_ok=True)
             program = export(copy.deepcopy(model), args, **settings)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as draft:
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=".pt2", delete=False) as draft:
                 torch.export.save(program, draft)
             Path(draft.name).replace(file)
         program = known[file] = known.get(file) or torch.export.load(file)
