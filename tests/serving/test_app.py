@@ -570,6 +570,27 @@ def test_a_request_that_is_cut_off_by_the_end_is_told_so(monkeypatch: pytest.Mon
     assert said(cut_off)["message"] == "the server ends"
 
 
+def test_the_end_does_not_wait_for_whoever_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client asks again and again, and the next answer cannot begin."""
+    monkeypatch.setattr("mnist_lstm.serving.app.LAST_SECONDS", 1)
+    monkeypatch.setattr("mnist_lstm.serving.patience.AT_THE_END", 0.1)
+    transports, made = list[asyncio.Transport](), PatientProtocol.connection_made
+    monkeypatch.setattr(
+        PatientProtocol,
+        "connection_made",
+        lambda *given: made(*given) or transports.append(given[1]),
+    )
+    with socket.socket() as connection, serving(SERVED) as port:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(head("/", "GET", Connection="keep-alive") * 100)
+        while not transports or not transports[0].get_write_buffer_size():
+            time.sleep(0.001)
+    assert [line for line in caplog.records if line.exc_info] == []
+
+
 ENDLESS = """
 import sys, time
 from mnist_lstm.serving import app, classifier

@@ -173,18 +173,20 @@ class _Counted:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began, status = time.perf_counter(), 500
+        began, status, started = time.perf_counter(), 500, False
 
         async def answering(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
+            started = True
 
         try:
             await self.app(scope, receive, answering)
         except asyncio.CancelledError:  # the server ends, and does not wait any longer
-            await _error(503, "the server ends")(scope, receive, answering)
+            if not started:
+                await _error(503, "the server ends")(scope, receive, answering)
         finally:
             path = scope.get("path", "")
             path = path if path in PATHS else "other"  # a client must not make up labels

@@ -15,6 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 # for a whole request, of which the largest then needs 0.7 MB per second, and for a client that
 # takes nothing of its answer
 SECONDS = 60.0
+# for a client that takes nothing when the server ends: it must be gone before the server is
+AT_THE_END = 4.0
 
 
 class PatientProtocol(H11Protocol):
@@ -58,6 +60,13 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
         self._stop()
         self._taken()
+
+    def shutdown(self) -> None:
+        """The server ends: a client that takes nothing has less time from now on."""
+        super().shutdown()
+        if self._untaken is not None:
+            self._taken()
+            self._untaken = self.loop.call_later(AT_THE_END, self.transport.abort)
 
     def pause_writing(self) -> None:
         """The client has not taken what was sent: from now on, it has `seconds` for it."""

@@ -97,7 +97,7 @@ def _at_most_twice(request: Callable[..., None], *args: Any, **kwargs: Any) -> N
 
 
 def all_pages(ask: Callable[[str | None], Any]) -> list[Any]:
-    """All that MLflow returns in pages. `ask` returns the page that a token names, or the first."""
+    """All that MLflow returns in pages. `ask` returns the page of a token; of None, the first."""
     page = ask(None)
     found = [*page]
     while page.token:
